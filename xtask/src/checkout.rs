@@ -1,0 +1,54 @@
+//! The checkout that this xtask belongs to, and the programs that it runs in it.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+/// The top of the checkout.
+pub fn root() -> PathBuf {
+    // Cargo sets the variable when it runs or tests us; the constant serves a binary started by hand.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .unwrap_or_else(|| OsString::from(env!("CARGO_MANIFEST_DIR")));
+    Path::new(&manifest).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// The cargo that runs us, at the top of the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a program that has nothing to say when all is well; its output is shown only if it fails.
+pub fn run_quietly(command: &mut Command) -> Result<Output> {
+    let shown = show(command);
+    let output = command.output().with_context(|| missing(command))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{shown}` failed ({}):\n{}", output.status, said.trim_end());
+    }
+    Ok(output)
+}
+
+/// Why a program could not be started, and where it comes from.
+pub fn missing(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match program.as_str() {
+        "go" | "gofmt" => {
+            format!("cannot run `{program}`: install Go 1.26 or newer (https://go.dev/dl)")
+        }
+        "git" => "cannot run `git`: install it, and run this in a git checkout".to_owned(),
+        _ => format!("cannot run `{program}`"),
+    }
+}
+
+/// A command as one would type it: without the folders of the program, its own and its environment.
+pub fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let mut words = vec![program.to_string_lossy()];
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy()));
+    words.join(" ")
+}
