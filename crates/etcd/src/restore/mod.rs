@@ -1,0 +1,13 @@
+//! Restoring a database as a new cluster: deciding ([`plan()`]), the database written anew
+//! ([`rebuild()`]), and the files around it ([`directory()`]).
+
+mod directory;
+mod plan;
+mod rebuild;
+
+pub use directory::{Content, Directory, PlannedFile, Root, directory};
+pub use plan::{
+    AlarmFate, Bump, BumpRequest, DEFAULT_BUMP, DEFAULT_QUOTA, Plan, Request, SourceFacts,
+    default_token, plan,
+};
+pub use rebuild::{RebuildError, Rebuilt, rebuild};

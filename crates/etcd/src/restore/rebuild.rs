@@ -1,0 +1,304 @@
+//! The database of a restored member, written from front to back while the source is walked.
+//!
+//! Every page of the source is checked on the way and every record read; at the first one that
+//! would cost keys or values the rebuild stops. What it leaves is the source's content, but for:
+//!
+//! - `members`: those of the new cluster; `members_removed`: none;
+//! - `meta`: raft index and term of the new log, its voters (etcdutl leaves those of the old cluster
+//!   standing), and with a raised revision the compaction that goes with it;
+//! - `cluster`: no downgrade;
+//! - `alarm`: without those that the plan clears;
+//! - `key`: with a raised revision one more record, empty, as etcdutl writes it.
+
+use super::plan::{AlarmFate, Plan};
+use crate::backend::Alarm;
+use crate::backend::AlarmKind;
+use crate::error::{Error, RecordDamage, RecordFault};
+use crate::revision::RecordKey;
+use crate::schema;
+use crate::status::read_record;
+use crate::wire;
+use rekindle_bolt::{
+    BucketWriter, BulkError, BulkWriter, Damage, Db, Finished, Halt, Layout, Pair, Part, ReadAt,
+    Visit, check,
+};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Why a database could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RebuildError {
+    /// The source is damaged or cannot be read.
+    #[error(transparent)]
+    Source(#[from] Error),
+    /// The output failed.
+    #[error("writing the database: {0}")]
+    Write(#[from] BulkError),
+    /// A small bucket of the source has grown out of all proportion.
+    #[error("bucket {bucket} holds more than {max} bytes, which no etcd writes")]
+    BucketTooLarge {
+        /// The bucket.
+        bucket: String,
+        /// The most that is kept in memory.
+        max: usize,
+    },
+    /// Keys of Kubernetes came up in a source in which the plan had seen none.
+    #[error(
+        "the source holds keys of Kubernetes after all; say whether its revision is to be raised"
+    )]
+    KubernetesAfterAll,
+}
+
+/// A rebuilt database.
+#[derive(Debug)]
+pub struct Rebuilt<W> {
+    /// The file, which lacks only its metas.
+    pub file: Finished<W>,
+    /// Records in it.
+    pub records: u64,
+    /// What was wrong with the source without costing content; the rebuilt file is free of it.
+    pub mended: Vec<Damage>,
+}
+
+/// Most bytes of a bucket that is changed in memory before it is written.
+const EDITED_BUCKET_MAX: usize = 16 << 20;
+
+/// Buckets that are written even where the source lacks them: etcd does not start without.
+const NEEDED: [&[u8]; 5] =
+    [schema::CLUSTER, schema::KEY, schema::MEMBERS, schema::MEMBERS_REMOVED, schema::META];
+
+/// Writes the database that `plan` describes from `db` into `out`.
+///
+/// # Errors
+/// [`RebuildError`]. What was written until then is no database.
+pub fn rebuild<S: ReadAt, W: Write>(
+    db: &Db<S>,
+    plan: &Plan,
+    layout: Layout,
+    out: W,
+) -> Result<Rebuilt<W>, RebuildError> {
+    let mut rebuild = Rebuild {
+        plan,
+        writer: Writer::Between(BulkWriter::new(out, layout)?),
+        bucket: Vec::new(),
+        treatment: Treatment::Copy,
+        edited: BTreeMap::new(),
+        edited_bytes: 0,
+        needed: NEEDED.as_slice(),
+        records: 0,
+    };
+    let report = check(db, &mut rebuild).map_err(|halt| match halt {
+        Halt::Read(error) => Error::from(error).into(),
+        Halt::Stopped(error) => error,
+    })?;
+    rebuild.end_bucket()?;
+    rebuild.write_needed(None)?;
+    let records = rebuild.records;
+    let Writer::Between(writer) = rebuild.writer else {
+        return Err(Error::NotEtcd.into());
+    };
+    Ok(Rebuilt { file: writer.finish()?, records, mended: report.findings })
+}
+
+struct Rebuild<'a, W> {
+    plan: &'a Plan,
+    writer: Writer<W>,
+    /// The bucket that is being written.
+    bucket: Vec<u8>,
+    treatment: Treatment,
+    /// The pairs of a bucket that is changed.
+    edited: BTreeMap<Vec<u8>, Vec<u8>>,
+    edited_bytes: usize,
+    /// Needed buckets that have not come yet.
+    needed: &'a [&'a [u8]],
+    records: u64,
+}
+
+/// The output, of which one bucket at most is open.
+enum Writer<W> {
+    Between(BulkWriter<W>),
+    In(BucketWriter<W>),
+    /// Only while one becomes the other.
+    Moving,
+}
+
+/// How a bucket comes over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// Pair by pair.
+    Copy,
+    /// Pair by pair, each record read.
+    Records,
+    /// Collected, changed, written at its end.
+    Edit,
+    /// Not at all; written anew at its end.
+    Replace,
+}
+
+impl Treatment {
+    fn of(bucket: &[u8]) -> Self {
+        match bucket {
+            schema::KEY => Self::Records,
+            schema::META | schema::CLUSTER | schema::ALARM => Self::Edit,
+            schema::MEMBERS | schema::MEMBERS_REMOVED => Self::Replace,
+            _ => Self::Copy,
+        }
+    }
+}
+
+impl<W: Write> Visit for Rebuild<'_, W> {
+    type Stop = RebuildError;
+
+    fn bucket(&mut self, name: &[u8]) -> Result<(), RebuildError> {
+        self.end_bucket()?;
+        self.write_needed(Some(name))?;
+        self.begin_bucket(name)
+    }
+
+    fn pair(&mut self, pair: Pair<'_>) -> Result<(), RebuildError> {
+        if pair.is_bucket {
+            let damage = RecordDamage { key: pair.key.to_vec(), fault: RecordFault::Bucket };
+            return Err(Error::from(damage).into());
+        }
+        match self.treatment {
+            Treatment::Replace => Ok(()),
+            Treatment::Copy => self.put(pair.key, pair.value),
+            Treatment::Records => self.record(pair),
+            Treatment::Edit => {
+                self.edited_bytes += pair.key.len() + pair.value.len();
+                if self.edited_bytes > EDITED_BUCKET_MAX {
+                    let bucket = String::from_utf8_lossy(&self.bucket).into_owned();
+                    return Err(RebuildError::BucketTooLarge { bucket, max: EDITED_BUCKET_MAX });
+                }
+                self.edited.insert(pair.key.to_vec(), pair.value.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    fn damage(&mut self, part: Part, damage: &Damage) -> Result<(), RebuildError> {
+        match part {
+            Part::Bookkeeping => Ok(()),
+            Part::Content => Err(Error::from(rekindle_bolt::Error::from(damage.clone())).into()),
+        }
+    }
+}
+
+impl<W: Write> Rebuild<'_, W> {
+    fn begin_bucket(&mut self, name: &[u8]) -> Result<(), RebuildError> {
+        if let Writer::Between(writer) = std::mem::replace(&mut self.writer, Writer::Moving) {
+            self.writer = Writer::In(writer.bucket(name)?);
+        }
+        self.bucket = name.to_vec();
+        self.treatment = Treatment::of(name);
+        self.edited.clear();
+        self.edited_bytes = 0;
+        Ok(())
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), RebuildError> {
+        if let Writer::In(bucket) = &mut self.writer {
+            bucket.put(key, value)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, pair: Pair<'_>) -> Result<(), RebuildError> {
+        let (_, kv) = read_record(pair)
+            .map_err(|fault| Error::from(RecordDamage { key: pair.key.to_vec(), fault }))?;
+        if self.plan.kubernetes_unexpected && schema::is_kubernetes(kv.key) {
+            return Err(RebuildError::KubernetesAfterAll);
+        }
+        self.records += 1;
+        self.put(pair.key, pair.value)
+    }
+
+    /// Ends the open bucket, if one is, with what the plan adds to it.
+    fn end_bucket(&mut self) -> Result<(), RebuildError> {
+        match self.bucket.as_slice() {
+            schema::KEY => self.add_bump_record()?,
+            schema::META => self.edit_meta(),
+            schema::CLUSTER => drop(self.edited.remove(schema::cluster::DOWNGRADE)),
+            schema::ALARM => self.clear_alarms(),
+            schema::MEMBERS => self.replace_members(),
+            _ => {}
+        }
+        self.bucket.clear();
+        for (key, value) in std::mem::take(&mut self.edited) {
+            self.put(&key, &value)?;
+        }
+        match std::mem::replace(&mut self.writer, Writer::Moving) {
+            Writer::In(bucket) => self.writer = Writer::Between(bucket.finish()?),
+            between => self.writer = between,
+        }
+        Ok(())
+    }
+
+    /// Writes the needed buckets that the source lacks and that come before `next`.
+    fn write_needed(&mut self, next: Option<&[u8]>) -> Result<(), RebuildError> {
+        while let Some((first, rest)) = self.needed.split_first() {
+            match next {
+                Some(next) if *first == next => {
+                    self.needed = rest;
+                    return Ok(());
+                }
+                Some(next) if *first > next => return Ok(()),
+                _ => {
+                    self.needed = rest;
+                    self.begin_bucket(first)?;
+                    self.end_bucket()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_bump_record(&mut self) -> Result<(), RebuildError> {
+        let Some(bump) = self.plan.bump else { return Ok(()) };
+        self.records += 1;
+        self.put(&RecordKey::first_of(bump.to).to_bytes(), &[])
+    }
+
+    fn edit_meta(&mut self) {
+        let state = self.plan.hard_state();
+        let mut set = |key: &[u8], value: Vec<u8>| self.edited.insert(key.to_vec(), value);
+        set(schema::meta::CONSISTENT_INDEX, state.commit.0.to_be_bytes().to_vec());
+        set(schema::meta::TERM, state.term.0.to_be_bytes().to_vec());
+        set(schema::meta::CONF_STATE, self.plan.conf_state().to_json().into_bytes());
+        if let Some(bump) = self.plan.bump {
+            let compaction = RecordKey::first_of(bump.to).to_bytes();
+            set(schema::meta::SCHEDULED_COMPACTION, compaction);
+        }
+    }
+
+    fn clear_alarms(&mut self) {
+        for fate in &self.plan.alarms {
+            if let AlarmFate::Cleared(alarm) = fate {
+                self.edited.remove(&alarm_key(alarm));
+            }
+        }
+    }
+
+    fn replace_members(&mut self) {
+        for member in &self.plan.cluster.members {
+            self.edited.insert(member.id.to_string().into_bytes(), member.to_json().into_bytes());
+        }
+    }
+}
+
+/// AlarmMember as etcd marshals it (etcd `schema/alarm.go`).
+fn alarm_key(alarm: &Alarm) -> Vec<u8> {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => 1,
+        AlarmKind::Corrupt => 2,
+        AlarmKind::Other(other) => other.cast_unsigned(),
+    };
+    let mut key = Vec::new();
+    for (number, value) in [(1, alarm.member.0), (2, kind)] {
+        if value != 0 {
+            wire::put_uint64(&mut key, number, value);
+        }
+    }
+    key
+}
