@@ -1,0 +1,230 @@
+//! The command line, as it is typed. Nothing is decided here: each command turns its flags into
+//! what it needs and refuses what makes no sense.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Backs up etcd, keeps the backups provably good, and brings a cluster back.
+#[derive(Debug, Parser)]
+#[command(version, about, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad or damaged data, \
+    4 refused for safety, 5 transient (try again), 6 not found, 130 interrupted.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Save(Box<SaveArgs>),
+    Status(StatusArgs),
+    Hashkv(HashkvArgs),
+    Restore(Box<RestoreArgs>),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON object with etcdutl's names and more.
+    Json,
+    /// `"Name" : value`, a line each.
+    Fields,
+    /// etcdutl's line and nothing else.
+    Simple,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OutputArgs {
+    /// Output format.
+    #[arg(short = 'w', long = "write-out", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// How a cluster is reached: etcdctl's flags, with its environment (ETCDCTL_ENDPOINTS and so on;
+/// REKINDLE_ENDPOINTS and so on go before them).
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectArgs {
+    /// Endpoints, separated by commas [default: the manifest's, or 127.0.0.1:2379]
+    #[arg(long, value_name = "URLS")]
+    pub endpoints: Option<String>,
+    /// Use all members that the cluster lists, not only the endpoints given.
+    #[arg(long)]
+    pub cluster: bool,
+    /// Bundle of the authorities that may have signed the servers' certificates.
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Client certificate.
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// USER[:PASSWORD]; the password is asked for where it is missing.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Password; better given as ETCDCTL_PASSWORD, which no process list shows.
+    #[arg(long)]
+    pub password: Option<String>,
+    /// Do not verify the servers' certificates. Only for tests.
+    #[arg(long)]
+    pub insecure_skip_tls_verify: bool,
+    /// Most time for a connection [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration)]
+    pub dial_timeout: Option<Duration>,
+    /// Most time for a short command [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration)]
+    pub command_timeout: Option<Duration>,
+    /// Most time without a byte from a snapshot [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration)]
+    pub stall_timeout: Option<Duration>,
+    /// Silence after which a server is asked whether it is there [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration)]
+    pub keepalive_time: Option<Duration>,
+    /// Most time for the answer to that [default: 6s]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration)]
+    pub keepalive_timeout: Option<Duration>,
+    /// Take endpoints and certificates from a static pod manifest; done without asking where no
+    /// endpoint is given and kubeadm's manifest is there.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = crate::manifest::KUBEADM)]
+    pub from_manifest: Option<PathBuf>,
+    /// Accepted for etcdctl's sake: the scheme of an endpoint says it.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    pub insecure_transport: Option<Option<bool>>,
+    /// Accepted for etcdctl's sake.
+    #[arg(long, hide = true)]
+    pub debug: bool,
+    /// Not supported; named so that the error can say what to do instead.
+    #[arg(short = 'd', long, hide = true)]
+    pub discovery_srv: Option<String>,
+}
+
+/// Save a snapshot of a running cluster to a file.
+///
+/// Chooses a healthy member that is not behind (a follower before the leader), verifies the SHA-256
+/// while the snapshot streams, checks every page and record, and only then gives the file its name.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SaveArgs {
+    /// File to write. Date patterns such as %Y-%m-%d are filled in (UTC); a file of that name is
+    /// replaced once the new one is whole.
+    pub target: String,
+    /// Save what a member has although the cluster has no quorum: it may be behind.
+    #[arg(long)]
+    pub without_quorum: bool,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Say what a snapshot or a stopped member's data directory holds, and check it completely.
+///
+/// Prints etcdutl's numbers, the checker's verdict, every bucket, and what of it is Kubernetes'.
+/// Nothing is ever written. Exit code 3 where something is damaged.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// Snapshot file, db file, or data directory of a stopped member.
+    pub source: PathBuf,
+    /// Also compare the SHA-256 at the end of a snapshot (reads every byte once more).
+    #[arg(long)]
+    pub verify_hash: bool,
+    /// The member's WAL directory, where it is not below its data directory.
+    #[arg(long, value_name = "DIR")]
+    pub wal_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Compute HashKV of a snapshot or a stopped member, as etcd would answer it.
+///
+/// Compare it with `etcdctl endpoint hashkv`: equal revision and equal compact revision mean equal
+/// keyspaces. Nothing is ever written (etcdutl's own hashkv changes its input).
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HashkvArgs {
+    /// Snapshot file, db file, or data directory of a stopped member.
+    pub source: PathBuf,
+    /// Hash up to this revision; 0: the latest.
+    #[arg(long, default_value_t = 0, value_name = "REVISION")]
+    pub rev: i64,
+    /// Hash as if compacted at this revision; default: the source's own compaction.
+    #[arg(long, value_name = "REVISION")]
+    pub compact_rev: Option<i64>,
+    /// Hash a tombstone exactly at the compact revision, as etcd before 3.4.34 and 3.5.16 does.
+    #[arg(long)]
+    pub old_tombstone_rule: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Make data directories for a new cluster out of a snapshot or a stopped member.
+///
+/// Builds beside what is there, checks everything, and only then exchanges; what was there is set
+/// aside as <data-dir>.before-<time> and never deleted. The database comes out defragmented.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RestoreArgs {
+    /// Snapshot file, db file, or data directory of a stopped member.
+    #[arg(required_unless_present_any = ["rollback", "resume"])]
+    pub source: Option<PathBuf>,
+    /// Name of this member [default: default]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// All members as NAME=PEER-URL,... [default: <name>=<initial-advertise-peer-urls>]
+    #[arg(long, value_name = "MEMBERS")]
+    pub initial_cluster: Option<String>,
+    /// Token that goes into the ids of members and cluster; the same on every host
+    /// [default: rekindle-<hash of source, revision and initial cluster>]
+    #[arg(long, value_name = "TOKEN")]
+    pub initial_cluster_token: Option<String>,
+    /// Peer URLs of this member [default: those in --initial-cluster, or http://localhost:2380]
+    #[arg(long, value_name = "URLS")]
+    pub initial_advertise_peer_urls: Option<String>,
+    /// Data directory to make [default: <name>.etcd]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// WAL directory [default: <data-dir>/member/wal]
+    #[arg(long, value_name = "DIR")]
+    pub wal_dir: Option<PathBuf>,
+    /// Make the data directories of all members, DIR/<name> each, from one read.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "data_dir", "wal_dir", "initial_advertise_peer_urls"])]
+    pub members: Option<PathBuf>,
+    /// Take name, URLs and directories from a static pod manifest.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = crate::manifest::KUBEADM)]
+    pub from_manifest: Option<PathBuf>,
+    /// Do not compare the SHA-256 (a db file copied out of a data directory has none).
+    #[arg(long)]
+    pub skip_hash_check: bool,
+    /// Raise the revision by this much, with --mark-compacted [default: 1000000000 where the
+    /// keyspace is Kubernetes', else 0]
+    #[arg(long, value_name = "AMOUNT")]
+    pub bump_revision: Option<u64>,
+    /// Mark everything before the raised revision as compacted, so that watches start anew.
+    #[arg(long)]
+    pub mark_compacted: bool,
+    /// Quota that etcd will run with, in bytes: a NOSPACE alarm is cleared where the database fits.
+    #[arg(long, value_name = "BYTES")]
+    pub quota_backend_bytes: Option<u64>,
+    /// Restore although something answers at the peer URLs.
+    #[arg(long)]
+    pub allow_live_peers: bool,
+    /// Print the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before an existing data directory is set aside.
+    #[arg(long)]
+    pub yes: bool,
+    /// Bring back what the last restore has set aside.
+    #[arg(long, conflicts_with_all = ["source", "resume", "members"])]
+    pub rollback: bool,
+    /// Go on with a restore that was interrupted while it exchanged directories.
+    #[arg(long, conflicts_with_all = ["source", "members"])]
+    pub resume: bool,
+    /// Accepted for etcdutl's sake; memory is not mapped here.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub initial_memory_map_size: Option<u64>,
+}

@@ -1,0 +1,304 @@
+//! `rekindle restore`: data directories for a new cluster.
+
+mod request;
+mod text;
+
+use crate::args::RestoreArgs;
+use crate::failure::{Code, Failure};
+use crate::manifest::Manifest;
+use crate::output;
+use crate::source::{Kind, Source};
+use crate::{terminal, time};
+use rekindle_bolt::{Layout, check};
+use rekindle_datadir::{
+    Disk, Ended, Job, Place, Progress, RealDisk, Restored, Target, check_target, restore, resume,
+    roll_back,
+};
+use rekindle_etcd::digest::Sha256Digest;
+use rekindle_etcd::restore::{Plan, Request, SourceFacts, default_token, plan};
+use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
+use request::{Directories, Wanted, resolve};
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use text::PlanText;
+
+/// Bytes to which leaves are filled. With values of some kilobytes this packs a database a good
+/// deal denser than pages of 4 KiB, and etcd boots on it no slower (see BENCHMARKS.md).
+const LEAF_BYTES: usize = 16 << 10;
+/// Room for directories, journals and the like, beside database and log.
+const SPACE_MARGIN: u64 = 16 << 20;
+
+pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
+    let manifest = args.from_manifest.as_deref().map(Manifest::read).transpose()?;
+    let wanted = Wanted::new(args, manifest.as_ref())?;
+    if args.rollback || args.resume {
+        return end_earlier(args, &wanted);
+    }
+    let Some(path) = &args.source else {
+        return Err(Failure::usage("name the snapshot to restore"));
+    };
+    let source = Source::open(path, None)?;
+    let now = time::for_names();
+    let prepared = Prepared::new(args, &source, &wanted)?;
+    let text = PlanText {
+        source: &source,
+        facts: &prepared.facts,
+        wanted: &wanted,
+        plan: &prepared.plan,
+        targets: &prepared.targets,
+        replaced: &prepared.replaced,
+        time: &now,
+        checks_digest: prepared.checks_digest,
+    };
+    output::print(&text.text())?;
+    if args.dry_run {
+        return Ok(());
+    }
+    if prepared.replaced.contains(&true) && !args.yes {
+        terminal::confirm("An existing data directory is set aside.")?;
+    }
+    let restored = prepared.carry_out(&source, &now)?;
+    output::print(&text::result_text(&prepared.plan, &prepared.targets, &restored))
+}
+
+/// `--resume` and `--rollback`.
+fn end_earlier(args: &RestoreArgs, wanted: &Wanted) -> Result<(), Failure> {
+    let Directories::One { data_dir, wal_dir, .. } = &wanted.directories else {
+        return Err(Failure::usage("name one data directory: --data-dir"));
+    };
+    let place = resolve(data_dir, wal_dir.as_deref())?;
+    if args.dry_run {
+        let verb =
+            if args.resume { "finish the restore of" } else { "bring back what was before in" };
+        return output::print(&format!("would {verb} {}\n", place.data_dir.display()));
+    }
+    let ended = if args.resume {
+        resume(&RealDisk, &place)?
+    } else {
+        if !args.yes {
+            terminal::confirm(&format!("{} is set aside.", place.data_dir.display()))?;
+        }
+        roll_back(&RealDisk, &place, &time::for_names())?
+    };
+    let data_dir = place.data_dir.display();
+    output::print(&match ended {
+        Ended::Completed => format!("{data_dir} is the restored one now\n"),
+        Ended::TakenBack => format!("{data_dir} is as it was before the interrupted restore\n"),
+        Ended::RolledBack { undone } => format!(
+            "{data_dir} is as it was before the restore; what was restored is in {}\n",
+            undone.display()
+        ),
+    })
+}
+
+/// A restore that was found possible.
+struct Prepared {
+    facts: Facts,
+    plan: Plan,
+    targets: Vec<Target>,
+    /// Whether something is in each target.
+    replaced: Vec<bool>,
+    checks_digest: bool,
+}
+
+impl Prepared {
+    fn new(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<Self, Failure> {
+        let checks_digest = match source.kind {
+            Kind::Snapshot(_) => !args.skip_hash_check,
+            Kind::Database if !args.skip_hash_check => return Err(no_digest(source)),
+            Kind::Database | Kind::DataDir(_) => false,
+        };
+        let at = |error| Failure::from(error).at(&source.path);
+        let backend = source.backend()?;
+        let facts = backend.facts().map_err(at)?;
+        let plan = decide(source, &backend, &facts, wanted)?;
+        let targets = targets(&plan, &wanted.directories)?;
+        for target in &targets {
+            check_target(&RealDisk, &target.place)?;
+        }
+        check_space(&backend, &targets)?;
+        let replaced = targets.iter().map(|target| holds_something(&target.place));
+        let replaced = replaced.collect::<Result<_, _>>()?;
+        Ok(Self { facts, plan, targets, replaced, checks_digest })
+    }
+
+    /// Builds while another thread compares the digest: nothing is put in place before both are
+    /// done.
+    fn carry_out(&self, source: &Source, now: &str) -> Result<Restored, Failure> {
+        let backend = source.backend()?;
+        let db = backend.db();
+        let page_size = db.page_size();
+        let layout = Layout::new(page_size, LEAF_BYTES.max(page_size)).ok_or_else(|| {
+            Failure::new(Code::BadData, format!("no database has pages of {page_size} bytes"))
+        })?;
+        let job = Job { plan: &self.plan, layout, targets: &self.targets, time: now };
+        let progress = Progress { stop: terminal::stop_flag()?, ..Progress::default() };
+        std::thread::scope(|threads| {
+            let digest = Digest::start(threads, self.checks_digest, source, &progress.stop);
+            let written = || progress.written.load(Ordering::Relaxed);
+            let work = || restore(&RealDisk, db, &job, &progress, || digest.verdict());
+            let result = terminal::watching("restoring", None, written, work);
+            // Of a source that cannot be read it is worth knowing whether it was changed since.
+            result.map_err(|failure: Failure| match (failure.code, digest.verdict()) {
+                (Code::BadData, Err(bad)) if bad != failure => {
+                    failure.at(&source.path).and(&bad.what)
+                }
+                (Code::BadData, Ok(())) => failure.at(&source.path),
+                _ => failure,
+            })
+        })
+    }
+}
+
+/// The thread that compares the digest, and what it found.
+struct Digest<'scope> {
+    thread: RefCell<Option<ScopedJoinHandle<'scope, Result<(), Failure>>>>,
+    verdict: RefCell<Result<(), Failure>>,
+}
+
+impl<'scope> Digest<'scope> {
+    fn start<'env>(
+        threads: &'scope Scope<'scope, 'env>,
+        wanted: bool,
+        source: &'env Source,
+        stop: &'env AtomicBool,
+    ) -> Self {
+        let verify = || source.verify_digest(stop).map(drop);
+        let thread = wanted.then(|| threads.spawn(verify));
+        Self { thread: RefCell::new(thread), verdict: RefCell::new(Ok(())) }
+    }
+
+    /// Waits for the verdict, which is the same each time. A digest nobody wanted is good.
+    fn verdict(&self) -> Result<(), Failure> {
+        if let Some(thread) = self.thread.take() {
+            let panicked = |_| Err(Failure::new(Code::Failed, "the digest thread has panicked"));
+            *self.verdict.borrow_mut() = thread.join().unwrap_or_else(panicked);
+        }
+        self.verdict.borrow().clone()
+    }
+}
+
+fn no_digest(source: &Source) -> Failure {
+    let what = format!(
+        "{} has no SHA-256 at its end: it is a db file, or a snapshot whose end is missing",
+        source.path.display()
+    );
+    Failure::new(Code::BadData, what).remedy(
+        "if it was copied from a stopped member's data directory, pass --skip-hash-check; \
+         a snapshot should be fetched again",
+    )
+}
+
+/// What identifies a source to the hosts that restore it: its digest, else its head, which holds
+/// the transaction and root of the database.
+fn identity(source: &Source, backend: &Backend<&Source>) -> Sha256Digest {
+    match source.kind {
+        Kind::Snapshot(digest) => digest,
+        _ => backend.identity(),
+    }
+}
+
+fn decide(
+    source: &Source,
+    backend: &Backend<&Source>,
+    facts: &Facts,
+    wanted: &Wanted,
+) -> Result<Plan, Failure> {
+    let at = |error: rekindle_etcd::Error| Failure::from(error).at(&source.path);
+    let token = wanted.token.clone().unwrap_or_else(|| {
+        default_token(&identity(source, backend), facts.revision(), &wanted.initial_cluster)
+    });
+    let cluster = wanted
+        .initial_cluster
+        .with_token(&token)
+        .map_err(|fault| Failure::usage(format!("--initial-cluster: {fault}")))?;
+    let has_nospace = facts.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+    let size_at_most = if has_nospace { in_use(backend).map_err(at)? } else { backend.db().size() };
+    let kubernetes = backend.holds_kubernetes().map_err(at)?;
+    let source_facts = SourceFacts { facts, kubernetes, size_at_most };
+    let request = Request { cluster, bump: wanted.bump, quota: wanted.quota };
+    plan(&source_facts, &request).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Bytes in use: what a defragmented copy needs at most. Walks the whole database.
+fn in_use(backend: &Backend<&Source>) -> Result<u64, rekindle_etcd::Error> {
+    match check(backend.db(), &mut ()) {
+        Ok(report) => Ok(report.usage.in_use_bytes()),
+        Err(rekindle_bolt::Halt::Read(error)) => Err(error.into()),
+        Err(rekindle_bolt::Halt::Stopped(never)) => match never {},
+    }
+}
+
+fn targets(plan: &Plan, directories: &Directories) -> Result<Vec<Target>, Failure> {
+    match directories {
+        Directories::One { name, data_dir, wal_dir } => {
+            let member = plan.cluster.member(name).cloned().ok_or_else(|| {
+                Failure::usage(format!("--name {name} is not in --initial-cluster"))
+            })?;
+            Ok(vec![Target { member, place: resolve(data_dir, wal_dir.as_deref())? }])
+        }
+        Directories::All(directory) => plan
+            .cluster
+            .members
+            .iter()
+            .map(|member| {
+                if member.name.contains('/') || member.name == ".." {
+                    let what = format!("member name \"{}\" cannot be a directory", member.name);
+                    return Err(Failure::usage(what));
+                }
+                let place = resolve(&directory.join(&member.name), None)?;
+                Ok(Target { member: member.clone(), place })
+            })
+            .collect(),
+    }
+}
+
+/// Something is in the data directory that would be set aside.
+fn holds_something(place: &Place) -> Result<bool, Failure> {
+    let path = place.swapped();
+    match RealDisk.stat(path).map_err(|error| Failure::io("looking at", path, &error))? {
+        None => Ok(false),
+        Some(_) => {
+            let names = RealDisk.list(path);
+            Ok(!names.map_err(|error| Failure::io("listing", path, &error))?.is_empty())
+        }
+    }
+}
+
+/// Old and new stand side by side for a while: there must be room for the new.
+fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Failure> {
+    let need = |size: u64| (size + wal::SEGMENT_BYTES + SPACE_MARGIN) * targets.len() as u64;
+    for target in targets {
+        let mut there = target.place.data_dir.as_path();
+        while !there.exists() {
+            there = there.parent().unwrap_or(Path::new("/"));
+        }
+        let free = free_space(there)?;
+        // The file's size is quickly had, and more than is needed; its use takes a walk.
+        if free >= need(backend.db().size()) {
+            continue;
+        }
+        let need = need(in_use(backend)?);
+        if free < need {
+            let what = format!(
+                "{} has {} free, the restore needs up to {}",
+                there.display(),
+                output::bytes(free),
+                output::bytes(need)
+            );
+            return Err(Failure::refused(what).remedy(
+                "make room (directories named .before-… are of earlier restores), or choose \
+                 another --data-dir",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn free_space(path: &Path) -> Result<u64, Failure> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|error| Failure::io("looking at", path, &error.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}

@@ -1,0 +1,175 @@
+//! A restore's plan and its result, in words.
+
+use super::request::Wanted;
+use crate::output::{self, grouped};
+use crate::source::{Kind, Source};
+use crate::status::{alarm_name, boots_line};
+use rekindle_datadir::{Restored, Target};
+use rekindle_etcd::Facts;
+use rekindle_etcd::restore::{AlarmFate, Plan};
+use std::collections::BTreeSet;
+
+/// What a restore is about to do.
+pub(crate) struct PlanText<'a> {
+    pub source: &'a Source,
+    pub facts: &'a Facts,
+    pub wanted: &'a Wanted,
+    pub plan: &'a Plan,
+    pub targets: &'a [Target],
+    /// Data directories that something is in.
+    pub replaced: &'a [bool],
+    pub time: &'a str,
+    pub checks_digest: bool,
+}
+
+impl PlanText<'_> {
+    pub(crate) fn text(&self) -> String {
+        let plan = self.plan;
+        let mut rows = vec![
+            ("source", self.source_line()),
+            ("revision", self.revision_line()),
+            ("etcd", boots_line(self.facts)),
+            ("cluster", format!("{} with token {}", plan.cluster.id, plan.cluster.token)),
+            ("members", self.member_lines()),
+            ("makes", self.target_lines()),
+        ];
+        let warnings = self.warnings();
+        if !warnings.is_empty() {
+            rows.push(("warning", warnings.join("\n")));
+        }
+        format!("Plan of the restore\n{}", output::lines(&rows))
+    }
+
+    fn source_line(&self) -> String {
+        let digest = match (&self.source.kind, self.checks_digest) {
+            (_, true) => ", SHA-256 compared while restoring",
+            (Kind::Snapshot(_), false) => ", SHA-256 not compared (--skip-hash-check)",
+            _ => "",
+        };
+        format!("{}: {}{digest}", self.source.path.display(), self.source.describe())
+    }
+
+    fn revision_line(&self) -> String {
+        let plan = self.plan;
+        match plan.bump {
+            None => plan.revision.to_string(),
+            Some(bump) => format!(
+                "{}, raised by {} to {}; everything before counts as compacted\n\
+                 so that caches and watches of Kubernetes start anew (--bump-revision 0 turns it off)",
+                plan.revision,
+                grouped(bump.amount),
+                bump.to
+            ),
+        }
+    }
+
+    fn member_lines(&self) -> String {
+        let member = |member: &rekindle_etcd::Member| {
+            format!("{} {} {}", member.id, member.name, member.peer_urls.join(","))
+        };
+        self.plan.cluster.members.iter().map(member).collect::<Vec<_>>().join("\n")
+    }
+
+    fn target_lines(&self) -> String {
+        let mut lines = Vec::new();
+        for (target, replaced) in self.targets.iter().zip(self.replaced) {
+            let place = &target.place;
+            let mut line = format!("{} for {}", place.data_dir.display(), target.member.name);
+            if let Some(wal) = &place.wal {
+                line += &format!(", its log in {}", wal.wal_dir.display());
+            }
+            if *replaced {
+                line += &format!("\n  what is there goes to {}", place.before(self.time).display());
+                if let Some(wal) = &place.wal {
+                    line += &format!(" and {}", wal.before(self.time).display());
+                }
+            }
+            lines.push(line);
+        }
+        lines.join("\n")
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let plan = self.plan;
+        let mut warnings = Vec::new();
+        let names = |members: &[rekindle_etcd::Member]| {
+            members.iter().map(|member| member.name.clone()).collect::<BTreeSet<_>>()
+        };
+        let (old, new) = (names(&self.facts.members), names(&plan.cluster.members));
+        if !old.is_empty() && old != new {
+            let list = |names: &BTreeSet<String>| {
+                names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+            };
+            warnings.push(format!(
+                "the source's cluster was {}, the new one is {}",
+                list(&old),
+                list(&new)
+            ));
+        }
+        for fate in &plan.alarms {
+            warnings.push(match fate {
+                AlarmFate::Cleared(alarm) => format!(
+                    "alarm {} of the source is cleared: the database fits the quota of {}",
+                    alarm_name(alarm.kind),
+                    output::bytes(self.wanted.quota)
+                ),
+                AlarmFate::Kept(alarm) => format!(
+                    "alarm {} stays and blocks the cluster; once its reason is gone: etcdctl alarm disarm",
+                    alarm_name(alarm.kind)
+                ),
+            });
+        }
+        if let Some(target) = &plan.downgrade_dropped {
+            warnings.push(format!("the source's downgrade to {target} is dropped"));
+        }
+        if self.facts.auth.enabled {
+            warnings
+                .push("authentication is on: users and passwords are those of the source".into());
+        }
+        if let Kind::DataDir(log) = &self.source.kind {
+            let applied = self.facts.consistent_index.unwrap_or_default();
+            let beyond = log.state.committed_beyond(applied);
+            if beyond > 0 {
+                warnings.push(format!(
+                    "{} committed entries are in the member's log but not in its database: \
+                     they will be lost",
+                    grouped(beyond)
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+/// What a restore has done, and what comes next.
+pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) -> String {
+    let mut lines = vec![format!(
+        "restored {} records up to revision {}, {} each",
+        grouped(restored.records),
+        plan.final_revision(),
+        output::bytes(restored.size)
+    )];
+    for (target, aside) in targets.iter().zip(&restored.set_aside) {
+        lines.push(format!("{}: {}", target.member.name, target.place.data_dir.display()));
+        if let Some(aside) = aside {
+            lines.push(format!("  set aside: {}", aside.display()));
+        }
+    }
+    if !restored.mended.is_empty() {
+        lines.push(format!(
+            "the source's bookkeeping had {} faults, which cost no data; the restored database is free of them",
+            restored.mended.len()
+        ));
+    }
+    let others = plan.cluster.members.len() - targets.len();
+    if others > 0 {
+        lines.push(format!(
+            "next: restore the same source on the other {others} hosts with \
+             --initial-cluster-token {}, then start etcd on all",
+            plan.cluster.token
+        ));
+    } else {
+        lines.push("next: start etcd".to_owned());
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,319 @@
+//! `rekindle save`: a snapshot of a running cluster, proven before it gets its name.
+
+mod choose;
+mod stream;
+
+use crate::args::SaveArgs;
+use crate::connect::{connect, explain};
+use crate::failure::{Code, Failure};
+use crate::output::{self, Output, grouped};
+use crate::{terminal, time};
+use choose::{Candidate, Choice, choose};
+use rekindle_client::{Alarm, Client, Error, Member, Status as MemberStatus};
+use rekindle_datadir::{FileSource, NewSnapshot, RealDisk};
+use rekindle_etcd::digest::Sha256Digest;
+use rekindle_etcd::{Backend, Facts, Status, Version, advisories};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often members that are behind are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
+    let target = target(&args.target)?;
+    let connection = connect(&args.connect)?;
+    let stop = terminal::stop_flag()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("starting the runtime: {error}")))?;
+    let client = match connection.all_members {
+        true => runtime.block_on(all_members(connection.client)),
+        false => connection.client,
+    };
+    let patience = args.connect.command_timeout.unwrap_or(Duration::from_secs(5));
+    let mut chosen = runtime.block_on(pick(&client, args.without_quorum, patience))?;
+    loop {
+        let member = chosen.members.remove(0);
+        let attempt = Attempt { target: &target, floor: chosen.floor, stop: &stop };
+        match attempt.save(&runtime, member) {
+            // Another member may do what this one did not.
+            Err(failure) if failure.code == Code::Transient && !chosen.members.is_empty() => {
+                eprintln!("warning: {}", failure.what);
+            }
+            Err(failure) => return Err(failure),
+            Ok(saved) => return saved.output(&target).print(args.output.format),
+        }
+    }
+}
+
+/// The file that is meant: date patterns filled in, no URL, no directory.
+fn target(text: &str) -> Result<PathBuf, Failure> {
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(Failure::usage(format!("{text}: saving to {scheme}:// is not supported yet"))
+            .remedy("name a file"));
+    }
+    let filled = time::fill_pattern(text, jiff::Timestamp::now())
+        .map_err(|fault| Failure::usage(format!("date pattern in \"{text}\": {fault}")))?;
+    let path = PathBuf::from(&filled);
+    if filled.ends_with('/') || path.is_dir() || path.file_name().is_none() {
+        return Err(Failure::usage(format!("{filled} is a directory"))
+            .remedy("name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db"));
+    }
+    Ok(path)
+}
+
+/// A client of every member; where they cannot be listed, of the endpoints that were given.
+async fn all_members(client: Client) -> Client {
+    match client.of_all_members().await {
+        Ok(all) => all,
+        Err(error) => {
+            eprintln!(
+                "warning: the members cannot be listed, so only the endpoints given are used: {error}"
+            );
+            client
+        }
+    }
+}
+
+/// Members that a snapshot can be taken from, the best first.
+struct Chosen {
+    members: Vec<(Member, MemberStatus)>,
+    /// The snapshot must not be older than this revision.
+    floor: i64,
+}
+
+async fn pick(
+    client: &Client,
+    without_quorum: bool,
+    patience: Duration,
+) -> Result<Chosen, Failure> {
+    let floor = match client.linearizable_revision().await {
+        Ok(revision) => revision,
+        Err(error) if without_quorum => {
+            eprintln!("warning: no linearizable read, so the snapshot may be behind: {error}");
+            0
+        }
+        Err(error) => return Err(explain(error)),
+    };
+    let alarms = client.alarms().await.unwrap_or_default();
+    warn_of_alarms(&alarms);
+    let deadline = Instant::now() + patience;
+    loop {
+        let candidates = ask_all(client).await;
+        match choose(&candidates, &alarms, floor) {
+            Choice::From(order) => {
+                let member = |index: usize| {
+                    let status = candidates.get(index)?.status.as_ref().ok()?.clone();
+                    Some((client.members().get(index)?.clone(), status))
+                };
+                let members = order.into_iter().filter_map(member).collect();
+                return Ok(Chosen { members, floor });
+            }
+            Choice::Behind { .. } if Instant::now() < deadline => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Choice::Behind { nearest, revision } => {
+                let endpoint = client.members().get(nearest).map(Member::endpoint);
+                let endpoint = endpoint.map(ToString::to_string).unwrap_or_default();
+                let what = format!(
+                    "no member has caught up with revision {floor}: {endpoint} is nearest, at {revision}"
+                );
+                return Err(Failure::new(Code::Transient, what)
+                    .remedy("give more --endpoints, or --cluster for all members"));
+            }
+            Choice::Nobody => return Err(nobody(client, &candidates)),
+        }
+    }
+}
+
+async fn ask_all(client: &Client) -> Vec<Candidate> {
+    let asked: Vec<_> = client.members().to_vec();
+    let mut answers = Vec::new();
+    for member in asked {
+        let status = member.status().await.map_err(|error| error.to_string());
+        answers.push(Candidate { status });
+    }
+    answers
+}
+
+fn nobody(client: &Client, candidates: &[Candidate]) -> Failure {
+    let mut what = "no member can give a snapshot:".to_owned();
+    for (member, candidate) in client.members().iter().zip(candidates) {
+        let why = match &candidate.status {
+            Err(error) => error.clone(),
+            Ok(status) if status.is_learner => "it is a learner".to_owned(),
+            Ok(_) => "it has raised the alarm CORRUPT".to_owned(),
+        };
+        what += &format!("\n  {}: {why}", member.endpoint());
+    }
+    Failure::new(Code::Failed, what)
+}
+
+fn warn_of_alarms(alarms: &[Alarm]) {
+    for alarm in alarms {
+        eprintln!("warning: member {:x} has raised the alarm {:?}", alarm.member_id, alarm.kind);
+    }
+}
+
+/// One try, from one member.
+struct Attempt<'a> {
+    target: &'a Path,
+    floor: i64,
+    stop: &'a Arc<AtomicBool>,
+}
+
+impl Attempt<'_> {
+    fn save(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        (member, member_status): (Member, MemberStatus),
+    ) -> Result<Saved, Failure> {
+        let role = match member_status.leader == member_status.header.member_id {
+            true => "leader",
+            false => "follower",
+        };
+        let version = member_status.version;
+        eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
+        warn_of_version(&version);
+        let started = Instant::now();
+        let mut snapshot = NewSnapshot::create(&RealDisk, self.target)?;
+        let received = AtomicU64::new(0);
+        let work = || {
+            let mut stream = runtime.block_on(member.snapshot())?;
+            stream::receive(runtime, &mut stream, &mut snapshot, &received, self.stop)
+        };
+        let position = || received.load(Ordering::Relaxed);
+        let digest = terminal::watching("saving", None, position, work)?;
+        let streamed = started.elapsed();
+        let (status, facts) = self.check(&mut snapshot)?;
+        snapshot.publish()?;
+        let endpoint = member.endpoint().to_string();
+        let size = received.into_inner();
+        Ok(Saved { digest, status, facts, size, streamed, endpoint, role, version })
+    }
+
+    /// Checks the whole file while it becomes durable.
+    fn check(&self, snapshot: &mut NewSnapshot<'_>) -> Result<(Status, Facts), Failure> {
+        snapshot.flush()?;
+        let part = snapshot.part().to_owned();
+        let (checked, synced) = std::thread::scope(|threads| {
+            let checked = threads.spawn(|| read_back(&part));
+            let synced = snapshot.sync();
+            let panicked = |_| Err(Failure::new(Code::Failed, "the checking thread has panicked"));
+            (checked.join().unwrap_or_else(panicked), synced)
+        });
+        synced?;
+        let (status, facts) = checked?;
+        let revision = facts.revision();
+        if revision.get() < self.floor {
+            let what = format!(
+                "the snapshot is of revision {revision}, but the cluster was at {} before",
+                self.floor
+            );
+            return Err(Failure::new(Code::Transient, what));
+        }
+        if status.report.content_damage > 0 || status.record_damage_total > 0 {
+            let findings = status.report.findings.iter().map(ToString::to_string);
+            let records = status.record_damage.iter().map(ToString::to_string);
+            let first = findings.chain(records).next().unwrap_or_default();
+            return Err(Failure::new(
+                Code::BadData,
+                format!("the member's database is damaged, and so is its snapshot: {first}"),
+            )
+            .remedy(
+                "save from another member (--endpoints), and replace this one; nothing was kept",
+            ));
+        }
+        Ok((status, facts))
+    }
+}
+
+fn read_back(part: &Path) -> Result<(Status, Facts), Failure> {
+    let source = FileSource::open(part).map_err(|error| Failure::io("opening", part, &error))?;
+    let backend = Backend::open(source)?;
+    Ok((backend.status()?, backend.facts()?))
+}
+
+fn warn_of_version(version: &str) {
+    for advisory in Version::parse(version).into_iter().flat_map(advisories) {
+        eprintln!("warning: etcd {version}: {} ({})", advisory.text, advisory.reference);
+    }
+}
+
+/// A snapshot that has its name.
+struct Saved {
+    digest: Sha256Digest,
+    status: Status,
+    facts: Facts,
+    /// Bytes of the file.
+    size: u64,
+    streamed: Duration,
+    endpoint: String,
+    role: &'static str,
+    version: String,
+}
+
+impl Saved {
+    fn output(&self, target: &Path) -> Output {
+        let target = target.display().to_string();
+        let status = &self.status;
+        let simple = format!("Snapshot saved at {target}\nServer version {}", self.version);
+        let mut out = Output { simple, ..Output::default() };
+        out.add("file", "File", target.clone());
+        out.add("revision", "Revision", self.facts.revision().get());
+        out.add("totalKey", "Keys", status.live_keys);
+        out.add("records", "Records", status.records);
+        out.add("totalSize", "Size", status.total_size);
+        out.add("inUse", "Bytes in use", status.report.usage.in_use_bytes());
+        out.add("fileSize", "File size", self.size);
+        out.add("sha256", "SHA-256", self.digest.to_string());
+        out.add("hash", "Hash", status.hash);
+        out.add("endpoint", "Endpoint", self.endpoint.clone());
+        out.add("role", "Role", self.role);
+        out.add("etcdVersion", "Etcd version", self.version.clone());
+        let rate = self.size as f64 / self.streamed.as_secs_f64().max(1e-9);
+        out.text = output::lines(&[
+            ("saved", target),
+            ("revision", self.facts.revision().to_string()),
+            (
+                "keys",
+                format!("{} in {} records", grouped(status.live_keys), grouped(status.records)),
+            ),
+            (
+                "size",
+                format!(
+                    "{} ({} in use), received at {}/s",
+                    output::bytes(self.size),
+                    output::bytes(status.report.usage.in_use_bytes()),
+                    output::bytes(rate as u64)
+                ),
+            ),
+            ("SHA-256", format!("{} (good)", self.digest)),
+            ("hash", format!("{:08x}", status.hash)),
+            ("checker", self.checker_line()),
+            ("etcd", format!("{}, {} {}", self.version, self.role, self.endpoint)),
+        ]);
+        out
+    }
+
+    fn checker_line(&self) -> String {
+        match self.status.report.findings_total {
+            0 => "sound: every page and every record is good".to_owned(),
+            count => format!(
+                "all keys and values are good; the member's bookkeeping has {} faults, the first: {}",
+                grouped(count),
+                self.status.report.findings.first().map(ToString::to_string).unwrap_or_default()
+            ),
+        }
+    }
+}
+
+/// What the client says, with what an administrator can do.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        explain(error)
+    }
+}

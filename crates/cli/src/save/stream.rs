@@ -1,0 +1,94 @@
+//! A snapshot stream into a file, digested on the way.
+//!
+//! Receiving, digesting and writing run beside each other: blocks go to all of them without being
+//! copied, many at once so that threads seldom wake each other, and a few such batches may wait.
+
+use crate::failure::{Code, Failure};
+use bytes::Bytes;
+use rekindle_client::{Error, SnapshotStream};
+use rekindle_datadir::NewSnapshot;
+use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::ScopedJoinHandle;
+use tokio::runtime::Runtime;
+
+/// Bytes of blocks (of 32 KiB each, as etcd sends them) that are handed on together.
+const BATCH: usize = 2 << 20;
+/// Batches that may wait for a thread.
+const WAITING: usize = 4;
+
+/// Blocks of a snapshot, in order.
+type Batch = Arc<Vec<Bytes>>;
+
+/// Receives a whole snapshot into `snapshot`, and proves that it is whole.
+pub(super) fn receive(
+    runtime: &Runtime,
+    stream: &mut SnapshotStream,
+    snapshot: &mut NewSnapshot<'_>,
+    received: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<Sha256Digest, Failure> {
+    std::thread::scope(|threads| {
+        let (to_digest, batches) = sync_channel::<Batch>(WAITING);
+        let digest = threads.spawn(move || {
+            let mut digest = SnapshotDigest::new();
+            batches.iter().for_each(|batch| batch.iter().for_each(|block| digest.update(block)));
+            digest.finish()
+        });
+        let (to_file, batches) = sync_channel::<Batch>(WAITING);
+        let written = threads.spawn(move || -> Result<(), rekindle_datadir::Error> {
+            batches.iter().try_for_each(|batch| snapshot.write(&batch))
+        });
+        let consumers = [to_digest, to_file];
+        let streamed = hand_out(runtime, stream, &consumers, received, stop);
+        drop(consumers);
+        // A disk that is full ends the stream, too: what it says comes first.
+        joined(written)?.map_err(Failure::from)?;
+        streamed?;
+        joined(digest)?.map_err(|fault| {
+            let what = format!("the snapshot came damaged or not whole: {fault}");
+            Failure::new(Code::Transient, what)
+        })
+    })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
+    thread.join().map_err(|_| Failure::new(Code::Failed, "a thread of the save has panicked"))
+}
+
+fn hand_out(
+    runtime: &Runtime,
+    stream: &mut SnapshotStream,
+    consumers: &[SyncSender<Batch>],
+    received: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    loop {
+        let batch = Arc::new(runtime.block_on(next_batch(stream))?);
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::new(Code::Interrupted, "interrupted; nothing was saved"));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = batch.iter().map(Bytes::len).sum();
+        received.fetch_add(bytes as u64, Ordering::Relaxed);
+        // A consumer that is gone has failed, and says so when it is joined.
+        if !consumers.iter().all(|consumer| consumer.send(Arc::clone(&batch)).is_ok()) {
+            return Ok(());
+        }
+    }
+}
+
+/// The next blocks; none at the end.
+async fn next_batch(stream: &mut SnapshotStream) -> Result<Vec<Bytes>, Error> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH {
+        let Some(chunk) = stream.next().await? else { break };
+        bytes += chunk.blob.len();
+        batch.push(chunk.blob);
+    }
+    Ok(batch)
+}

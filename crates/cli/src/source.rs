@@ -1,0 +1,187 @@
+//! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory.
+
+use crate::failure::{Code, Failure};
+use rekindle_bolt::ReadAt;
+use rekindle_datadir::FileSource;
+use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
+use rekindle_etcd::wal::{Chain, SegmentName, SegmentReader, WalDamage};
+use rekindle_etcd::{Backend, LogState};
+use std::fs::{File, TryLockError};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes that are read at once for a digest.
+const DIGEST_READ: usize = 1 << 20;
+
+/// An opened source. Reads of it are reads of the database file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// As it was named.
+    pub path: PathBuf,
+    pub kind: Kind,
+    file: FileSource,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A snapshot with this digest at its end, not yet compared.
+    Snapshot(Sha256Digest),
+    /// A database alone: copied out of a data directory, or a snapshot whose end is missing.
+    Database,
+    /// A stopped member's directory. The lock keeps etcd from starting while it is read.
+    DataDir(Box<Log>),
+}
+
+/// A member's raft log.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub state: LogState,
+    /// Segments that were read.
+    pub segments: usize,
+    /// What ended the reading, if not the end.
+    pub damage: Option<WalDamage>,
+}
+
+impl Source {
+    /// Opens what `path` names.
+    pub(crate) fn open(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
+        let found =
+            std::fs::metadata(path).map_err(|error| Failure::io("opening", path, &error))?;
+        if found.is_dir() {
+            return Self::open_directory(path, wal_dir);
+        }
+        let file = open_file(path)?;
+        let kind = match stored_digest(&file) {
+            Ok(Some(digest)) => Kind::Snapshot(digest),
+            Ok(None) => Kind::Database,
+            Err(error) => return Err(Failure::io("reading", path, &error)),
+        };
+        Ok(Self { path: path.to_owned(), kind, file })
+    }
+
+    fn open_directory(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
+        // A data directory, or the `member` directory in it.
+        let below = ["member/snap/db", "snap/db"].map(|below| path.join(below));
+        let Some(database) = below.iter().find(|database| database.is_file()) else {
+            let what = format!("{} is a directory without member/snap/db", path.display());
+            return Err(Failure::new(Code::NotFound, what)
+                .remedy("name a snapshot file, a db file or an etcd data directory"));
+        };
+        let file = open_file(database)?;
+        lock_shared(file.file(), path)?;
+        let beside = database.parent().and_then(Path::parent).map(|member| member.join("wal"));
+        let log = match wal_dir.map(Path::to_owned).or(beside) {
+            Some(directory) if directory.is_dir() => read_log(&directory)?,
+            _ => Log::default(),
+        };
+        Ok(Self { path: path.to_owned(), kind: Kind::DataDir(Box::new(log)), file })
+    }
+
+    /// The source as etcd's.
+    pub(crate) fn backend(&self) -> Result<Backend<&Self>, Failure> {
+        Backend::open(self).map_err(|error| Failure::from(error).at(&self.path))
+    }
+
+    /// What it is, in words.
+    pub(crate) fn describe(&self) -> &'static str {
+        match self.kind {
+            Kind::Snapshot(_) => "snapshot",
+            Kind::Database => "db file without a SHA-256 at its end",
+            Kind::DataDir(_) => "data directory of a stopped member",
+        }
+    }
+
+    /// Compares the digest of a snapshot with its bytes, until `stop` is set.
+    pub(crate) fn verify_digest(&self, stop: &AtomicBool) -> Result<Sha256Digest, Failure> {
+        let mut digest = SnapshotDigest::new();
+        let mut buffer = vec![0; DIGEST_READ];
+        let mut offset = 0;
+        // The kernel reads ahead of this thread, and others find the pages in memory.
+        let _ = rustix::fs::fadvise(self.file.file(), 0, None, rustix::fs::Advice::Sequential);
+        while offset < self.file.size() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
+            }
+            let left = self.file.size() - offset;
+            let part = usize::try_from(left).map_or(DIGEST_READ, |left| left.min(DIGEST_READ));
+            let part = &mut buffer[..part];
+            self.file
+                .read_exact_at(part, offset)
+                .map_err(|error| Failure::io("reading", &self.path, &error))?;
+            digest.update(part);
+            offset += part.len() as u64;
+        }
+        digest.finish().map_err(|fault| digest_failure(&fault))
+    }
+}
+
+fn digest_failure(fault: &DigestFault) -> Failure {
+    Failure::new(Code::BadData, fault.to_string())
+        .remedy("the file was changed or damaged after it was saved: use another copy")
+}
+
+impl ReadAt for Source {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
+fn open_file(path: &Path) -> Result<FileSource, Failure> {
+    FileSource::open(path).map_err(|error| Failure::io("opening", path, &error))
+}
+
+fn stored_digest(file: &FileSource) -> io::Result<Option<Sha256Digest>> {
+    if !digest::has_digest(file.size()) {
+        return Ok(None);
+    }
+    let mut bytes = [0; DIGEST_BYTES];
+    file.read_exact_at(&mut bytes, file.size() - DIGEST_BYTES as u64)?;
+    Ok(Some(Sha256Digest(bytes)))
+}
+
+/// Keeps an etcd from starting on the directory; fails where one is running.
+fn lock_shared(file: &File, path: &Path) -> Result<(), Failure> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("{}: an etcd is running on this data directory", path.display());
+            Err(Failure::refused(what)
+                .remedy("take a snapshot of the running member with rekindle save, or stop it"))
+        }
+        Err(TryLockError::Error(error)) => Err(Failure::io("locking", path, &error)),
+    }
+}
+
+fn read_log(directory: &Path) -> Result<Log, Failure> {
+    let failure = |error: io::Error| Failure::io("reading", directory, &error);
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failure)? {
+        let name = entry.map_err(failure)?.file_name();
+        segments.extend(name.to_str().and_then(SegmentName::parse));
+    }
+    segments.sort();
+    let mut log = Log { segments: segments.len(), ..Log::default() };
+    let mut chain = Chain::start();
+    for name in segments {
+        let path = directory.join(name.to_string());
+        let file = File::open(&path).map_err(|error| Failure::io("opening", &path, &error))?;
+        let mut reader = SegmentReader::new(BufReader::new(file), name.to_string(), chain);
+        loop {
+            match reader.next_record() {
+                Ok(Some(record)) => log.state.add(&record),
+                Ok(None) => break,
+                Err(damage) => {
+                    log.damage = Some(damage);
+                    return Ok(log);
+                }
+            }
+        }
+        chain = reader.into_chain();
+    }
+    Ok(log)
+}

@@ -1,0 +1,112 @@
+//! The person at the terminal: progress, questions, Ctrl-C.
+
+use crate::failure::{Code, Failure};
+use crate::output::bytes;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// How often a bar is drawn, and how often a line is printed where there is no terminal.
+const BAR_EVERY: Duration = Duration::from_millis(100);
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let code = i32::from(Code::Interrupted as u8);
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failure::new(Code::Failed, format!("catching signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// Asks a question that only "yes" answers.
+///
+/// # Errors
+/// Refused where the answer is another one, or nobody is there to be asked.
+pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Failure::refused("this replaces something, and nobody is here to be asked")
+            .remedy("look at the plan above, and pass --yes"));
+    }
+    eprint!("{question} Type yes to go on: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match read {
+        Ok(_) if answer.trim() == "yes" => Ok(()),
+        _ => Err(Failure::refused("not confirmed; nothing was changed")),
+    }
+}
+
+/// Does some work and shows meanwhile how far it is.
+pub(crate) fn watching<T>(
+    what: &str,
+    total: Option<u64>,
+    position: impl Fn() -> u64 + Sync,
+    work: impl FnOnce() -> T,
+) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let shown = threads.spawn(|| show(what, total, &position, &done));
+        // Also where the work panics: the scope waits for the thread.
+        let _ended = Ended { done: &done, thread: shown.thread().clone() };
+        work()
+    })
+}
+
+/// Ends the thread that shows progress.
+struct Ended<'a> {
+    done: &'a AtomicBool,
+    thread: Thread,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// A bar on a terminal, else a line now and then, until `done`.
+fn show(what: &str, total: Option<u64>, position: &dyn Fn() -> u64, done: &AtomicBool) {
+    let started = Instant::now();
+    let bar = std::io::stderr().is_terminal().then(|| bar(what, total));
+    let mut last_line = started;
+    while !done.load(Ordering::Acquire) {
+        let now = position();
+        if let Some(bar) = &bar {
+            bar.set_position(now);
+        } else if last_line.elapsed() >= LINE_EVERY {
+            last_line = Instant::now();
+            let rate = now as f64 / started.elapsed().as_secs_f64();
+            eprintln!("{what}: {}, {}/s", bytes(now), bytes(rate as u64));
+        }
+        std::thread::park_timeout(BAR_EVERY);
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+fn bar(what: &str, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::new(total),
+            "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec} {elapsed}",
+        ),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.with_message(what.to_owned())
+}

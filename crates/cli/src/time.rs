@@ -1,0 +1,50 @@
+//! The clock, and how moments are written into names.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// Now, as it goes into names of directories: `20261120T100000Z`.
+pub(crate) fn for_names() -> String {
+    Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+/// Reads a length of time as Go's flags take it: `500ms`, `5s`, `1m30s`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed: Result<SignedDuration, _> = text.parse();
+    let wrong = || format!("\"{text}\" is no length of time such as 500ms, 5s or 1m30s");
+    let duration = parsed.map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+/// Fills the date patterns (`%Y`, `%m`, …) of a name, in UTC.
+pub(crate) fn fill_pattern(name: &str, now: Timestamp) -> Result<String, String> {
+    let now = now.to_zoned(TimeZone::UTC);
+    jiff::fmt::strtime::format(name, &now).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_as_go_writes_them() {
+        let parsed = |text| parse_duration(text).ok();
+        assert_eq!(parsed("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parsed("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parsed("1m30s"), Some(Duration::from_secs(90)));
+        for bad in ["", "5", "-5s", "five"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_with_dates() {
+        let now: Timestamp = "2026-11-20T09:05:03Z".parse().unwrap();
+        let filled = |name| fill_pattern(name, now);
+        assert_eq!(filled("snap.db").as_deref(), Ok("snap.db"));
+        assert_eq!(filled("b/%Y-%m-%d/%H%M%S.db").as_deref(), Ok("b/2026-11-20/090503.db"));
+        assert_eq!(filled("100%%.db").as_deref(), Ok("100%.db"));
+        assert!(filled("%!").is_err());
+    }
+}
