@@ -68,7 +68,13 @@ impl Connector {
         timeout(self.timeouts.dial, asked).await.is_ok_and(|answer| answer == Some(true))
     }
 
-    async fn connect(self) -> Result<Wire, Error> {
+    /// Whether anything accepts a connection, within the time for one.
+    pub(crate) async fn is_heard(&self) -> bool {
+        timeout(self.timeouts.dial, self.dial()).await.is_ok_and(|dialled| dialled.is_ok())
+    }
+
+    /// Makes a connection, TLS included, within the time for one.
+    pub(crate) async fn connect(&self) -> Result<Wire, Error> {
         let within = self.timeouts.dial;
         match timeout(within, self.connect_without_limit()).await {
             Ok(connected) => connected,

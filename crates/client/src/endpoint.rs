@@ -88,6 +88,12 @@ impl Endpoint {
         }
     }
 
+    /// Host and port, as HTTP writes them.
+    pub(crate) fn authority(&self) -> String {
+        let origin = self.origin();
+        origin.split_once("://").map_or(origin.as_str(), |(_, rest)| rest).to_owned()
+    }
+
     /// The URL whose authority goes into each request. A socket has none of its own.
     pub(crate) fn origin(&self) -> String {
         match &self.0.address {

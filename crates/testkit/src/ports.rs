@@ -7,18 +7,22 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{LazyLock, Mutex, PoisonError};
+
+use socket2::{Domain, Socket, Type};
 
 /// Below Linux's default `ip_local_port_range`, which begins at 32768.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 static GIVEN_OUT: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// A port of the loopback address that nobody else can bind while this lives.
+/// A port of the loopback address that nobody else can bind while this lives. Connections to it are
+/// refused: nothing listens.
 #[derive(Debug)]
 pub struct HeldPort {
-    listener: TcpListener,
+    socket: Socket,
     port: u16,
 }
 
@@ -34,9 +38,9 @@ impl HeldPort {
             if given_out.contains(&port) {
                 continue;
             }
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            if let Ok(socket) = bind(port) {
                 given_out.insert(port);
-                return Self { listener, port };
+                return Self { socket, port };
             }
         }
         panic!("no free port in {PORTS:?}");
@@ -49,6 +53,13 @@ impl HeldPort {
 
     /// Lets the port go, for the server that starts now.
     pub fn release(self) {
-        drop(self.listener);
+        drop(self.socket);
     }
+}
+
+/// Binds without `SO_REUSEADDR`, with which others could bind it too as long as nobody listens.
+fn bind(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    Ok(socket)
 }
