@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::endpoint::Endpoint;
-use crate::error::Error;
+use crate::error::{Error, EtcdFault};
 use crate::member::Member;
 use crate::method::Method;
 
@@ -15,8 +15,9 @@ use crate::method::Method;
 ///
 /// A call goes to the endpoint that answered last and from there to the others in turn. A *read*
 /// goes on whenever a member cannot be reached, does not answer, or cannot serve it, and is tried
-/// once more where the connection broke; a *write* goes on only where it surely was not carried out: no connection was made, TLS was not agreed on, or
-/// the member is a learner. Each call's documentation says which it is. Each attempt has the whole
+/// once more where the connection broke or the leader changed; a *write* goes on only where it
+/// surely was not carried out: no connection was made, TLS was not agreed on, or the member is a
+/// learner. Each call's documentation says which it is. Each attempt has the whole
 /// of the command's time, so that a member that hangs does not use up the others'.
 #[derive(Debug)]
 pub struct Client {
@@ -69,8 +70,7 @@ impl Client {
         P: Message + Default + 'static,
     {
         let call = async |member: &Member| match member.call(method, request.clone()).await {
-            // Most likely an old connection that broke unnoticed; the next one is new.
-            Err(Error::Lost { .. }) => member.call(method, request.clone()).await,
+            Err(error) if may_be_over(&error) => member.call(method, request.clone()).await,
             answer => answer,
         };
         self.first(Error::is_this_members_alone, call).await
@@ -112,4 +112,10 @@ impl Client {
         }
         Err(if failures.len() == 1 { failures.remove(0) } else { Error::AllFailed { failures } })
     }
+}
+
+/// Whether what failed a read is most likely over already: an old connection broke unnoticed and
+/// the next one is new, or an election took away the leader that was asked, and there is another.
+fn may_be_over(error: &Error) -> bool {
+    matches!(error, Error::Lost { .. } | Error::Etcd { fault: EtcdFault::LeaderChanged, .. })
 }

@@ -9,6 +9,11 @@ use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members, Sites};
 
 fn a_client(cluster: &Cluster) -> Client {
+    Client::new(Config::new(cluster.client_urls())).expect("valid endpoints")
+}
+
+/// A client that gives up soon on a member that hangs.
+fn an_impatient_client(cluster: &Cluster) -> Client {
     let mut config = Config::new(cluster.client_urls());
     config.timeouts.command = Duration::from_secs(2);
     Client::new(config).expect("valid endpoints")
@@ -19,8 +24,7 @@ async fn reads_and_writes_go_on_without_a_member() {
     let cluster = Cluster::start(Version::V3_5, Members(3));
     cluster.member(0).kill();
     let client = a_client(&cluster);
-    // The two that are left may be electing still; etcd holds a write until they are done, or
-    // refuses it, which the next one then is not.
+    // The two that are left may be electing still: the read waits until they are done.
     client.linearizable_revision().await.expect("two of three answer");
     client.put(Put::new("a", "1")).await.expect("put");
     let revision = client.linearizable_revision().await.expect("two of three answer");
@@ -31,7 +35,7 @@ async fn reads_and_writes_go_on_without_a_member() {
 #[tokio::test]
 async fn a_read_goes_on_when_a_member_hangs_and_a_write_does_not() {
     let cluster = Cluster::start(Version::V3_6, Members(3));
-    let client = a_client(&cluster);
+    let client = an_impatient_client(&cluster);
     client.put(Put::new("a", "1")).await.expect("put");
     // The client now prefers the first, to which it is connected.
     cluster.member(0).freeze();
@@ -46,7 +50,7 @@ async fn a_read_goes_on_when_a_member_hangs_and_a_write_does_not() {
 #[tokio::test]
 async fn without_a_quorum_each_member_says_why() {
     let cluster = Cluster::start(Version::V3_6, Members(3));
-    let client = a_client(&cluster);
+    let client = an_impatient_client(&cluster);
     client.put(Put::new("a", "1")).await.expect("put");
     cluster.member(1).kill();
     cluster.member(2).kill();
