@@ -3,9 +3,10 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The top of the checkout.
 pub fn root() -> PathBuf {
@@ -19,7 +20,42 @@ pub fn root() -> PathBuf {
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // What cargo has set for us is not for others: some build scripts (ring's) look at it, and what
+    // they make would be built anew whenever `cargo` and `cargo xtask` take turns.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     command
+}
+
+/// Builds the product as it is used, and says where it is.
+pub fn build_rekindle() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", "rekindle"]);
+    build_binary(build, "rekindle")
+}
+
+/// Runs a build, whose progress is cargo's own, and finds the binary of that name in what it says.
+fn build_binary(mut build: Command, name: &str) -> Result<PathBuf> {
+    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = build.output().with_context(|| missing(&build))?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", show(&build), output.status);
+    }
+    executable(&String::from_utf8_lossy(&output.stdout), name)
+        .with_context(|| format!("`{}` made no `{name}`", show(&build)))
+}
+
+/// The path of a binary, by what cargo's messages say.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
 /// Runs a program that has nothing to say when all is well; its output is shown only if it fails.
@@ -51,4 +87,18 @@ pub fn show(command: &Command) -> String {
     let mut words = vec![program.to_string_lossy()];
     words.extend(command.get_args().map(|arg| arg.to_string_lossy()));
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_is_found_in_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"bytes"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"drain"},"executable":"/t/drain"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "drain"), Some("/t/drain".into()));
+        assert_eq!(executable(messages, "bytes"), None);
+    }
 }

@@ -5,7 +5,9 @@
 
 mod bench;
 mod checkout;
+mod etcd;
 mod fuzz;
+mod interrupt;
 mod quickstart;
 mod soak;
 mod test;
