@@ -12,6 +12,7 @@ use crate::format::{self, PageId, page};
 use crate::page::{Bounds, Branch, Header, Leaf, Place};
 use crate::pageset::PageSet;
 use crate::source::ReadAt;
+use std::ops::RangeInclusive;
 
 /// Most bytes that are read at once for several pages; small enough to stay in a core's cache.
 const WINDOW: u64 = 256 << 10;
@@ -180,9 +181,11 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         Ok(None)
     }
 
-    /// Brings a page with its overflow into the window, and checks its header.
+    /// Brings a page with its overflow into the window, and checks its header. A page that was
+    /// reached before, sound or not, is not read again: a branch can name one a million times.
     fn load(&mut self, id: PageId, place: Place, reached: &mut PageSet) -> Result<Header, Error> {
         self.check_id(id, place)?;
+        self.count(id..=id, reached)?;
         let page_size = self.db.page_size();
         if self.window.get(place.offset, page_size).is_none() {
             let run = self.run(id, page_size as u64);
@@ -192,7 +195,7 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         let header = Header::parse(bytes)
             .ok_or_else(|| place.damage(Reason::FileEnds { have: 0, want: page::SIZE as u64 }))?;
         self.check_header(id, place, header)?;
-        self.count(id, header, reached)?;
+        self.count(PageId(id.0.saturating_add(1))..=last_page(id, header), reached)?;
         let whole = self.page_bytes(header);
         if self.window.get(place.offset, whole).is_none() {
             let run = self.run(id, whole as u64);
@@ -223,8 +226,9 @@ impl<'a, S: ReadAt> Scan<'a, S> {
             let want = "branch (0x0001) or leaf (0x0002)";
             return Err(place.damage(Reason::PageKind { got: header.flags, want }));
         }
-        let last = id.0.saturating_add(u64::from(header.overflow));
-        if last >= self.db.pages() || self.page_bytes(header) as u64 > format::PAGE_BYTES_MAX {
+        if last_page(id, header).0 >= self.db.pages()
+            || self.page_bytes(header) as u64 > format::PAGE_BYTES_MAX
+        {
             let (overflow, high_water) = (header.overflow, self.db.pages());
             return Err(place.damage(Reason::Overflow { overflow, high_water }));
         }
@@ -232,9 +236,8 @@ impl<'a, S: ReadAt> Scan<'a, S> {
     }
 
     /// No page may be reached a second time.
-    fn count(&self, id: PageId, header: Header, reached: &mut PageSet) -> Result<(), Damage> {
-        let last = id.0.saturating_add(u64::from(header.overflow));
-        for page in (id.0..=last).map(PageId) {
+    fn count(&self, pages: RangeInclusive<PageId>, reached: &mut PageSet) -> Result<(), Damage> {
+        for page in (pages.start().0..=pages.end().0).map(PageId) {
             if !reached.insert(page) {
                 return Err(self.db.place(page).damage(Reason::ReachedTwice));
             }
@@ -271,6 +274,11 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         let in_file = self.db.pages().saturating_mul(page_size);
         end.min(in_file).saturating_sub(id.0.saturating_mul(page_size))
     }
+}
+
+/// The page on which a page with its overflow ends.
+fn last_page(id: PageId, header: Header) -> PageId {
+    PageId(id.0.saturating_add(u64::from(header.overflow)))
 }
 
 /// The only page of an inline bucket (bbolt `bucket.go`, `openBucket`).

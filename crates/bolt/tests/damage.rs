@@ -3,7 +3,8 @@
 //! The file under test has 1 KiB pages: 0 and 1 metas, 2 to 4 leaves of bucket `big`, 5 its branch,
 //! 6 the root leaf with `big` and the inline bucket `inl`.
 
-use rekindle_bolt::{BulkWriter, Db, Error, Layout, Scan, check};
+use rekindle_bolt::{BulkWriter, Db, Error, Layout, ReadAt, Scan, check};
+use std::cell::Cell;
 
 const PAGE: usize = 1024;
 const META: usize = 16;
@@ -342,6 +343,44 @@ fn a_damaged_page_costs_only_its_own_keys() {
         }
     }
     assert_eq!((keys, errors), (vec![0, 1, 2, 6, 7, 8], 1));
+}
+
+/// A source that counts how often it is read.
+struct Counting(Vec<u8>, Cell<usize>);
+
+impl ReadAt for Counting {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.1.set(self.1.get() + 1);
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+/// With pages of 16 MiB, a branch that names two damaged pages in turn, a million times, once kept
+/// the checker busy for hours.
+#[test]
+fn a_page_that_is_named_again_is_not_read_again() {
+    let mut bytes = a_file();
+    // Page 2 becomes a branch of 40 children: two blank pages farther apart than is read at once.
+    put(&mut bytes, 2 * PAGE + 8, &[1]);
+    put(&mut bytes, 2 * PAGE + 10, &[40]);
+    for index in 0..40_usize {
+        let element = 2 * PAGE + 16 + index * 16;
+        let position = 16 * 40 + index - index * 16;
+        put(&mut bytes, element, &(position as u32).to_le_bytes());
+        put(&mut bytes, element + 4, &1_u32.to_le_bytes());
+        put(&mut bytes, element + 8, &[7_u64, 700][index % 2].to_le_bytes());
+        put(&mut bytes, element + position, &[b'l' + index as u8]);
+    }
+    put(&mut bytes, 5 * PAGE + 10, &[1]);
+    add_blank_pages(&mut bytes, 1000);
+    let db = Db::open(Counting(bytes, Cell::new(0))).unwrap();
+    let report = check(&db, &mut ()).unwrap();
+    assert_eq!(report.findings_total, 40, "{:?}", report.findings);
+    assert!(db.source().1.get() < 12, "{} reads", db.source().1.get());
 }
 
 #[test]
