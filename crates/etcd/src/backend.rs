@@ -8,7 +8,7 @@ use crate::revision::{RecordKey, Revision};
 use crate::schema;
 use crate::status::read_record;
 use crate::version::{Marks, Version};
-use crate::wire::Fields;
+use crate::wire::{Fields, WireFault};
 use rekindle_bolt::{Bucket, Db, ReadAt, Scan};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -41,7 +41,7 @@ impl Compaction {
 }
 
 /// An alarm that a member has raised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alarm {
     /// The member.
     pub member: MemberId,
@@ -49,8 +49,31 @@ pub struct Alarm {
     pub kind: AlarmKind,
 }
 
+impl Alarm {
+    /// Reads a key of the `alarm` bucket, which is all that there is of an alarm (etcd
+    /// `schema/alarm.go`).
+    pub(crate) fn parse(key: &[u8]) -> Result<Self, WireFault> {
+        let mut alarm = Self { member: MemberId(0), kind: AlarmKind::Other(0) };
+        for field in Fields::of(key) {
+            let field = field?;
+            match field.number {
+                1 => alarm.member = MemberId(field.uint64()?),
+                2 => {
+                    alarm.kind = match field.int64()? {
+                        1 => AlarmKind::NoSpace,
+                        2 => AlarmKind::Corrupt,
+                        other => AlarmKind::Other(other),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Ok(alarm)
+    }
+}
+
 /// What an alarm is raised for (etcd `api/etcdserverpb/rpc.proto`, AlarmType).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AlarmKind {
     /// The database has reached its quota; writes are refused.
     NoSpace,
@@ -224,28 +247,10 @@ impl<S: ReadAt> Backend<S> {
         small.pairs.iter().map(parse).collect()
     }
 
-    /// Alarms lie in the keys of their bucket (etcd `schema/alarm.go`).
     fn alarms(&self) -> Result<Vec<Alarm>, Error> {
         let small = Small::read(self, schema::ALARM, "alarm")?;
         let parse = |(key, _): &(Vec<u8>, Vec<u8>)| {
-            let mut alarm = Alarm { member: MemberId(0), kind: AlarmKind::Other(0) };
-            for field in Fields::of(key) {
-                match field {
-                    Ok(field) if field.number == 1 => {
-                        alarm.member = MemberId(field.uint64().map_err(|f| small.fault(key, f))?);
-                    }
-                    Ok(field) if field.number == 2 => {
-                        alarm.kind = match field.int64().map_err(|f| small.fault(key, f))? {
-                            1 => AlarmKind::NoSpace,
-                            2 => AlarmKind::Corrupt,
-                            other => AlarmKind::Other(other),
-                        };
-                    }
-                    Ok(_) => {}
-                    Err(fault) => return Err(small.fault(key, fault)),
-                }
-            }
-            Ok(alarm)
+            Alarm::parse(key).map_err(|fault| small.fault(key, fault))
         };
         small.pairs.iter().map(parse).collect()
     }

@@ -46,12 +46,14 @@ pub struct SegmentName {
 }
 
 impl SegmentName {
-    /// Reads `0000000000000000-0000000000000000.wal`; `None` for every other name.
+    /// Reads `0000000000000000-0000000000000000.wal`; `None` for every other name, also for one
+    /// in capitals: what is read prints as it was.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let (sequence, first) = name.strip_suffix(".wal")?.split_once('-')?;
         let number = |text: &str| {
-            let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            let hex = text.len() == 16 && text.bytes().all(digit);
             hex.then(|| u64::from_str_radix(text, 16).ok())?
         };
         Some(Self { sequence: number(sequence)?, first: RaftIndex(number(first)?) })
@@ -498,7 +500,12 @@ mod tests {
         let name = SegmentName { sequence: 1, first: RaftIndex(0x2a) };
         assert_eq!(name.to_string(), "0000000000000001-000000000000002a.wal");
         assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
-        for bad in ["0.tmp", "1-2.wal", "000000000000000+-0000000000000000.wal"] {
+        for bad in [
+            "0.tmp",
+            "1-2.wal",
+            "000000000000000+-0000000000000000.wal",
+            "0000000000000001-000000000000002A.wal",
+        ] {
             assert_eq!(SegmentName::parse(bad), None, "{bad}");
         }
     }

@@ -12,17 +12,15 @@
 
 use super::plan::{AlarmFate, Plan};
 use crate::backend::Alarm;
-use crate::backend::AlarmKind;
 use crate::error::{Error, RecordDamage, RecordFault};
 use crate::revision::RecordKey;
 use crate::schema;
 use crate::status::read_record;
-use crate::wire;
 use rekindle_bolt::{
     BucketWriter, BulkError, BulkWriter, Damage, Db, Finished, Halt, Layout, Pair, Part, ReadAt,
     Visit, check,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 
 /// Why a database could not be rebuilt.
@@ -273,11 +271,13 @@ impl<W: Write> Rebuild<'_, W> {
     }
 
     fn clear_alarms(&mut self) {
-        for fate in &self.plan.alarms {
-            if let AlarmFate::Cleared(alarm) = fate {
-                self.edited.remove(&alarm_key(alarm));
-            }
-        }
+        let cleared = |fate: &AlarmFate| match fate {
+            AlarmFate::Cleared(alarm) => Some(*alarm),
+            AlarmFate::Kept(_) => None,
+        };
+        let cleared: HashSet<_> = self.plan.alarms.iter().filter_map(cleared).collect();
+        // Found by what it says: one alarm can be written in several ways.
+        self.edited.retain(|key, _| !Alarm::parse(key).is_ok_and(|alarm| cleared.contains(&alarm)));
     }
 
     fn replace_members(&mut self) {
@@ -287,18 +287,51 @@ impl<W: Write> Rebuild<'_, W> {
     }
 }
 
-/// AlarmMember as etcd marshals it (etcd `schema/alarm.go`).
-fn alarm_key(alarm: &Alarm) -> Vec<u8> {
-    let kind = match alarm.kind {
-        AlarmKind::NoSpace => 1,
-        AlarmKind::Corrupt => 2,
-        AlarmKind::Other(other) => other.cast_unsigned(),
-    };
-    let mut key = Vec::new();
-    for (number, value) in [(1, alarm.member.0), (2, kind)] {
-        if value != 0 {
-            wire::put_uint64(&mut key, number, value);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Backend;
+    use crate::membership::InitialCluster;
+    use crate::restore::{BumpRequest, DEFAULT_QUOTA, Request, SourceFacts, plan};
+
+    /// A database whose buckets hold these keys, with empty values.
+    fn a_database(buckets: &[(&[u8], &[&[u8]])]) -> Vec<u8> {
+        let mut writer = BulkWriter::new(Vec::new(), layout()).unwrap();
+        for (name, keys) in buckets {
+            let mut bucket = writer.bucket(name).unwrap();
+            keys.iter().for_each(|key| bucket.put(key, &[]).unwrap());
+            writer = bucket.finish().unwrap();
         }
+        whole(writer.finish().unwrap())
     }
-    key
+
+    fn whole(finished: Finished<Vec<u8>>) -> Vec<u8> {
+        let mut bytes = finished.out;
+        bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
+        bytes
+    }
+
+    fn layout() -> Layout {
+        Layout::new(1024, 4096).unwrap()
+    }
+
+    /// The plan said that the alarm would go, and etcd's way of writing it was looked for: one
+    /// with a field that etcd does not have stayed.
+    #[test]
+    fn a_cleared_alarm_is_gone_however_it_is_written() {
+        let no_space: [&[u8]; 3] =
+            [b"\x08\x07\x10\x01", b"\x08\x07\x10\x81\x00", b"\x10\x01\x18\x05"];
+        let source = a_database(&[(schema::ALARM, &no_space), (schema::KEY, &[])]);
+        let source = Backend::open(source).unwrap();
+        let facts = source.facts().unwrap();
+        let cluster = InitialCluster::parse("a=http://h:1").unwrap().with_token("t").unwrap();
+        let request = Request { cluster, bump: BumpRequest::Never, quota: DEFAULT_QUOTA };
+        let said = SourceFacts { facts: &facts, kubernetes: false, size_at_most: 0 };
+        let plan = plan(&said, &request).unwrap();
+        assert_eq!(plan.alarms.len(), 3);
+        let rebuilt = rebuild(source.db(), &plan, layout(), Vec::new()).unwrap();
+        let restored = Backend::open(whole(rebuilt.file)).unwrap();
+        assert!(restored.status().unwrap().is_sound());
+        assert_eq!(restored.facts().unwrap().alarms, []);
+    }
 }
