@@ -254,4 +254,71 @@ spec:
             "manifest etcd.yaml: no container of it runs etcd"
         );
     }
+
+    /// Of a seed, numbers that look like chance (splitmix64).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) % limit as u64) as usize
+        }
+
+        /// The text with some of it changed, cut out, doubled or put elsewhere.
+        fn mutated(&mut self, text: &str) -> String {
+            const SIGNS: [&str; 16] = [
+                "&a ", "*a", "<<: *a", "- ", ": ", "? ", "{", "}", "[", "]", "|", "!!", "'",
+                "---\n", "\t", "\0",
+            ];
+            let mut bytes = text.as_bytes().to_vec();
+            for _ in 0..=self.below(4) {
+                let start = self.below(bytes.len());
+                let end = (start + self.below(40)).min(bytes.len());
+                let at = self.below(bytes.len());
+                let piece = bytes[start..end].to_vec();
+                match self.below(4) {
+                    0 => bytes[start] = self.below(256) as u8,
+                    1 if piece.len() < bytes.len() => drop(bytes.drain(start..end)),
+                    2 => drop(bytes.splice(at..at, piece)),
+                    _ => drop(bytes.splice(at..at, SIGNS[self.below(SIGNS.len())].bytes())),
+                }
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    }
+
+    /// The binary's own decoder of foreign text, which no fuzz target reaches.
+    #[test]
+    fn no_manifest_makes_it_panic() {
+        let mut accepted = 0;
+        for seed in 0..10_000 {
+            let yaml = Numbers(seed).mutated(KUBEADM_YAML);
+            match parse(&yaml) {
+                Ok(manifest) => {
+                    accepted += 1;
+                    for name in manifest.flags.keys() {
+                        assert!(manifest.path_flag(name).is_some(), "{name} of\n{yaml}");
+                    }
+                }
+                Err(failure) => assert!(failure.what.starts_with("manifest etcd.yaml: "), "{yaml}"),
+            }
+        }
+        // Else the mutations were too wild to reach what lies behind the parser.
+        assert!(accepted > 1000, "{accepted}");
+    }
+
+    #[test]
+    fn aliases_of_aliases_are_no_way_to_fill_the_memory() {
+        let mut yaml = "kind: Pod\na0: &a0 [etcd]\n".to_owned();
+        for n in 1..12 {
+            let aliases = vec![format!("*a{}", n - 1); 20].join(",");
+            yaml += &format!("a{n}: &a{n} [{aliases}]\n");
+        }
+        yaml += "spec: {containers: [{name: etcd, command: *a11}]}\n";
+        let failure = parse(&yaml).unwrap_err();
+        assert!(failure.what.starts_with("manifest etcd.yaml: not a pod: "), "{}", failure.what);
+    }
 }

@@ -1,6 +1,6 @@
 //! FUZZ.md: how long and how often each target was run, in all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ pub struct Run {
     pub executions: u64,
 }
 
-/// Adds a run to the file.
+/// Adds a run to the file. Runs of several targets may end at once: one after the other has it.
 pub fn add(target: &str, run: Run) -> Result<()> {
     let path = checkout::root().join(FUZZ);
+    let locked = File::open(&path).with_context(|| format!("cannot open {FUZZ}"))?;
+    locked.lock().with_context(|| format!("cannot lock {FUZZ}"))?;
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {FUZZ}"))?;
     let mut git = Command::new("git");
     git.args(["rev-parse", "--short", "HEAD"]).current_dir(checkout::root());
