@@ -4,14 +4,19 @@ use crate::failure::{Code, Failure};
 use crate::output::bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{BufRead, IsTerminal, Write};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// How often a bar is drawn, and how often a line is printed where there is no terminal.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often is looked whether to stop, while nothing else happens.
+const STOP_EVERY: Duration = Duration::from_millis(100);
 
 /// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
@@ -23,6 +28,39 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
             .map_err(|error| Failure::new(Code::Failed, format!("catching signals: {error}")))?;
     }
     Ok(stop)
+}
+
+/// Waits for a cluster's answers, but not longer than its user wants to.
+pub(crate) struct Calls {
+    runtime: Runtime,
+    stop: Arc<AtomicBool>,
+}
+
+impl Calls {
+    pub(crate) fn new(stop: Arc<AtomicBool>) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| {
+            Failure::new(Code::Failed, format!("starting the runtime: {error}"))
+        })?;
+        Ok(Self { runtime, stop })
+    }
+
+    /// What the call comes to, or that it was interrupted.
+    pub(crate) fn wait<T, E>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+    where
+        Failure: From<E>,
+    {
+        self.runtime.block_on(async {
+            let mut call = pin!(call);
+            while !self.stop.load(Ordering::Relaxed) {
+                tokio::select! {
+                    result = &mut call => return result.map_err(Failure::from),
+                    () = tokio::time::sleep(STOP_EVERY) => {}
+                }
+            }
+            Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"))
+        })
+    }
 }
 
 /// Asks a question that only "yes" answers.

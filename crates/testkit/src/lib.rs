@@ -11,6 +11,7 @@ pub mod doubles;
 pub mod etcd;
 pub mod oracle;
 mod ports;
+pub mod proxy;
 pub mod sim_disk;
 mod tools;
 

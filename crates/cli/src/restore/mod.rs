@@ -1,5 +1,6 @@
 //! `rekindle restore`: data directories for a new cluster.
 
+mod peers;
 mod request;
 mod text;
 
@@ -119,6 +120,9 @@ impl Prepared {
             check_target(&RealDisk, &target.place)?;
         }
         check_space(&backend, &targets)?;
+        if !args.allow_live_peers {
+            peers::check(&plan.cluster, &targets, wanted)?;
+        }
         let replaced = targets.iter().map(|target| holds_something(&target.place));
         let replaced = replaced.collect::<Result<_, _>>()?;
         Ok(Self { facts, plan, targets, replaced, checks_digest })

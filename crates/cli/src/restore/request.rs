@@ -3,6 +3,7 @@
 use crate::args::RestoreArgs;
 use crate::failure::Failure;
 use crate::manifest::Manifest;
+use rekindle_client::TlsFiles;
 use rekindle_datadir::Place;
 use rekindle_etcd::restore::{BumpRequest, DEFAULT_QUOTA};
 use rekindle_etcd::{InitialCluster, Url};
@@ -20,6 +21,8 @@ pub(crate) struct Wanted {
     pub directories: Directories,
     pub bump: BumpRequest,
     pub quota: u64,
+    /// What the manifest's etcd presents to its peers.
+    pub peer_identity: TlsFiles,
 }
 
 /// Which members' directories are made.
@@ -76,6 +79,12 @@ impl Wanted {
     pub(crate) fn new(args: &RestoreArgs, manifest: Option<&Manifest>) -> Result<Self, Failure> {
         let merged = Merged { manifest };
         let token = args.initial_cluster_token.as_ref();
+        let peer_file = |flag| manifest.and_then(|manifest| manifest.path_flag(flag));
+        let peer_identity = TlsFiles {
+            cert: peer_file("peer-cert-file"),
+            key: peer_file("peer-key-file"),
+            ..TlsFiles::default()
+        };
         let (initial_cluster, directories) = match &args.members {
             Some(directory) => {
                 let text = merged.text("initial-cluster", args.initial_cluster.as_ref())?;
@@ -97,6 +106,7 @@ impl Wanted {
             bump: bump(args)?,
             // 0 and less mean etcd's default there too.
             quota: quota.filter(|quota| *quota > 0).unwrap_or(DEFAULT_QUOTA),
+            peer_identity,
         })
     }
 }

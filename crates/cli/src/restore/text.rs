@@ -126,6 +126,13 @@ impl PlanText<'_> {
             warnings
                 .push("authentication is on: users and passwords are those of the source".into());
         }
+        if let Kind::Database = &self.source.kind {
+            warnings.push(
+                "nothing proves that the db file is whole and unchanged; if it was copied while \
+                 etcd was running, or fetched without its end, it is no backup"
+                    .into(),
+            );
+        }
         if let Kind::DataDir(log) = &self.source.kind {
             let applied = self.facts.consistent_index.unwrap_or_default();
             let beyond = log.state.committed_beyond(applied);

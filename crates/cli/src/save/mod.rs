@@ -7,15 +7,15 @@ use crate::args::SaveArgs;
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
-use crate::{terminal, time};
+use crate::terminal::{self, Calls};
+use crate::time;
 use choose::{Candidate, Choice, choose};
 use rekindle_client::{Alarm, Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{Backend, Facts, Status, Version, advisories};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often members that are behind are asked again.
@@ -24,21 +24,17 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
     let target = target(&args.target)?;
     let connection = connect(&args.connect)?;
-    let stop = terminal::stop_flag()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Failed, format!("starting the runtime: {error}")))?;
+    let calls = Calls::new(terminal::stop_flag()?)?;
     let client = match connection.all_members {
-        true => runtime.block_on(all_members(connection.client)),
+        true => calls.wait(all_members(connection.client))?,
         false => connection.client,
     };
     let patience = args.connect.command_timeout.unwrap_or(Duration::from_secs(5));
-    let mut chosen = runtime.block_on(pick(&client, args.without_quorum, patience))?;
+    let mut chosen = calls.wait(pick(&client, args.without_quorum, patience))?;
     loop {
         let member = chosen.members.remove(0);
-        let attempt = Attempt { target: &target, floor: chosen.floor, stop: &stop };
-        match attempt.save(&runtime, member) {
+        let attempt = Attempt { target: &target, floor: chosen.floor, calls: &calls };
+        match attempt.save(member) {
             // Another member may do what this one did not.
             Err(failure) if failure.code == Code::Transient && !chosen.members.is_empty() => {
                 eprintln!("warning: {}", failure.what);
@@ -66,8 +62,8 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
 }
 
 /// A client of every member; where they cannot be listed, of the endpoints that were given.
-async fn all_members(client: Client) -> Client {
-    match client.of_all_members().await {
+async fn all_members(client: Client) -> Result<Client, Failure> {
+    Ok(match client.of_all_members().await {
         Ok(all) => all,
         Err(error) => {
             eprintln!(
@@ -75,7 +71,7 @@ async fn all_members(client: Client) -> Client {
             );
             client
         }
-    }
+    })
 }
 
 /// Members that a snapshot can be taken from, the best first.
@@ -162,15 +158,11 @@ fn warn_of_alarms(alarms: &[Alarm]) {
 struct Attempt<'a> {
     target: &'a Path,
     floor: i64,
-    stop: &'a Arc<AtomicBool>,
+    calls: &'a Calls,
 }
 
 impl Attempt<'_> {
-    fn save(
-        &self,
-        runtime: &tokio::runtime::Runtime,
-        (member, member_status): (Member, MemberStatus),
-    ) -> Result<Saved, Failure> {
+    fn save(&self, (member, member_status): (Member, MemberStatus)) -> Result<Saved, Failure> {
         let role = match member_status.leader == member_status.header.member_id {
             true => "leader",
             false => "follower",
@@ -182,8 +174,8 @@ impl Attempt<'_> {
         let mut snapshot = NewSnapshot::create(&RealDisk, self.target)?;
         let received = AtomicU64::new(0);
         let work = || {
-            let mut stream = runtime.block_on(member.snapshot())?;
-            stream::receive(runtime, &mut stream, &mut snapshot, &received, self.stop)
+            let mut stream = self.calls.wait(member.snapshot())?;
+            stream::receive(self.calls, &mut stream, &mut snapshot, &received)
         };
         let position = || received.load(Ordering::Relaxed);
         let digest = terminal::watching("saving", None, position, work)?;

@@ -4,15 +4,15 @@
 //! copied, many at once so that threads seldom wake each other, and a few such batches may wait.
 
 use crate::failure::{Code, Failure};
+use crate::terminal::Calls;
 use bytes::Bytes;
 use rekindle_client::{Error, SnapshotStream};
 use rekindle_datadir::NewSnapshot;
 use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::ScopedJoinHandle;
-use tokio::runtime::Runtime;
 
 /// Bytes of blocks (of 32 KiB each, as etcd sends them) that are handed on together.
 const BATCH: usize = 2 << 20;
@@ -24,11 +24,10 @@ type Batch = Arc<Vec<Bytes>>;
 
 /// Receives a whole snapshot into `snapshot`, and proves that it is whole.
 pub(super) fn receive(
-    runtime: &Runtime,
+    calls: &Calls,
     stream: &mut SnapshotStream,
     snapshot: &mut NewSnapshot<'_>,
     received: &AtomicU64,
-    stop: &AtomicBool,
 ) -> Result<Sha256Digest, Failure> {
     std::thread::scope(|threads| {
         let (to_digest, batches) = sync_channel::<Batch>(WAITING);
@@ -42,7 +41,7 @@ pub(super) fn receive(
             batches.iter().try_for_each(|batch| snapshot.write(&batch))
         });
         let consumers = [to_digest, to_file];
-        let streamed = hand_out(runtime, stream, &consumers, received, stop);
+        let streamed = hand_out(calls, stream, &consumers, received);
         drop(consumers);
         // A disk that is full ends the stream, too: what it says comes first.
         joined(written)?.map_err(Failure::from)?;
@@ -59,17 +58,13 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
 }
 
 fn hand_out(
-    runtime: &Runtime,
+    calls: &Calls,
     stream: &mut SnapshotStream,
     consumers: &[SyncSender<Batch>],
     received: &AtomicU64,
-    stop: &AtomicBool,
 ) -> Result<(), Failure> {
     loop {
-        let batch = Arc::new(runtime.block_on(next_batch(stream))?);
-        if stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(Code::Interrupted, "interrupted; nothing was saved"));
-        }
+        let batch = Arc::new(calls.wait(next_batch(stream))?);
         if batch.is_empty() {
             return Ok(());
         }
