@@ -64,7 +64,7 @@ pub enum EtcdFault {
     #[error("authentication is not enabled")]
     AuthNotEnabled,
     /// The user has no right to do this. Maintenance calls want the root role.
-    #[error("the user lacks the permission")]
+    #[error("permission denied")]
     PermissionDenied,
     /// The token has expired or is not known.
     #[error("the token is invalid")]

@@ -383,7 +383,7 @@ mod tests {
             error.to_string(),
             "no endpoint could do it:\n  \
              cannot connect to http://h:2379: connection refused\n  \
-             http://h:2379 refused Range: the user lacks the permission"
+             http://h:2379 refused Range: permission denied"
         );
     }
 }

@@ -131,10 +131,14 @@ impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownAuthority { presented, ca_file, trusted } => {
-                write!(f, "its certificate{} is signed by nobody ", Presented(presented))?;
+                write!(
+                    f,
+                    "its certificate{} is signed by an unknown authority: ",
+                    Presented(presented)
+                )?;
                 match ca_file {
-                    Some(path) => write!(f, "in {} ({})", path.display(), trusted.join("; ")),
-                    None => f.write_str("whom this system trusts"),
+                    Some(path) => write!(f, "{} has {}", path.display(), trusted.join("; ")),
+                    None => f.write_str("this system does not trust it"),
                 }
             }
             Self::Expired { presented } => {
@@ -222,12 +226,12 @@ mod tests {
                 trusted: vec!["CN=etcd-ca".into()],
             },
             "its certificate (\"CN=etcd\", signed by \"CN=other-ca\", valid from \
-             1970-01-01T00:00:00Z to 2023-11-14T22:13:20Z) is signed by nobody in /pki/ca.crt \
-             (CN=etcd-ca)",
+             1970-01-01T00:00:00Z to 2023-11-14T22:13:20Z) is signed by an unknown \
+             authority: /pki/ca.crt has CN=etcd-ca",
         );
         check(
             &TlsFault::UnknownAuthority { presented: None, ca_file: None, trusted: Vec::new() },
-            "its certificate is signed by nobody whom this system trusts",
+            "its certificate is signed by an unknown authority: this system does not trust it",
         );
         check(
             &TlsFault::WrongName {

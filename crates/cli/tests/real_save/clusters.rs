@@ -1,0 +1,174 @@
+//! Snapshots of every version, and which member they come from.
+
+use crate::command::{Target, done, endpoints, failed};
+use rekindle_testkit::Version;
+use rekindle_testkit::certs::{Ca, Leaf};
+use rekindle_testkit::etcd::{Cluster, Members, ROOT_PASSWORD, ROOT_USER, etcdutl};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+fn write_some_keys(cluster: &Cluster) {
+    for key in ["a", "b", "c", "a"] {
+        cluster.etcdctl(["put", key, "value"]);
+    }
+    cluster.etcdctl(["del", "c"]);
+}
+
+/// What etcd's own tool says of a snapshot.
+fn etcds_status(path: &Path) -> Value {
+    let path = path.display().to_string();
+    serde_json::from_str(&etcdutl(Version::LATEST, ["snapshot", "status", "-w", "json", &path]))
+        .unwrap()
+}
+
+#[test]
+fn etcds_own_tools_read_what_is_saved_from_every_version() {
+    for version in Version::ALL {
+        let cluster = Cluster::start(version, Members(1));
+        write_some_keys(&cluster);
+        let target = Target::new();
+        let (stdout, _) = done(target.save(&endpoints(&cluster)).arg("-w=json"));
+        assert_eq!(target.names(), ["snap.db"]);
+        let mode = fs::metadata(target.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it holds all the cluster's secrets");
+
+        let printed: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&printed["revision"], &printed["totalKey"]), (&6.into(), &2.into()));
+        let tool = format!("etcd-{}", printed["etcdVersion"].as_str().unwrap());
+        assert!(tool.starts_with(&version.to_string()), "{tool}");
+        let status = etcds_status(&target.file());
+        for field in ["hash", "revision", "totalKey", "totalSize"] {
+            assert_eq!(printed[field], status[field], "{version}: {field}");
+        }
+        // Its restore compares the SHA-256.
+        let restored = target.dir().join("restored").display().to_string();
+        let file = target.file().display().to_string();
+        etcdutl(Version::LATEST, ["snapshot", "restore", &file, "--data-dir", &restored]);
+    }
+}
+
+#[test]
+fn with_client_certificates_and_a_password() {
+    let ca = Ca::new("etcd-ca");
+    let server = ca.issue("server", &Leaf::server());
+    let client = ca.issue("client", &Leaf::client("backup"));
+    for version in Version::ALL {
+        let cluster = Cluster::with(version).mutual_tls(&ca, &server).auth().start();
+        let target = Target::new();
+        let (stdout, stderr) = done(
+            target
+                .save(&endpoints(&cluster))
+                .env("ETCDCTL_CACERT", ca.path())
+                .env("ETCDCTL_CERT", &client.cert)
+                .env("ETCDCTL_KEY", &client.key)
+                .env("ETCDCTL_USER", format!("{ROOT_USER}:{ROOT_PASSWORD}")),
+        );
+        assert!(stdout.contains("sound: every page and every record is good"), "{stdout}");
+        assert!(!format!("{stdout}{stderr}").contains(ROOT_PASSWORD));
+        assert_eq!(target.names(), ["snap.db"]);
+    }
+}
+
+#[test]
+fn a_follower_is_asked_before_the_leader_and_a_dead_member_never() {
+    let cluster = Cluster::start(Version::LATEST, Members(3));
+    write_some_keys(&cluster);
+    let target = Target::new();
+    let save = || {
+        let (stdout, _) = done(target.save(&endpoints(&cluster)).arg("-w=json"));
+        serde_json::from_str::<Value>(&stdout).unwrap()
+    };
+    let first = save();
+    assert_eq!((&first["role"], &first["revision"]), (&"follower".into(), &6.into()));
+
+    // The one that served is gone now: the other follower does, or the leader that is elected.
+    let served = |url: &str| first["endpoint"].as_str() == Some(url);
+    let gone = cluster.members().iter().find(|member| served(member.client_url())).unwrap();
+    gone.kill();
+    let second = save();
+    assert_ne!(second["endpoint"], first["endpoint"]);
+    assert_eq!(second["revision"], 6);
+
+    // One endpoint and --cluster reach all members that are there.
+    let alive = cluster.members().iter().find(|member| !served(member.client_url())).unwrap();
+    let (stdout, _) = done(target.save(alive.client_url()).args(["--cluster", "-w=json"]));
+    let third: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(third["role"], "follower");
+}
+
+#[test]
+fn without_a_quorum_only_when_told_so() {
+    let cluster = Cluster::start(Version::LATEST, Members(3));
+    write_some_keys(&cluster);
+    cluster.member(1).kill();
+    cluster.member(2).kill();
+    let target = Target::new();
+    let url = cluster.member(0).client_url();
+    let stderr = failed(5, target.save(url).arg("--command-timeout=1s"));
+    assert!(stderr.contains("look whether the cluster has a leader"), "{stderr}");
+    assert!(target.names().is_empty());
+    let command = &mut target.save(url);
+    let (stdout, stderr) = done(command.args(["--command-timeout=1s", "--without-quorum"]));
+    assert!(stderr.contains("warning: no linearizable read"), "{stderr}");
+    assert!(stdout.contains("revision"), "{stdout}");
+}
+
+#[test]
+fn the_name_gets_a_date_and_missing_directories_are_made() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let named = target.dir().join("daily/etcd-%Y.db");
+    let mut command = crate::command::rekindle();
+    command.arg("save").arg(named).arg(format!("--endpoints={}", endpoints(&cluster)));
+    done(&mut command);
+    let found: Vec<_> = fs::read_dir(target.dir().join("daily")).unwrap().collect();
+    let name = found[0].as_ref().unwrap().file_name().into_string().unwrap();
+    assert!(name.starts_with("etcd-20") && found.len() == 1, "{name}");
+}
+
+/// What kubeadm writes, for an etcd of ours.
+fn manifest(directory: &Path, cluster: &Cluster, ca: &Ca, files: [&Path; 2]) -> String {
+    let [cert, key] = files;
+    let url = cluster.member(0).client_url();
+    let pki = directory.display();
+    let yaml = format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: etcd, namespace: kube-system}}
+spec:
+  containers:
+  - name: etcd
+    command:
+    - etcd
+    - --listen-client-urls={url}
+    - --trusted-ca-file=/pki/{}
+    - --cert-file=/pki/{}
+    - --key-file=/pki/{}
+    volumeMounts: [{{mountPath: /pki, name: pki}}]
+  volumes: [{{name: pki, hostPath: {{path: {pki}}}}}]
+",
+        ca.path().file_name().unwrap().display(),
+        cert.file_name().unwrap().display(),
+        key.file_name().unwrap().display(),
+    );
+    let path = directory.join("etcd.yaml");
+    fs::write(&path, yaml).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_manifest_is_all_that_is_needed() {
+    let ca = Ca::new("etcd-ca");
+    let server = ca.issue("server", &Leaf::server());
+    let cluster = Cluster::with(Version::LATEST).mutual_tls(&ca, &server).start();
+    let pki = ca.path().parent().unwrap().to_owned();
+    let manifest = manifest(&pki, &cluster, &ca, [&server.cert, &server.key]);
+    let target = Target::new();
+    let mut command = crate::command::rekindle();
+    command.arg("save").arg(target.file()).arg(format!("--from-manifest={manifest}"));
+    done(&mut command);
+    assert_eq!(target.names(), ["snap.db"]);
+}
