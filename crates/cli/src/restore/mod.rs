@@ -54,6 +54,9 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         checks_digest: prepared.checks_digest,
     };
     output::print(&text.text())?;
+    if !args.allow_live_peers {
+        peers::check(&prepared.plan.cluster, &prepared.targets, &wanted)?;
+    }
     if args.dry_run {
         return Ok(());
     }
@@ -120,9 +123,6 @@ impl Prepared {
             check_target(&RealDisk, &target.place)?;
         }
         check_space(&backend, &targets)?;
-        if !args.allow_live_peers {
-            peers::check(&plan.cluster, &targets, wanted)?;
-        }
         let replaced = targets.iter().map(|target| holds_something(&target.place));
         let replaced = replaced.collect::<Result<_, _>>()?;
         Ok(Self { facts, plan, targets, replaced, checks_digest })

@@ -170,8 +170,9 @@ pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) 
     }
     let others = plan.cluster.members.len() - targets.len();
     if others > 0 {
+        let hosts = if others == 1 { "host".to_owned() } else { format!("{others} hosts") };
         lines.push(format!(
-            "next: restore the same source on the other {others} hosts with \
+            "next: restore the same source on the other {hosts} with \
              --initial-cluster-token {}, then start etcd on all",
             plan.cluster.token
         ));
