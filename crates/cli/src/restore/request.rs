@@ -52,6 +52,20 @@ impl Merged<'_> {
         Ok(agreed.map(PathBuf::from))
     }
 
+    /// The members. A manifest may list fewer of them than there are: kubeadm writes those that
+    /// were there when the host joined.
+    fn cluster(&self, given: Option<&String>) -> Result<Option<InitialCluster>, Failure> {
+        let listed = self.manifest.and_then(|manifest| manifest.flag("initial-cluster"));
+        let (Some(given), Some(listed)) = (given, listed) else {
+            return given.map(String::as_str).or(listed).map(parse_cluster).transpose();
+        };
+        let (cluster, known) = (parse_cluster(given)?, parse_cluster(listed)?);
+        if known.iter().any(|(name, urls)| cluster.peer_urls(name) != Some(urls)) {
+            return Err(self.contradiction("initial-cluster", given, listed));
+        }
+        Ok(Some(cluster))
+    }
+
     fn agree(
         &self,
         flag: &str,
@@ -60,18 +74,22 @@ impl Merged<'_> {
     ) -> Result<Option<String>, Failure> {
         match (given, listed) {
             (Some(given), Some(listed)) if given != listed => {
-                let path = self.manifest.map(|manifest| manifest.path.display().to_string());
-                let what = format!(
-                    "--{flag} is \"{given}\", but manifest {} says \"{listed}\"",
-                    path.unwrap_or_default()
-                );
-                Err(Failure::refused(what).remedy(
-                    "etcd will start with what its manifest says: make them equal, or leave the \
-                     flag or --from-manifest away",
-                ))
+                Err(self.contradiction(flag, &given, &listed))
             }
             (given, listed) => Ok(given.or(listed)),
         }
+    }
+
+    fn contradiction(&self, flag: &str, given: &str, listed: &str) -> Failure {
+        let path = self.manifest.map(|manifest| manifest.path.display().to_string());
+        let what = format!(
+            "--{flag} is \"{given}\", but manifest {} says \"{listed}\"",
+            path.unwrap_or_default()
+        );
+        Failure::refused(what).remedy(
+            "etcd will start with what its manifest says: make them equal, or leave the flag or \
+             --from-manifest away",
+        )
     }
 }
 
@@ -87,11 +105,10 @@ impl Wanted {
         };
         let (initial_cluster, directories) = match &args.members {
             Some(directory) => {
-                let text = merged.text("initial-cluster", args.initial_cluster.as_ref())?;
-                let text = text.ok_or_else(|| {
+                let cluster = merged.cluster(args.initial_cluster.as_ref())?.ok_or_else(|| {
                     Failure::usage("--members needs --initial-cluster with all members")
                 })?;
-                (parse_cluster(&text)?, Directories::All(directory.clone()))
+                (cluster, Directories::All(directory.clone()))
             }
             None => one_member(args, &merged)?,
         };
@@ -134,8 +151,8 @@ fn one_member(
         .text("initial-advertise-peer-urls", args.initial_advertise_peer_urls.as_ref())?
         .map(|text| parse_urls(&text))
         .transpose()?;
-    let cluster = match merged.text("initial-cluster", args.initial_cluster.as_ref())? {
-        Some(text) => parse_cluster(&text)?,
+    let cluster = match merged.cluster(args.initial_cluster.as_ref())? {
+        Some(cluster) => cluster,
         None => {
             let default = || vec![DEFAULT_PEER_URL.to_owned()];
             let urls = advertised.as_ref().map_or_else(default, |urls| {
@@ -260,6 +277,7 @@ fn unescape(field: &str) -> PathBuf {
 mod tests {
     use super::*;
     use crate::args::{Args, Command};
+    use crate::failure::Code;
     use clap::Parser;
 
     fn wanted(flags: &str, manifest: Option<&Manifest>) -> Result<Wanted, Failure> {
@@ -343,6 +361,19 @@ spec:
         let refused = wanted("--name other", Some(&manifest)).unwrap_err();
         let want = format!("--name is \"other\", but manifest {} says \"cp\"", file.display());
         assert_eq!(refused.what, want);
+
+        let more = "--initial-cluster cp=https://h:2380,cp2=https://i:2380";
+        let cluster = wanted(more, Some(&manifest)).unwrap().initial_cluster;
+        assert_eq!(cluster.to_string(), "cp=https://h:2380,cp2=https://i:2380");
+        for other in ["cp=https://h:1,cp2=https://i:2380", "cp2=https://i:2380"] {
+            let refused =
+                wanted(&format!("--initial-cluster {other}"), Some(&manifest)).unwrap_err();
+            let want = format!(
+                "--initial-cluster is \"{other}\", but manifest {} says \"cp=https://h:2380\"",
+                file.display()
+            );
+            assert_eq!((refused.code, refused.what), (Code::Refused, want));
+        }
     }
 
     #[test]
