@@ -38,6 +38,13 @@ pub fn build_rekindle() -> Result<PathBuf> {
     build_binary(build, "rekindle")
 }
 
+/// Builds one of the product's measuring examples.
+pub fn build_example(package: &str, example: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--package", package, "--example", example]);
+    build_binary(build, example)
+}
+
 /// Runs a build, whose progress is cargo's own, and finds the binary of that name in what it says.
 fn build_binary(mut build: Command, name: &str) -> Result<PathBuf> {
     build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());

@@ -1,5 +1,6 @@
 //! Real etcd servers on loopback ports, each ended when its handle goes, whatever the way.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -116,6 +117,16 @@ impl Drop for Etcd {
         // It fails only where the server has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Takes from a command what the user has set for a real cluster: it must not lead there.
+pub fn forget_settings(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["ETCD_", "ETCDCTL_", "REKINDLE_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
     }
 }
 

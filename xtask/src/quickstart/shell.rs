@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::checkout;
+use crate::{checkout, etcd};
 
 /// Where a command is broken, so that a story fits most terminals.
 const WIDTH: usize = 99;
@@ -72,13 +72,7 @@ impl Shell {
         let mut words = words.iter().map(AsRef::as_ref);
         let mut command = Command::new(self.find(words.next().unwrap_or_default()));
         command.args(words).current_dir(&self.folder).env("PATH", &self.path);
-        // What the user has set for a real cluster must not lead there.
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["ETCD_", "ETCDCTL_", "REKINDLE_"].iter().any(|prefix| text.starts_with(prefix)) {
-                command.env_remove(&name);
-            }
-        }
+        etcd::forget_settings(&mut command);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

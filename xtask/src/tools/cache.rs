@@ -28,7 +28,7 @@ pub struct Place {
 
 impl Cache {
     pub fn open() -> Result<Self> {
-        Self::open_at(root(|name| env::var(name).ok())?)
+        Self::open_at(place("tools")?)
     }
 
     fn open_at(root: PathBuf) -> Result<Self> {
@@ -116,16 +116,22 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// The test harness looks in the same place: `crates/testkit` states the same rule.
-fn root(variable: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
-    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(root) = set("REKINDLE_TOOLS") {
+/// The folder of what is kept under a name, here `tools`.
+pub fn place(name: &str) -> Result<PathBuf> {
+    root(name, |variable| env::var(variable).ok())
+}
+
+/// The test harness looks in the same place for tools: `crates/testkit` states the same rule.
+fn root(name: &str, variable: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = format!("REKINDLE_{}", name.to_uppercase());
+    if let Some(root) = set(&own) {
         return Ok(root);
     }
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     match cache {
-        Some(cache) => Ok(cache.join("rekindle/tools")),
-        None => bail!("no place to keep tools: set REKINDLE_TOOLS to a folder"),
+        Some(cache) => Ok(cache.join("rekindle").join(name)),
+        None => bail!("no place to keep {name}: set {own} to a folder"),
     }
 }
 
@@ -135,7 +141,7 @@ mod tests {
 
     #[track_caller]
     fn check_root(variables: &[(&str, &str)], expected: Option<&str>) {
-        let found = root(|name| {
+        let found = root("tools", |name| {
             variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         });
         assert_eq!(found.ok(), expected.map(PathBuf::from));

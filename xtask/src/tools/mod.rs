@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use lexopt::{Arg, Parser};
 
 use crate::{Command, checkout};
+pub use cache::place;
 use cache::{Cache, Place};
 pub use digest::of_files as digest_of;
 use recipe::Recipe;
@@ -59,6 +60,12 @@ fn run(mut args: Parser) -> Result<ExitCode> {
 pub fn folder(name: &str) -> Result<PathBuf> {
     let pins = choose(&versions::read()?, &[name.to_owned()])?;
     install(&pins)
+}
+
+/// The version at which a tool is pinned.
+pub fn version(name: &str) -> Result<String> {
+    let pins = choose(&versions::read()?, &[name.to_owned()])?;
+    Ok(pins.into_iter().map(|(pin, _)| pin.version).collect())
 }
 
 /// Gets all that the tests need.

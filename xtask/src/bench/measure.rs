@@ -1,0 +1,104 @@
+//! One run of something: how long it took, how much memory it had, and where its input was before.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{checkout, etcd};
+
+/// Between two looks at a process's memory.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Of a file that is said to be out of the page cache, the part that may still be in it.
+const RESIDENT_SHARE_MAX: f64 = 0.01;
+
+/// A command that knows nothing of the user's own clusters.
+pub fn command(words: &[impl AsRef<OsStr>]) -> Command {
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().map_or(OsStr::new(""), AsRef::as_ref));
+    command.args(words).stdin(Stdio::null());
+    etcd::forget_settings(&mut command);
+    command
+}
+
+/// Runs a command and returns the most anonymous memory that it was seen with, in bytes.
+pub fn peak_memory(mut command: Command) -> Result<u64> {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| checkout::missing(&command))?;
+    let path = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        peak = peak.max(anonymous_memory(&status).unwrap_or(0));
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "`{}` failed ({status})", checkout::show(&command));
+            return Ok(peak);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// `RssAnon` of a `/proc/PID/status`, in bytes. A process that ends has none.
+fn anonymous_memory(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Brings a file into the page cache.
+pub fn warm(path: &Path) -> Result<()> {
+    let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    io::copy(&mut file, &mut io::sink())?;
+    Ok(())
+}
+
+/// Takes a file out of the page cache, and makes sure that it is.
+pub fn cool(path: &Path) -> Result<()> {
+    let mut dd = Command::new("dd");
+    dd.arg(format!("of={}", path.display()))
+        // Only with fdatasync does dd give the cache up for all of the file.
+        .args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+    checkout::run_quietly(&mut dd)?;
+    let mut fincore = Command::new("fincore");
+    fincore.args(["--bytes", "--noheadings", "--output", "RES"]).arg(path);
+    let output = checkout::run_quietly(&mut fincore)?;
+    let resident = String::from_utf8_lossy(&output.stdout);
+    let resident: f64 = resident.trim().parse().context("fincore (util-linux) gives no number")?;
+    if resident > RESIDENT_SHARE_MAX * fs::metadata(path)?.len() as f64 {
+        bail!("{resident} bytes of {} stay in the page cache", path.display());
+    }
+    Ok(())
+}
+
+/// Lets nothing of one run be written during the next.
+pub fn settle() -> Result<()> {
+    checkout::run_quietly(&mut Command::new("sync")).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_memory_is_read_from_a_status() {
+        let status = "Name:\tx\nVmRSS:\t    9000 kB\nRssAnon:\t    1234 kB\nRssFile:\t 5 kB\n";
+        assert_eq!(anonymous_memory(status), Some(1234 * 1024));
+        assert_eq!(anonymous_memory("Name:\tx\nState:\tZ (zombie)\n"), None);
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_seen() {
+        let peak = peak_memory(command(&["sh", "-c", "read x < /proc/uptime"])).unwrap();
+        assert!(peak < 64 << 20, "{peak}");
+        assert!(peak_memory(command(&["false"])).is_err());
+    }
+}
