@@ -112,7 +112,7 @@ impl Source {
             digest.update(part);
             offset += part.len() as u64;
         }
-        digest.finish().map_err(|fault| digest_failure(&fault))
+        digest.finish().map_err(|fault| digest_failure(&fault).at(&self.path))
     }
 }
 

@@ -109,13 +109,13 @@ struct Prepared {
 
 impl Prepared {
     fn new(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<Self, Failure> {
+        let at = |error| Failure::from(error).at(&source.path);
+        let backend = source.backend()?;
         let checks_digest = match source.kind {
             Kind::Snapshot(_) => !args.skip_hash_check,
             Kind::Database if !args.skip_hash_check => return Err(no_digest(source)),
             Kind::Database | Kind::DataDir(_) => false,
         };
-        let at = |error| Failure::from(error).at(&source.path);
-        let backend = source.backend()?;
         let facts = backend.facts().map_err(at)?;
         let plan = decide(source, &backend, &facts, wanted)?;
         let targets = targets(&plan, &wanted.directories)?;

@@ -1,0 +1,160 @@
+//! Files that are no sound backup: a precise error, and the data directory stays as it was.
+
+use rekindle_bolt::{BulkWriter, Layout};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+const PAGE: usize = 1024;
+
+/// A small sound database: what every etcd has, and a few hundred records.
+fn a_database() -> Vec<u8> {
+    let mut writer = BulkWriter::new(Vec::new(), Layout::new(PAGE, PAGE).unwrap()).unwrap();
+    for name in ["cluster", "key", "members", "members_removed", "meta"] {
+        let mut bucket = writer.bucket(name.as_bytes()).unwrap();
+        if name == "key" {
+            for revision in 2..200_u64 {
+                let mut key = revision.to_be_bytes().to_vec();
+                key.push(b'_');
+                key.extend(0_u64.to_be_bytes());
+                // Fields 1 to 5: key, creation, modification, version, value.
+                let mut kv = vec![0x0a, 1, b'k'];
+                for (tag, number) in [(0x10, 2), (0x18, revision), (0x20, revision - 1)] {
+                    kv.push(tag);
+                    kv.extend([(number & 0x7f | 0x80) as u8, (number >> 7) as u8]);
+                }
+                kv.extend([0x2a, 8]);
+                kv.extend([b'v'; 8]);
+                bucket.put(&key, &kv).unwrap();
+            }
+        }
+        writer = bucket.finish().unwrap();
+    }
+    let finished = writer.finish().unwrap();
+    let mut bytes = finished.out;
+    bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
+    bytes
+}
+
+/// An old data directory, and room for a bad file.
+struct Scene {
+    dir: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("data/member/snap")).unwrap();
+        fs::write(dir.path().join("data/member/snap/db"), "old").unwrap();
+        Self { dir }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("bad.db")
+    }
+
+    fn run(&self, args: &[&str], bytes: &[u8]) -> Output {
+        fs::write(self.file(), bytes).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        command.args(args).output().unwrap()
+    }
+
+    fn restore(&self, bytes: &[u8], more: &[&str]) -> Output {
+        let flags = ["restore", "bad.db", "--data-dir=data", "--yes", "--allow-live-peers"];
+        self.run(&[&flags, more].concat(), bytes)
+    }
+
+    /// The old data directory is as it was, and nothing stands beside it.
+    #[track_caller]
+    fn check_untouched(&self, what: &str) {
+        let old = fs::read(self.dir.path().join("data/member/snap/db")).unwrap();
+        assert_eq!(old, b"old", "{what}");
+        assert_eq!(names(self.dir.path()), ["bad.db", "data"], "{what}");
+        assert_eq!(names(&self.dir.path().join("data/member")), ["snap"], "{what}");
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn what_is_no_database_is_said_to_be_what_it_is() {
+    let scene = Scene::new();
+    let gzip = [&[0x1f, 0x8b, 8, 0][..], &[7; 5000]].concat();
+    for (bytes, want) in [
+        (&b""[..], "bad.db: the file is empty"),
+        (b"once upon a time\n", "it looks like text"),
+        (&gzip, "it looks like gzip (decompress it first)"),
+        (&[0; 9000], "not a bbolt database"),
+    ] {
+        for output in [
+            scene.restore(bytes, &[]),
+            scene.restore(bytes, &["--skip-hash-check"]),
+            scene.run(&["status", "bad.db"], bytes),
+            scene.run(&["hashkv", "bad.db"], bytes),
+        ] {
+            assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+            assert!(stderr(&output).contains(want), "{}", stderr(&output));
+            assert!(stderr(&output).contains("what to do: "), "{}", stderr(&output));
+        }
+        scene.check_untouched(want);
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused_wherever_that_was() {
+    let scene = Scene::new();
+    let whole = a_database();
+    // The last page lists free pages and holds no content.
+    let content = whole.len() - PAGE;
+    for length in (1..content).step_by(PAGE / 4 + 1) {
+        let bytes = &whole[..length];
+        let output = scene.restore(bytes, &["--skip-hash-check"]);
+        assert_eq!(output.status.code(), Some(3), "{length}: {}", stderr(&output));
+        assert!(stderr(&output).contains(" at offset "), "{length}: {}", stderr(&output));
+        scene.check_untouched(&format!("cut after {length}"));
+        let output = scene.run(&["status", "bad.db"], bytes);
+        assert_eq!(output.status.code(), Some(3), "{length}: {}", stderr(&output));
+    }
+    // Without its end it might be a database that was copied: one has to say so.
+    let output = scene.restore(&whole, &[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("has no SHA-256 at its end"), "{}", stderr(&output));
+    scene.check_untouched("no digest");
+    let output = scene.restore(&whole[..content], &["--skip-hash-check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("which cost no data"), "{stdout}");
+}
+
+#[test]
+fn a_bit_that_was_turned_is_found_or_does_no_harm() {
+    let whole = a_database();
+    let mut refused = 0;
+    for at in (0..whole.len()).step_by(331) {
+        let scene = Scene::new();
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let output = scene.restore(&bytes, &["--skip-hash-check"]);
+        match output.status.code() {
+            Some(0) => assert!(scene.dir.path().join("data/member/wal").is_dir(), "{at}"),
+            Some(3) => {
+                refused += 1;
+                scene.check_untouched(&format!("bit turned at {at}"));
+            }
+            code => panic!("{at}: {code:?} {}", stderr(&output)),
+        }
+    }
+    assert!(refused > 0, "no bit mattered");
+}
