@@ -19,7 +19,7 @@ pub const DELETED: &str = "key-03";
 pub const LEASED: &str = "leased";
 
 /// How long the lease lives, in seconds: a machine too slow to save within the first gets another.
-const LEASES_S: [u32; 3] = [3, 20, 120];
+const LEASES_S: [u32; 4] = [2, 6, 30, 120];
 
 /// Cheap passwords: their hashes keep the cost they were made with.
 const CHEAP_PASSWORDS: &str = "--bcrypt-cost=4";
