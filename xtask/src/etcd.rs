@@ -1,15 +1,16 @@
 //! Real etcd servers on loopback ports, each ended when its handle goes, whatever the way.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::checkout;
 use crate::interrupt::Interrupt;
@@ -34,6 +35,11 @@ pub struct Site {
 impl Site {
     /// One for each name, on ports that are free now.
     pub fn find<const N: usize>(names: [&str; N]) -> Result<[Self; N]> {
+        Self::find_all(&names)?.try_into().map_err(|_| anyhow!("a site for each name"))
+    }
+
+    /// The same for as many as there are.
+    pub fn find_all(names: &[&str]) -> Result<Vec<Self>> {
         // All are held until all are found, so that no port is found twice.
         let mut held = Vec::new();
         let mut port = || -> Result<u16> {
@@ -44,10 +50,10 @@ impl Site {
             Ok(port)
         };
         let mut sites = Vec::new();
-        for name in names {
+        for &name in names {
             sites.push(Self { name: name.to_owned(), client_port: port()?, peer_port: port()? });
         }
-        sites.try_into().map_err(|_| anyhow::anyhow!("a site for each name"))
+        Ok(sites)
     }
 
     /// Host and port, as etcdctl prints it.
@@ -69,6 +75,20 @@ impl Site {
         words.extend(["--advertise-client-urls".into(), client]);
         words
     }
+}
+
+/// What the servers of a new cluster need besides.
+pub fn founding_arguments(site: &Site, all: &[Site]) -> Vec<String> {
+    ["--initial-advertise-peer-urls", &site.peer_url(), "--initial-cluster", &initial_cluster(all)]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// The members as etcd and a restore take them.
+pub fn initial_cluster(sites: &[Site]) -> String {
+    let members: Vec<String> =
+        sites.iter().map(|site| format!("{}={}", site.name, site.peer_url())).collect();
+    members.join(",")
 }
 
 /// A running server.
@@ -118,6 +138,15 @@ impl Drop for Etcd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command that knows nothing of what the user has set for clusters of their own.
+pub fn command(words: &[impl AsRef<OsStr>]) -> Command {
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().map_or(OsStr::new(""), AsRef::as_ref));
+    command.args(words).stdin(Stdio::null());
+    forget_settings(&mut command);
+    command
 }
 
 /// Takes from a command what the user has set for a real cluster: it must not lead there.

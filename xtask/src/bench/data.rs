@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::measure;
 use super::rows::Programs;
 use crate::etcd::{Etcd, Site};
 use crate::interrupt::Interrupt;
-use crate::{checkout, tools};
+use crate::{checkout, etcd, tools};
 
 /// Keys of 2 KB that make a db of 1 GB: etcd puts one into each page of 4 KiB.
 const KEYS_PER_GB: f64 = 250_000.0;
@@ -97,11 +96,11 @@ impl<'a> Store<'a> {
         if kind == "compacted" {
             fill.push(kind);
         }
-        checkout::run_quietly(&mut measure::command(&fill))?;
+        checkout::run_quietly(&mut etcd::command(&fill))?;
         let part = self.work.join("part");
         let target = part.display().to_string();
         let save = [&self.programs.etcdctl, "snapshot", "save", &target, "--endpoints", &endpoint];
-        checkout::run_quietly(&mut measure::command(&save))?;
+        checkout::run_quietly(&mut etcd::command(&save))?;
         drop(server);
         fs::rename(&part, path)?;
         eprintln!(" — {:.0} s", began.elapsed().as_secs_f64());
@@ -124,7 +123,7 @@ impl<'a> Store<'a> {
         let folder = self.folder()?;
         let (file, target) = (snapshot.path.display().to_string(), data_dir(&folder));
         let restore = [&self.programs.etcdutl, "snapshot", "restore", &file, "--data-dir", &target];
-        checkout::run_quietly(&mut measure::command(&restore))?;
+        checkout::run_quietly(&mut etcd::command(&restore))?;
         self.serve(folder, &[])
     }
 
@@ -139,9 +138,9 @@ impl<'a> Store<'a> {
         words.extend(["--quota-backend-bytes".to_owned(), QUOTA.to_string()]);
         words.extend(options.iter().map(|&option| option.to_owned()));
         let log = folder.path().join("log");
-        let mut etcd = Etcd::start(&site, measure::command(&words), &log)?;
-        etcd.wait_until_healthy(START_WITHIN, self.interrupt)?;
-        Ok(Server { site, _etcd: etcd, _folder: folder })
+        let mut server = Etcd::start(&site, etcd::command(&words), &log)?;
+        server.wait_until_healthy(START_WITHIN, self.interrupt)?;
+        Ok(Server { site, _etcd: server, _folder: folder })
     }
 
     /// A copy that a job may modify.

@@ -1,6 +1,5 @@
 //! One run of something: how long it took, how much memory it had, and where its input was before.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -10,22 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{checkout, etcd};
+use crate::checkout;
 
 /// Between two looks at a process's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Of a file that is said to be out of the page cache, the part that may still be in it.
 const RESIDENT_SHARE_MAX: f64 = 0.01;
-
-/// A command that knows nothing of the user's own clusters.
-pub fn command(words: &[impl AsRef<OsStr>]) -> Command {
-    let mut words = words.iter();
-    let mut command = Command::new(words.next().map_or(OsStr::new(""), AsRef::as_ref));
-    command.args(words).stdin(Stdio::null());
-    etcd::forget_settings(&mut command);
-    command
-}
 
 /// Runs a command and returns the most anonymous memory that it was seen with, in bytes.
 pub fn peak_memory(mut command: Command) -> Result<u64> {
@@ -87,6 +77,7 @@ pub fn settle() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etcd::command;
 
     #[test]
     fn anonymous_memory_is_read_from_a_status() {

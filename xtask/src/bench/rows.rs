@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::data::Snapshot;
 use super::series::Target;
-use crate::etcd::Site;
+use crate::etcd::{self, Site};
 
 /// One line of a table.
 #[derive(Clone, Debug)]
@@ -159,9 +159,7 @@ impl Maker<'_> {
 
     pub fn restore_members(&self, members: &[Site]) -> Row {
         let (file, output) = (self.file(), self.output());
-        let cluster: Vec<String> =
-            members.iter().map(|site| format!("{}={}", site.name, site.peer_url())).collect();
-        let cluster = cluster.join(",");
+        let cluster = etcd::initial_cluster(members);
         let words = ["restore", &file, "--members", &output, "--initial-cluster", &cluster];
         let each = members.iter().map(|site| {
             let (data_dir, peer_url) = (format!("{output}/{}", site.name), site.peer_url());

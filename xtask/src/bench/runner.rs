@@ -9,9 +9,9 @@ use super::data::{self, Store};
 use super::measure;
 use super::rows::{Input, Job, Row, Who};
 use super::series::Series;
-use crate::checkout;
 use crate::etcd::Etcd;
 use crate::interrupt::Interrupt;
+use crate::{checkout, etcd};
 
 /// How long an etcd may take to read a restored db.
 const BOOT_WITHIN: Duration = Duration::from_secs(120);
@@ -81,7 +81,7 @@ impl Runner<'_> {
         let began = Instant::now();
         let mut output = String::new();
         for line in &job.lines {
-            let said = checkout::run_quietly(&mut measure::command(line))?.stdout;
+            let said = checkout::run_quietly(&mut etcd::command(line))?.stdout;
             output = String::from_utf8(said).context("not UTF-8")?.trim().to_owned();
         }
         if let Some(site) = &job.boots {
@@ -89,8 +89,8 @@ impl Runner<'_> {
             let mut words = vec![self.etcd.display().to_string()];
             words.extend(site.arguments(&out.display().to_string()));
             let log = out.with_extension("log");
-            let mut etcd = Etcd::start(site, measure::command(&words), &log)?;
-            etcd.wait_until_healthy(BOOT_WITHIN, self.interrupt)?;
+            let mut server = Etcd::start(site, etcd::command(&words), &log)?;
+            server.wait_until_healthy(BOOT_WITHIN, self.interrupt)?;
             return Ok((began.elapsed().as_secs_f64(), output));
         }
         Ok((began.elapsed().as_secs_f64(), output))
@@ -114,7 +114,7 @@ impl Runner<'_> {
             let line = job.lines.first().context("a job has a command")?;
             if matches!(job.who, Who::Us | Who::Peer) {
                 self.prepare(job)?;
-                let peak = measure::peak_memory(measure::command(line))?;
+                let peak = measure::peak_memory(etcd::command(line))?;
                 eprintln!("  {:<24} {:>7.1} MiB", label(job.who), peak as f64 / 1_048_576.0);
                 peaks.push((job.who, peak));
             }

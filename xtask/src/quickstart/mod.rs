@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lexopt::Parser;
 
-use crate::etcd::{Etcd, Site};
+use crate::etcd::{self, Etcd, Site};
 use crate::interrupt::Interrupt;
 use crate::{Command, checkout, tools};
 use shell::Shell;
@@ -129,9 +129,7 @@ impl Story {
     fn restore(&mut self, members: &[Site; 3]) -> Result<()> {
         self.interrupt.check()?;
         println!("3. Restore it as three members from one read, and start them.");
-        let cluster: Vec<String> =
-            members.iter().map(|site| format!("{}={}", site.name, site.peer_url())).collect();
-        let cluster = cluster.join(",");
+        let cluster = etcd::initial_cluster(members);
         let restored = self.shell.run(&format!(
             "rekindle restore backup.db --members cluster --initial-cluster {cluster}"
         ))?;
@@ -164,14 +162,14 @@ impl Story {
 
     /// Shows how a server is started on a data directory, and starts it.
     fn start(&mut self, site: &Site) -> Result<()> {
-        let words = etcd(site);
+        let words = serve(site);
         shell::show(&format!("{} &", words.join(" ")));
         self.start_unseen(site)
     }
 
     fn start_unseen(&mut self, site: &Site) -> Result<()> {
         let log = self.shell.folder().join(format!("{}.log", site.name));
-        self.servers.push(Etcd::start(site, self.shell.command(&etcd(site)), &log)?);
+        self.servers.push(Etcd::start(site, self.shell.command(&serve(site)), &log)?);
         Ok(())
     }
 
@@ -182,7 +180,7 @@ impl Story {
 }
 
 /// The command that serves a site, from its folder under `cluster`, or the source's own.
-fn etcd(site: &Site) -> Vec<String> {
+fn serve(site: &Site) -> Vec<String> {
     let data_dir = match site.name.as_str() {
         SOURCE => SOURCE.to_owned(),
         member => format!("cluster/{member}"),

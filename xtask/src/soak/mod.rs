@@ -1,0 +1,78 @@
+//! Round after round against real servers, each different, until the time is over.
+//!
+//! A round loads a cluster, kills saves and restores at random moments, and asks after each whether
+//! what is there is absent or complete. Then it starts what was restored last: HashKV of every
+//! member must be the source's, and a write must be taken.
+
+mod chance;
+mod load;
+mod round;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::interrupt::Interrupt;
+use crate::{Command, checkout, tools};
+use chance::Chance;
+use round::{Programs, Round};
+
+pub const COMMAND: Command = Command {
+    name: "soak",
+    summary: "Save and restore real clusters for as long as it is told, killing at random moments",
+    help: "
+Usage: cargo xtask soak [--minutes N] [--seed NUMBER]
+
+For N minutes (10): loads an etcd 3.5, 3.6 or 3.7 of 1 or 3 members with random changes, kills
+`rekindle save` and `rekindle restore` at random moments and checks that what they leave is absent or
+complete, restores as 1, 3 or 5 members, starts them, and compares HashKV with the source.
+
+Prints a line a round, with its seed; --seed begins with that round. A round that fails ends it, and
+leaves its folder for a look.",
+    run,
+};
+
+/// Whose etcdctl speaks to all of them: that of 3.5 prints no revision with a HashKV.
+const ETCDCTL: &str = "etcd-3.6";
+
+/// Those of `cargo xtask tools` that answer HashKV with a compact revision.
+const SERVERS: &[&str] = &["etcd-3.5", "etcd-3.6", "etcd-3.7"];
+
+fn run(mut args: Parser) -> Result<ExitCode> {
+    let (mut minutes, mut seed) = (10_u64, None);
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("minutes") => minutes = args.value()?.parse()?,
+            Arg::Long("seed") => seed = Some(args.value()?.parse()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let interrupt = Interrupt::listen()?;
+    let rekindle = checkout::build_rekindle()?;
+    let servers = SERVERS.iter().map(|name| tools::folder(name)).collect::<Result<Vec<_>>>()?;
+    let etcdctl = tools::folder(ETCDCTL)?.join("etcdctl");
+    let mut seed = match seed {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
+    };
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        interrupt.check()?;
+        let mut chance = Chance::of(seed);
+        let at = chance.below(SERVERS.len() as u64) as usize;
+        let programs = Programs {
+            rekindle: rekindle.clone(),
+            etcd: servers[at].join("etcd"),
+            etcdctl: etcdctl.clone(),
+        };
+        let round = Round::new(programs, chance, interrupt.clone())?;
+        let done = round.run().with_context(|| format!("seed {seed}, {}", SERVERS[at]))?;
+        println!("seed {seed}: {}, {done}", SERVERS[at]);
+        (rounds, seed) = (rounds + 1, seed + 1);
+    }
+    println!("{rounds} rounds, nothing found");
+    Ok(ExitCode::SUCCESS)
+}
