@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rekindle_client::{Client, Compaction, Config, Keys, Op, Put, Txn};
 use tokio::task::{JoinSet, LocalSet};
@@ -18,6 +19,9 @@ const VALUE_BYTES: usize = 2000;
 /// is where etcd writes fastest.
 const BATCH: u64 = 32;
 const AT_A_TIME: u64 = 16;
+
+/// A server under such load may take long for one answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Failure = Box<dyn Error>;
 
@@ -32,7 +36,9 @@ async fn fill() -> Result<(), Failure> {
         return Err("usage: fill ENDPOINT KEYS [compacted]".into());
     };
     let keys: u64 = keys.parse()?;
-    let client = Rc::new(Client::new(Config::new([endpoint]))?);
+    let mut config = Config::new([endpoint]);
+    config.timeouts.command = PATIENCE;
+    let client = Rc::new(Client::new(config)?);
     change(&client, keys, |n| put(n, 1)).await?;
     if args.next().as_deref() == Some("compacted") {
         change(&client, keys / 4, |n| put(4 * n, 2)).await?;
