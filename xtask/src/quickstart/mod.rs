@@ -112,7 +112,7 @@ impl Story {
     /// Returns the snapshot's HashKV and its revision, as rekindle and the source itself see them.
     fn save(&self) -> Result<String> {
         self.interrupt.check()?;
-        println!("2. Save it, and see what was saved.");
+        println!("2. Save it, and look at it (HashKV: hash, revision, compacted at).");
         let keys = |output: &str| Ok(format!("keys: {}", field(output, "keys")?));
         let saved = self.shell.run_for("rekindle save backup.db", keys)?;
         let expected = format!("keys: {} in ", load::keys());
