@@ -87,6 +87,28 @@ fn an_existing_directory_is_set_aside_and_comes_back() {
 }
 
 #[test]
+fn each_members_directory_is_set_aside() {
+    let sites = Sites::new(Members(3));
+    let (_kept, snapshot) = snapshot();
+    let (members, cluster) = (sites.dir().display(), sites.initial_cluster());
+    let flags = [format!("--members={members}"), format!("--initial-cluster={cluster}")];
+    let args = ["restore", snapshot.to_str().unwrap(), &flags[0], &flags[1], "--bump-revision=0"];
+    done(args);
+    let listings = || sites.iter().map(|site| listing(site.data_dir())).collect::<Vec<_>>();
+    let before = listings();
+    let unasked = refused(4, args);
+    assert!(unasked.contains("pass --yes"), "{unasked}");
+    assert_eq!(listings(), before);
+    done(args.into_iter().chain(["--yes"]));
+    for (site, before) in sites.iter().zip(before) {
+        assert_eq!(listing(&only_aside(site.data_dir(), "before")), before);
+    }
+    let cluster = Cluster::with(Version::LATEST).on(sites).start();
+    let source = Source::kubernetes();
+    assert_eq!(hashes(&cluster, source.revision), [source.hash; 3]);
+}
+
+#[test]
 fn a_log_in_its_own_directory_goes_and_comes_with_it() {
     let logs = tempfile::tempdir().unwrap();
     let wal_dir = logs.path().join("wal");
