@@ -199,9 +199,12 @@ impl Bench<'_> {
         let label = size.to_string();
         let snapshot = self.store.plain(size)?;
         let maker = self.maker(&snapshot);
-        let copy = self.store.copy(&snapshot)?;
-        let rows = [maker.restore(), maker.status(), maker.hashkv(&copy, "never compacted", 0.0)];
+        let rows = [maker.restore(), maker.status()];
         let mut outcomes = self.measure(rows.map(|row| row.into_point(&label)))?;
+        // A copy that is there only while it is needed leaves the page cache to the others.
+        let copy = self.store.copy(&snapshot)?;
+        let row = maker.hashkv(&copy, "never compacted", 0.0);
+        outcomes.extend(self.measure([row.into_point(&label)])?);
         data::remove(&copy)?;
         let server = self.store.server(&snapshot)?;
         outcomes.extend(self.measure([maker.save(&server.endpoint()).into_point(&label)])?);
