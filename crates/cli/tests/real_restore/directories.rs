@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// A stopped cluster of one with something in it that the snapshot does not have.
-fn stopped(flags: &[String]) -> Cluster {
+pub fn stopped(flags: &[String]) -> Cluster {
     let setup = flags.iter().fold(Cluster::with(Version::LATEST), Setup::flag);
     let cluster = setup.start();
     cluster.etcdctl(["put", "old", "content"]);
@@ -20,14 +20,14 @@ fn stopped(flags: &[String]) -> Cluster {
 }
 
 /// Kubernetes' keys, outside of every data directory.
-fn snapshot() -> (tempfile::TempDir, PathBuf) {
+pub fn snapshot() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = Source::kubernetes().write(directory.path());
     (directory, path)
 }
 
 /// Starts the cluster, which has come up from the snapshot, and stops it.
-fn check_is_restored(cluster: &Cluster) {
+pub fn check_is_restored(cluster: &Cluster) {
     let source = Source::kubernetes();
     cluster.member(0).start();
     assert_eq!(hashes(cluster, source.revision), [source.hash]);
@@ -37,7 +37,7 @@ fn check_is_restored(cluster: &Cluster) {
 }
 
 /// Starts the cluster, which is what it was before.
-fn check_is_the_old_one(cluster: &Cluster) {
+pub fn check_is_the_old_one(cluster: &Cluster) {
     cluster.member(0).start();
     assert_eq!(cluster.etcdctl(["get", "old", "--print-value-only"]), "content\n");
     assert_eq!(cluster.etcdctl(["get", "written"]), "");

@@ -9,6 +9,7 @@ mod directories;
 mod killed;
 mod listing;
 mod members;
+mod mounts;
 mod peers;
 mod revisions;
 mod snapshots;
