@@ -6,13 +6,13 @@ use crc_fast::{CrcAlgorithm, Digest};
 use libfuzzer_sys::fuzz_target;
 use rekindle_bolt::{ReadAt, Scan};
 use rekindle_etcd::{
-    Backend, Error, HashRequest, RecordKey, Revision, TombstonesAtCompaction, read_record,
+    Backend, Error, HashRequest, KeyCount, RecordKey, Revision, TombstonesAtCompaction, read_record,
 };
 use std::collections::HashMap;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(backend) = Backend::open(bytes) else { return };
-    let status = backend.status().expect("memory does not fail");
+    let status = backend.status(KeyCount::Remembered).expect("memory does not fail");
     let kubernetes = backend.holds_kubernetes();
     let Ok(facts) = backend.facts() else { return };
     let request = request(bytes);

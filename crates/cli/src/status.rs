@@ -5,7 +5,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::source::{Kind, Log, Source};
 use rekindle_etcd::digest::Sha256Digest;
-use rekindle_etcd::{AlarmKind, Boots, BucketUse, Error, Facts, Line, Member, Status};
+use rekindle_etcd::{AlarmKind, Boots, BucketUse, Error, Facts, KeyCount, Line, Member, Status};
 use serde_json::{Value, json};
 use std::sync::atomic::AtomicBool;
 
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;
     let at = |error: Error| Failure::from(error).at(&source.path);
-    let status = backend.status().map_err(at)?;
+    let status = backend.status(KeyCount::Remembered).map_err(at)?;
     // Small buckets that cannot be read are one finding more; the rest is still worth telling.
     let facts = backend.facts();
     let report = Report { source: &source, status: &status, facts: &facts, digest: &digest };
@@ -82,7 +82,7 @@ impl Report<'_> {
         let size = output::bytes(status.total_size);
         let (hash, revision) = (status.hash, status.revision.get());
         let mut out = Output {
-            simple: format!("{hash:08x}, {revision}, {}, {size}, {version}", status.live_keys),
+            simple: format!("{hash:08x}, {revision}, {}, {size}, {version}", self.live_keys()),
             ..Output::default()
         };
         out.add("hash", "Hash", hash);
@@ -149,7 +149,7 @@ impl Report<'_> {
         let row = vec![
             format!("{:08x}", status.hash),
             status.revision.to_string(),
-            status.live_keys.to_string(),
+            self.live_keys().to_string(),
             size.to_owned(),
             version.to_owned(),
         ];
@@ -221,12 +221,17 @@ impl Report<'_> {
         lines.join("\n")
     }
 
+    /// They were remembered, so there is a number.
+    fn live_keys(&self) -> u64 {
+        self.status.live_keys.unwrap_or_default()
+    }
+
     fn kubernetes_line(&self) -> String {
         let share = &self.status.kubernetes;
         let records = self.status.records.max(1);
         format!(
             "{} keys, {} records ({} %), {}",
-            grouped(share.live_keys),
+            grouped(share.live_keys.unwrap_or_default()),
             grouped(share.records),
             share.records * 100 / records,
             output::bytes(share.bytes)

@@ -10,7 +10,7 @@ use rekindle_datadir::{
 };
 use rekindle_etcd::restore::{BumpRequest, Plan, Request, SourceFacts, plan};
 use rekindle_etcd::wal::{Chain, SegmentReader};
-use rekindle_etcd::{Backend, InitialCluster, KeyValue, RecordKey, Revision, snap};
+use rekindle_etcd::{Backend, InitialCluster, KeyCount, KeyValue, RecordKey, Revision, snap};
 use rekindle_testkit::sim_disk::SimDisk;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,9 @@ impl Scene {
         };
         let Some(Some(db)) = data.get("/member/snap/db") else { return false };
         let sound = Backend::open(db).is_ok_and(|backend| {
-            backend.status().is_ok_and(|status| status.is_sound() && status.records == 38)
+            backend
+                .status(KeyCount::Reckoned)
+                .is_ok_and(|status| status.is_sound() && status.records == 38)
         });
         let logs: Vec<_> = wal
             .iter()

@@ -40,6 +40,6 @@ pub use kv::KeyValue;
 pub use log::LogState;
 pub use membership::{Cluster, ClusterFault, InitialCluster, Member, Url, UrlFault};
 pub use revision::{RecordKey, RecordKeyFault, Revision};
-pub use status::{BucketUse, Share, Status, read_record};
+pub use status::{BucketUse, KeyCount, Share, Status, read_record};
 pub use version::{Advisory, Boots, Line, Marks, Version, advisories};
 pub use wire::WireFault;

@@ -1,6 +1,6 @@
 //! What `snapshot status` says of a database, and all that is wrong with it, in one walk.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Compaction};
 use crate::crc::Crc32c;
 use crate::error::{Error, RecordDamage, RecordFault};
 use crate::keytable::KeyTable;
@@ -20,8 +20,8 @@ pub struct Status {
     pub hash: u32,
     /// The last record's revision: etcdutl's `REVISION`. 0 where there is none.
     pub revision: Revision,
-    /// Keys that exist: etcdutl 3.6's `TOTAL KEYS`.
-    pub live_keys: u64,
+    /// Keys that exist: etcdutl 3.6's `TOTAL KEYS`. `None` where [`KeyCount::Reckoned`] cannot tell.
+    pub live_keys: Option<u64>,
     /// Logical size in bytes: etcdutl's `TOTAL SIZE`.
     pub total_size: u64,
     /// Records of bucket `key`, tombstones among them.
@@ -57,8 +57,8 @@ impl Status {
 /// A part of the keyspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Keys that exist.
-    pub live_keys: u64,
+    /// Keys that exist; `None` where [`KeyCount::Reckoned`] cannot tell.
+    pub live_keys: Option<u64>,
     /// Records, old versions and tombstones among them.
     pub records: u64,
     /// Bytes of those records.
@@ -76,24 +76,37 @@ pub struct BucketUse {
     pub bytes: u64,
 }
 
+/// How the keys that exist are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyCount {
+    /// By remembering them: some 22 bytes of memory a key.
+    Remembered,
+    /// From what records say of themselves, in no memory: beyond the compaction a first version is
+    /// a key more and a delete is one less; what compaction has left is a key each. Cannot tell
+    /// while a compaction is under way.
+    Reckoned,
+}
+
 impl<S: ReadAt> Backend<S> {
-    /// Walks the whole database. Needs some 22 bytes of memory a key.
+    /// Walks the whole database.
     ///
     /// # Errors
     /// Only [`Error::Bolt`] where the medium fails, and [`Error::TooManyRecords`]: what is wrong
     /// with the database goes into the status.
-    pub fn status(&self) -> Result<Status, Error> {
-        let mut walk = Walk::new();
+    pub fn status(&self, count: KeyCount) -> Result<Status, Error> {
+        // Of a database whose facts cannot be read, keys are not reckoned; the walk says why.
+        let compaction = self.facts().ok().map(|facts| facts.compaction);
+        let mut walk = Walk::new([Keys::new(count, compaction), Keys::new(count, compaction)]);
         let report = check(self.db(), &mut walk).map_err(|halt| match halt {
             Halt::Read(error) => error.into(),
             Halt::Stopped(error) => error,
         })?;
-        let mut kubernetes = walk.kubernetes;
-        kubernetes.live_keys = walk.kubernetes_keys.len();
+        let [kubernetes_keys, other_keys] = walk.keys.map(Keys::count);
+        let kubernetes = Share { live_keys: kubernetes_keys, ..walk.kubernetes };
         Ok(Status {
             hash: walk.hash.value(),
             revision: walk.revision,
-            live_keys: walk.other_keys.len() + kubernetes.live_keys,
+            live_keys: kubernetes_keys.zip(other_keys).map(|(one, other)| one + other),
             total_size: self.db().size(),
             records: walk.records,
             tombstones: walk.tombstones,
@@ -106,6 +119,59 @@ impl<S: ReadAt> Backend<S> {
     }
 }
 
+/// Keys that exist, as far as the walk has come.
+enum Keys {
+    Remembered(KeyTable),
+    Reckoned {
+        /// Up to here only living keys are left, one record each.
+        compacted: Revision,
+        count: i64,
+    },
+    Unknown,
+}
+
+impl Keys {
+    fn new(count: KeyCount, compaction: Option<Compaction>) -> Self {
+        match (count, compaction) {
+            (KeyCount::Remembered, _) => Self::Remembered(KeyTable::new()),
+            (KeyCount::Reckoned, Some(Compaction { scheduled, finished }))
+                if scheduled <= finished =>
+            {
+                Self::Reckoned { compacted: finished.unwrap_or_default(), count: 0 }
+            }
+            (KeyCount::Reckoned, _) => Self::Unknown,
+        }
+    }
+
+    fn add(&mut self, key: RecordKey, kv: &KeyValue<'_>) -> Result<(), Error> {
+        match self {
+            Self::Remembered(keys) if key.tombstone => _ = keys.remove(kv.key),
+            Self::Remembered(keys) => {
+                keys.insert(kv.key, 0).map_err(|_| Error::TooManyRecords)?;
+            }
+            Self::Reckoned { compacted, count } => {
+                let is_left = key.revision <= *compacted;
+                *count += match (key.tombstone, is_left) {
+                    (true, true) => 0,
+                    (true, false) => -1,
+                    (false, _) => i64::from(is_left || kv.version == 1),
+                };
+            }
+            Self::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn count(self) -> Option<u64> {
+        match self {
+            Self::Remembered(keys) => Some(keys.len()),
+            // Less than none are only in records that contradict each other.
+            Self::Reckoned { count, .. } => u64::try_from(count).ok(),
+            Self::Unknown => None,
+        }
+    }
+}
+
 struct Walk {
     hash: Crc32c,
     in_key: bool,
@@ -113,15 +179,15 @@ struct Walk {
     records: u64,
     tombstones: u64,
     kubernetes: Share,
-    kubernetes_keys: KeyTable,
-    other_keys: KeyTable,
+    /// Kubernetes' and others.
+    keys: [Keys; 2],
     buckets: Vec<BucketUse>,
     damage: Vec<RecordDamage>,
     damage_total: u64,
 }
 
 impl Walk {
-    fn new() -> Self {
+    fn new(keys: [Keys; 2]) -> Self {
         Self {
             hash: Crc32c::new(),
             in_key: false,
@@ -129,8 +195,7 @@ impl Walk {
             records: 0,
             tombstones: 0,
             kubernetes: Share::default(),
-            kubernetes_keys: KeyTable::new(),
-            other_keys: KeyTable::new(),
+            keys,
             buckets: Vec::new(),
             damage: Vec::new(),
             damage_total: 0,
@@ -150,20 +215,15 @@ impl Walk {
         };
         self.records += 1;
         self.revision = key.revision;
-        let keys = if schema::is_kubernetes(kv.key) {
+        self.tombstones += u64::from(key.tombstone);
+        let [kubernetes_keys, other_keys] = &mut self.keys;
+        if schema::is_kubernetes(kv.key) {
             self.kubernetes.records += 1;
             self.kubernetes.bytes += (pair.key.len() + pair.value.len()) as u64;
-            &mut self.kubernetes_keys
+            kubernetes_keys.add(key, &kv)
         } else {
-            &mut self.other_keys
-        };
-        if key.tombstone {
-            self.tombstones += 1;
-            keys.remove(kv.key);
-        } else {
-            keys.insert(kv.key, 0).map_err(|_| Error::TooManyRecords)?;
+            other_keys.add(key, &kv)
         }
-        Ok(())
     }
 }
 
@@ -207,4 +267,41 @@ pub fn read_record(pair: Pair<'_>) -> Result<(RecordKey, KeyValue<'_>), RecordFa
         return Err(RecordFault::ModRevision { got: kv.mod_revision });
     }
     Ok((key, kv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(number: i64) -> Option<Revision> {
+        Revision::new(number)
+    }
+
+    /// Counts records of (revision, deleted, version).
+    fn reckoned(compaction: Compaction, records: &[(i64, bool, i64)]) -> Option<u64> {
+        let mut keys = Keys::new(KeyCount::Reckoned, Some(compaction));
+        for (number, tombstone, version) in records {
+            let key = RecordKey::first_of(revision(*number).unwrap());
+            let kv = KeyValue { version: *version, ..KeyValue::default() };
+            keys.add(RecordKey { tombstone: *tombstone, ..key }, &kv).unwrap();
+        }
+        keys.count()
+    }
+
+    #[test]
+    fn keys_are_reckoned_from_versions_and_deletes() {
+        let never = Compaction::default();
+        let history = [(2, false, 1), (3, false, 1), (4, false, 2), (5, true, 0), (6, false, 1)];
+        assert_eq!(reckoned(never, &[]), Some(0));
+        assert_eq!(reckoned(never, &history), Some(2));
+        // Compacted at 4: the first key's second version is left, and the other one.
+        let at_4 = Compaction { scheduled: revision(4), finished: revision(4) };
+        assert_eq!(reckoned(at_4, &history[1..]), Some(2));
+        // A delete right at the compaction says nothing of what is left.
+        let at_5 = Compaction { scheduled: revision(5), finished: revision(5) };
+        assert_eq!(reckoned(at_5, &history[3..]), Some(1));
+        let under_way = Compaction { scheduled: revision(5), finished: revision(4) };
+        assert_eq!(reckoned(under_way, &history), None);
+        assert_eq!(reckoned(never, &[(2, true, 0)]), None);
+    }
 }

@@ -13,7 +13,7 @@ use choose::{Candidate, Choice, choose};
 use rekindle_client::{Alarm, Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
-use rekindle_etcd::{Backend, Facts, Status, Version, advisories};
+use rekindle_etcd::{Backend, Facts, KeyCount, Status, Version, advisories};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -226,7 +226,8 @@ impl Attempt<'_> {
 fn read_back(part: &Path) -> Result<(Status, Facts), Failure> {
     let source = FileSource::open(part).map_err(|error| Failure::io("opening", part, &error))?;
     let backend = Backend::open(source)?;
-    Ok((backend.status()?, backend.facts()?))
+    // Memory stays small, however many keys there are.
+    Ok((backend.status(KeyCount::Reckoned)?, backend.facts()?))
 }
 
 fn warn_of_version(version: &str) {
@@ -270,10 +271,7 @@ impl Saved {
         out.text = output::lines(&[
             ("saved", target),
             ("revision", self.facts.revision().to_string()),
-            (
-                "keys",
-                format!("{} in {} records", grouped(status.live_keys), grouped(status.records)),
-            ),
+            ("keys", self.keys_line()),
             (
                 "size",
                 format!(
@@ -289,6 +287,14 @@ impl Saved {
             ("etcd", format!("{}, {} {}", self.version, self.role, self.endpoint)),
         ]);
         out
+    }
+
+    fn keys_line(&self) -> String {
+        let records = grouped(self.status.records);
+        match self.status.live_keys {
+            Some(keys) => format!("{} in {records} records", grouped(keys)),
+            None => format!("{records} records; a compaction is under way"),
+        }
     }
 
     fn checker_line(&self) -> String {

@@ -16,6 +16,16 @@ fn write_some_keys(cluster: &Cluster) {
     cluster.etcdctl(["del", "c"]);
 }
 
+/// Keys of before and after a compaction: both kinds are counted.
+fn compact_and_write_more(cluster: &Cluster) {
+    cluster.etcdctl(["compact", "6", "--physical"]);
+    cluster.etcdctl(["del", "b"]);
+    for key in ["b", "c", "a", "d"] {
+        cluster.etcdctl(["put", key, "anew"]);
+    }
+    cluster.etcdctl(["del", "d"]);
+}
+
 /// What etcd's own tool says of a snapshot.
 fn etcds_status(path: &Path) -> Value {
     let path = path.display().to_string();
@@ -28,6 +38,7 @@ fn etcds_own_tools_read_what_is_saved_from_every_version() {
     for version in Version::ALL {
         let cluster = Cluster::start(version, Members(1));
         write_some_keys(&cluster);
+        compact_and_write_more(&cluster);
         let target = Target::new();
         let (stdout, _) = done(target.save(&endpoints(&cluster)).arg("-w=json"));
         assert_eq!(target.names(), ["snap.db"]);
@@ -35,7 +46,7 @@ fn etcds_own_tools_read_what_is_saved_from_every_version() {
         assert_eq!(mode & 0o777, 0o600, "it holds all the cluster's secrets");
 
         let printed: Value = serde_json::from_str(&stdout).unwrap();
-        assert_eq!((&printed["revision"], &printed["totalKey"]), (&6.into(), &2.into()));
+        assert_eq!((&printed["revision"], &printed["totalKey"]), (&12.into(), &3.into()));
         let tool = format!("etcd-{}", printed["etcdVersion"].as_str().unwrap());
         assert!(tool.starts_with(&version.to_string()), "{tool}");
         let status = etcds_status(&target.file());
