@@ -1,10 +1,16 @@
 //! CRC-32C as Go's `hash/crc32` with the Castagnoli table computes it: of HashKV, WAL and `.snap`.
 
-use crc_fast::{CrcAlgorithm, Digest};
+use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 
 /// A running CRC-32C.
 #[derive(Clone, Debug)]
 pub(crate) struct Crc32c(Digest);
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Crc32c {
     pub(crate) fn new() -> Self {
@@ -18,6 +24,13 @@ impl Crc32c {
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// Goes on as if it had been updated with `length` bytes whose own CRC is `value`.
+    pub(crate) fn append(&mut self, value: u32, length: u64) {
+        let before = u64::from(self.value());
+        let both = checksum_combine(CrcAlgorithm::Crc32Iscsi, before, u64::from(value), length);
+        *self = Self::resume(u32::try_from(both).unwrap_or_default());
     }
 
     pub(crate) fn value(&self) -> u32 {
@@ -49,6 +62,18 @@ mod tests {
         crc.update(b"12345");
         let mut crc = Crc32c::resume(crc.value());
         crc.update(b"6789");
+        assert_eq!(crc.value(), 0xe306_9283);
+    }
+
+    #[test]
+    fn parts_are_put_together() {
+        let mut crc = Crc32c::new();
+        crc.update(b"12345");
+        let mut rest = Crc32c::new();
+        rest.update(b"678");
+        crc.append(rest.value(), 3);
+        crc.append(Crc32c::new().value(), 0);
+        crc.update(b"9");
         assert_eq!(crc.value(), 0xe306_9283);
     }
 }

@@ -13,6 +13,7 @@ use crate::kv::KeyValue;
 use crate::revision::{RecordKey, Revision};
 use crate::status::read_record;
 use rekindle_bolt::{Bucket, Pair, ReadAt, Scan};
+use std::ops::ControlFlow;
 
 /// What to hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,16 +80,18 @@ impl<S: ReadAt> Backend<S> {
 
     /// Nothing was compacted: every record counts.
     fn hash_all(&self, bucket: &Bucket, revision: Revision) -> Result<u32, Error> {
-        let mut crc = begin();
-        self.records(bucket, revision, |pair, _, _| {
-            crc.update(pair.key);
-            crc.update(pair.value);
-            Ok(())
+        let mut all = Sum::default();
+        self.records(Scan::new(self.db(), bucket), revision, |pair, _, _| {
+            all.add(pair);
+            Ok(ControlFlow::Continue(()))
         })?;
-        Ok(crc.value())
+        Ok(total([&all]))
     }
 
     /// Up to the compact revision only the newest record of each living key counts.
+    ///
+    /// Which one that is shows only at the end. A finished compaction has left hardly any other: so
+    /// all are hashed on the way, in blocks, and blocks in which others are found are read again.
     fn hash_kept(
         &self,
         bucket: &Bucket,
@@ -96,94 +99,274 @@ impl<S: ReadAt> Backend<S> {
         compact: Revision,
         tombstones: TombstonesAtCompaction,
     ) -> Result<u32, Error> {
-        let keep = self.kept_records(bucket, revision)?;
-        let mut crc = begin();
-        let mut ordinal = 0;
-        self.records(bucket, revision, |pair, key, _| {
-            let kept = keep.as_ref().is_none_or(|keep| keep.contains(ordinal));
-            ordinal += 1;
-            let skipped_tombstone = tombstones == TombstonesAtCompaction::Skipped
-                && key.tombstone
-                && key.revision == compact;
-            if (key.revision > compact || kept) && !skipped_tombstone {
-                crc.update(pair.key);
-                crc.update(pair.value);
-            }
-            Ok(())
-        })?;
-        Ok(crc.value())
-    }
-
-    /// Which records are the newest of their keys at `revision`, by their place in the bucket.
-    /// `None` where no key lives: servers then leave nothing out.
-    fn kept_records(&self, bucket: &Bucket, revision: Revision) -> Result<Option<Bits>, Error> {
+        let counts = |key: RecordKey| {
+            let hashed = tombstones == TombstonesAtCompaction::Hashed;
+            hashed || !key.tombstone || key.revision != compact
+        };
         let mut newest = KeyTable::new();
-        let mut records = 0;
-        self.records(bucket, revision, |_, key, kv| {
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut tail = Sum::default();
+        // Records up to the compact revision, and all so far.
+        let (mut compacted, mut ordinal) = (0, 0);
+        self.records(Scan::new(self.db(), bucket), revision, |pair, key, kv| {
             if key.tombstone {
                 newest.remove(kv.key);
             } else {
-                newest.insert(kv.key, records).map_err(|_| Error::TooManyRecords)?;
+                newest.insert(kv.key, ordinal).map_err(|_| Error::TooManyRecords)?;
             }
-            records += 1;
-            Ok(())
+            if key.revision > compact {
+                tail.add(pair);
+            } else {
+                if ordinal.is_multiple_of(BLOCK) {
+                    blocks.push(Block { first: ordinal, start: key, sum: Sum::default() });
+                }
+                if let Some(block) = blocks.last_mut().filter(|_| counts(key)) {
+                    block.sum.add(pair);
+                }
+                compacted = ordinal + 1;
+            }
+            ordinal += 1;
+            Ok(ControlFlow::Continue(()))
         })?;
-        if newest.len() == 0 {
-            return Ok(None);
+        // Where no key lives, servers leave nothing else out.
+        if newest.len() > 0 {
+            let keep = newest.ordinals().filter(|ordinal| *ordinal < compacted);
+            let keep = Bits::of(keep, blocks.len() as u64 * BLOCK);
+            self.hash_again(bucket, &mut blocks, &keep, compact, counts)?;
         }
-        let mut keep = Bits::default();
-        newest.ordinals().for_each(|ordinal| keep.set(ordinal, records));
-        Ok(Some(keep))
+        Ok(total(blocks.iter().map(|block| &block.sum).chain([&tail])))
     }
 
-    /// Calls `each` for every record up to `revision`.
-    fn records(
+    /// Hashes what is kept of the blocks of which not everything is; the first of neighbours stands
+    /// for all of them then.
+    fn hash_again(
         &self,
         bucket: &Bucket,
-        revision: Revision,
-        mut each: impl FnMut(Pair<'_>, RecordKey, KeyValue<'_>) -> Result<(), Error>,
+        blocks: &mut [Block],
+        keep: &Bits,
+        compact: Revision,
+        counts: impl Fn(RecordKey) -> bool,
     ) -> Result<(), Error> {
-        let mut scan = Scan::new(self.db(), bucket);
+        for run in blocks.chunk_by_mut(|one, next| one.is_kept(keep) == next.is_kept(keep)) {
+            let end = run.last().map_or(0, |block| block.first + BLOCK);
+            let Some((block, others)) = run.split_first_mut() else { continue };
+            if block.is_kept(keep) {
+                continue;
+            }
+            let (start, mut ordinal) = (block.start.to_bytes(), block.first);
+            let mut sum = Sum::default();
+            let scan = Scan::starting_at(self.db(), bucket, &start);
+            self.records(scan, compact, |pair, key, _| {
+                if ordinal == end {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if *pair.key >= *start {
+                    if keep.contains(ordinal) && counts(key) {
+                        sum.add(pair);
+                    }
+                    ordinal += 1;
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            block.sum = sum;
+            others.iter_mut().for_each(|other| other.sum = Sum::default());
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for the records of a scan up to `revision`, until it has enough.
+    fn records(
+        &self,
+        mut scan: Scan<'_, S>,
+        revision: Revision,
+        mut each: impl FnMut(Pair<'_>, RecordKey, KeyValue<'_>) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
         while let Some(leaf) = scan.next_leaf()? {
             for pair in leaf.pairs() {
                 let (key, kv) = read_record(pair)
                     .map_err(|fault| RecordDamage { key: pair.key.to_vec(), fault })?;
-                if key.revision > revision {
+                if key.revision > revision || each(pair, key, kv)?.is_break() {
                     return Ok(());
                 }
-                each(pair, key, kv)?;
             }
         }
         Ok(())
     }
 }
 
-fn begin() -> Crc32c {
+/// The hash of these parts, one behind the other.
+fn total<'a>(parts: impl IntoIterator<Item = &'a Sum>) -> u32 {
     let mut crc = Crc32c::new();
     crc.update(crate::schema::KEY);
-    crc
+    parts.into_iter().for_each(|part| crc.append(part.crc.value(), part.bytes));
+    crc.value()
+}
+
+/// Records in a block: with so many, a block that has to be read again costs little.
+const BLOCK: u64 = 256;
+
+/// Neighbours among the records up to the compact revision.
+struct Block {
+    /// The place of its first record in the bucket.
+    first: u64,
+    /// That record.
+    start: RecordKey,
+    /// Of all its records that may count.
+    sum: Sum,
+}
+
+impl Block {
+    /// All that was hashed is kept. What is kept was hashed, so comparing numbers is enough.
+    fn is_kept(&self, keep: &Bits) -> bool {
+        keep.count(self.first, BLOCK) == self.sum.records
+    }
+}
+
+/// The CRC of some records.
+#[derive(Default)]
+struct Sum {
+    crc: Crc32c,
+    records: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, pair: Pair<'_>) {
+        self.crc.update(pair.key);
+        self.crc.update(pair.value);
+        self.records += 1;
+        self.bytes += (pair.key.len() + pair.value.len()) as u64;
+    }
 }
 
 /// A set of small numbers, one bit each.
-#[derive(Default)]
 struct Bits {
     words: Vec<u64>,
 }
 
 impl Bits {
-    /// Adds `at`, which is below `len`.
-    fn set(&mut self, at: u64, len: u64) {
-        if self.words.is_empty() {
-            self.words = vec![0; usize::try_from(len / 64 + 1).unwrap_or_default()];
+    /// These numbers, all of them below `end`, a multiple of 64.
+    fn of(numbers: impl Iterator<Item = u64>, end: u64) -> Self {
+        let mut words = vec![0; usize::try_from(end / 64).unwrap_or_default()];
+        for number in numbers {
+            if let Some(word) = words.get_mut(word_of(number)) {
+                *word |= 1 << (number % 64);
+            }
         }
-        let word = usize::try_from(at / 64).ok().and_then(|word| self.words.get_mut(word));
-        if let Some(word) = word {
-            *word |= 1 << (at % 64);
-        }
+        Self { words }
     }
 
-    fn contains(&self, at: u64) -> bool {
-        let word = usize::try_from(at / 64).ok().and_then(|word| self.words.get(word));
-        word.is_some_and(|word| word & (1 << (at % 64)) != 0)
+    fn contains(&self, number: u64) -> bool {
+        let word = self.words.get(word_of(number));
+        word.is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
+    /// How many there are from `first` on, of `count` numbers; both multiples of 64.
+    fn count(&self, first: u64, count: u64) -> u64 {
+        let words = self.words.get(word_of(first)..word_of(first + count));
+        words.unwrap_or_default().iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+fn word_of(number: u64) -> usize {
+    usize::try_from(number / 64).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+    use proptest::prelude::*;
+    use rekindle_bolt::{BulkWriter, Layout};
+    use std::collections::HashMap;
+
+    /// What is done at a revision: a key, and whether it is deleted.
+    type Op = (u16, bool);
+
+    /// Records of these changes, one a revision from 2 on.
+    fn records(ops: &[Op]) -> Vec<(RecordKey, Vec<u8>, u16)> {
+        let record = |(number, (key, deleted)): (i64, &Op)| {
+            let at = RecordKey::first_of(Revision::new(number).unwrap());
+            let name = key.to_be_bytes();
+            let revision = if *deleted { 0 } else { number };
+            let kv = KeyValue { key: &name, mod_revision: revision, ..KeyValue::default() };
+            (RecordKey { tombstone: *deleted, ..at }, kv.to_bytes(), *key)
+        };
+        (2..).zip(ops).map(record).collect()
+    }
+
+    fn a_database(records: &[(RecordKey, Vec<u8>, u16)]) -> Vec<u8> {
+        let layout = Layout::new(1024, 1024).unwrap();
+        let writer = BulkWriter::new(Vec::new(), layout).unwrap();
+        let mut bucket = writer.bucket(schema::KEY).unwrap();
+        for (key, value, _) in records {
+            bucket.put(&key.to_bytes(), value).unwrap();
+        }
+        let finished = bucket.finish().unwrap().bucket(schema::META).unwrap().finish().unwrap();
+        let finished = finished.finish().unwrap();
+        let mut bytes = finished.out;
+        bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
+        bytes
+    }
+
+    /// The rule, read aloud.
+    fn model(records: &[(RecordKey, Vec<u8>, u16)], request: &HashRequest) -> u32 {
+        let until = request.revision.unwrap();
+        let records: Vec<_> = records.iter().filter(|(key, ..)| key.revision <= until).collect();
+        let mut newest = HashMap::new();
+        for (place, (key, _, name)) in records.iter().enumerate() {
+            match key.tombstone {
+                true => newest.remove(name),
+                false => newest.insert(name, place),
+            };
+        }
+        let compact = request.compact_revision.unwrap();
+        let mut crc = Crc32c::new();
+        crc.update(schema::KEY);
+        for (place, (key, value, name)) in records.iter().enumerate() {
+            let kept = newest.is_empty() || newest.get(name) == Some(&place);
+            let skipped = key.tombstone
+                && key.revision == compact
+                && request.tombstones == TombstonesAtCompaction::Skipped;
+            if (key.revision > compact || kept) && !skipped {
+                crc.update(&key.to_bytes());
+                crc.update(value);
+            }
+        }
+        crc.value()
+    }
+
+    fn revision(ops: usize, part: f64) -> Option<Revision> {
+        Revision::new(1 + (ops as f64 * part) as i64)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+        /// Few keys make blocks of which little is kept, many keys such of which all is; between
+        /// them lie neighbours of both kinds.
+        #[test]
+        fn what_compaction_leaves_is_hashed(
+            keys in prop_oneof![1_u16..9, 300_u16..3000],
+            deletes in prop_oneof![Just(0.0), Just(0.02), Just(0.5)],
+            choices in proptest::collection::vec((any::<u16>(), 0.0..1.0), 1..2500),
+            (until, compact) in (0.0..=1.0, 0.0..=1.0),
+            hashed in any::<bool>(),
+        ) {
+            let op = |(key, chance): &(u16, f64)| (key % keys, *chance < deletes);
+            let ops: Vec<Op> = choices.iter().map(op).collect();
+            let records = records(&ops);
+            let revision = revision(ops.len(), until);
+            let request = HashRequest {
+                revision,
+                compact_revision: self::revision(ops.len(), until * compact),
+                tombstones: match hashed {
+                    true => TombstonesAtCompaction::Hashed,
+                    false => TombstonesAtCompaction::Skipped,
+                },
+            };
+            let backend = Backend::open(a_database(&records)).unwrap();
+            let got = backend.hash_kv(&request).unwrap();
+            prop_assert_eq!(got.hash, model(&records, &request));
+        }
     }
 }
