@@ -58,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// Something that this program did not make stands where it would build.
-    #[error("{} is in the way, and was not left by a restore", path.display())]
+    #[error("{} is in the way: it is there already, and was not left by an unfinished restore", path.display())]
     InTheWay {
         /// What it is.
         path: PathBuf,
