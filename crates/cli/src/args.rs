@@ -212,6 +212,12 @@ pub(crate) struct RestoreArgs {
     /// Restore although something answers at the peer URLs.
     #[arg(long)]
     pub allow_live_peers: bool,
+    /// Try although the file system may be too small: where it is, nothing changes.
+    #[arg(long)]
+    pub allow_little_space: bool,
+    /// The WAL directory of a source that is a data directory, where it is not below it.
+    #[arg(long, value_name = "DIR")]
+    pub source_wal_dir: Option<PathBuf>,
     /// Print the plan and stop.
     #[arg(long)]
     pub dry_run: bool,

@@ -161,7 +161,15 @@ impl From<datadir::Error> for Failure {
             datadir::Error::InTheWay { .. } => {
                 Self::refused(what).remedy("look what it is, and move it away")
             }
-            datadir::Error::NotADirectory { .. } => Self::refused(what),
+            datadir::Error::NotADirectory { .. } => Self::refused(what)
+                .remedy("name the directory of etcd's --data-dir, or one that is not there yet"),
+            datadir::Error::NotADataDir { .. } => Self::refused(what).remedy(
+                "everything in it would be moved away: name the directory of etcd's --data-dir, an \
+                 empty one, or one that is not there yet",
+            ),
+            datadir::Error::LogElsewhere { .. } => Self::refused(what).remedy(
+                "the two must come and go together: give that directory as --wal-dir, as etcd has it",
+            ),
             datadir::Error::NotAFile { .. } => Self::usage(what)
                 .remedy("name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db"),
             datadir::Error::Stuck { .. } => Self::new(Code::Failed, what).remedy(

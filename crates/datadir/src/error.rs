@@ -39,6 +39,20 @@ pub enum Error {
         /// Its journal.
         journal: PathBuf,
     },
+    /// Something is in the directory, and no member of a cluster.
+    #[error("{} is no etcd data directory: there is no member in it, but {holds}", path.display())]
+    NotADataDir {
+        /// The directory.
+        path: PathBuf,
+        /// The first of what is there instead.
+        holds: String,
+    },
+    /// A member's log is not below its data directory, and nobody says where it is.
+    #[error("the member in {} has its log in a directory of its own", path.display())]
+    LogElsewhere {
+        /// The data directory, or one that was set aside.
+        path: PathBuf,
+    },
     /// There is nothing to resume or to roll back.
     #[error("{} has nothing to {verb}: {reason}", target.display())]
     NothingTo {

@@ -24,7 +24,8 @@ pub use error::Error;
 pub use place::{Place, WalPlace};
 pub use real::RealDisk;
 pub use restore::{
-    Ended, Job, Progress, Restored, Target, check_target, restore, resume, roll_back,
+    Ended, Job, Progress, Restored, Target, Undo, check_resume, check_target, plan_roll_back,
+    restore, resume, roll_back,
 };
 pub use snapshot::NewSnapshot;
 pub use source::FileSource;

@@ -83,7 +83,35 @@ pub fn check_target(disk: &dyn Disk, place: &Place) -> Result<(), Error> {
             return Err(Error::NotADirectory { path: path.clone() });
         }
     }
+    check_is_data_dir(disk, place)?;
+    check_log_is_known(disk, place, &place.swapped)?;
     check_unlocked(disk, &place.database_in(&place.swapped))
+}
+
+/// Fails where something is in the directory that is no member: it would all be moved away.
+fn check_is_data_dir(disk: &dyn Disk, place: &Place) -> Result<(), Error> {
+    let path = &place.data_dir;
+    if place.swapped != *path || disk.stat(path).at("looking at", path)?.is_none() {
+        return Ok(());
+    }
+    let names = disk.list(path).at("listing", path)?;
+    match names.iter().min() {
+        Some(holds) if !names.iter().any(|name| name == "member") => {
+            Err(Error::NotADataDir { path: path.clone(), holds: holds.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails where `swapped`, the old directory now or before, holds a member without its log, and no
+/// directory is named for that: the two must come and go together.
+fn check_log_is_known(disk: &dyn Disk, place: &Place, swapped: &Path) -> Result<(), Error> {
+    let is_there = |path: &Path| Ok::<_, Error>(disk.stat(path).at("looking at", path)?.is_some());
+    let log = swapped.join(place.strip("member/wal"));
+    if place.wal.is_none() && is_there(&place.database_in(swapped))? && !is_there(&log)? {
+        return Err(Error::LogElsewhere { path: swapped.to_owned() });
+    }
+    Ok(())
 }
 
 /// Fails where the restore that has left the journal is still at work: it keeps its new directory
@@ -149,28 +177,90 @@ pub fn restore<S: ReadAt, E: From<Error>>(
     Ok(restored)
 }
 
+/// The journal of a restore that was interrupted and is not at work any more.
+fn interrupted(disk: &dyn Disk, place: &Place) -> Result<Journal, Error> {
+    let journal = Journal::read(disk, &place.journal())?.ok_or_else(|| {
+        let reason = "no restore was interrupted";
+        Error::NothingTo { verb: "resume", target: place.data_dir.clone(), reason }
+    })?;
+    check_idle(disk, place, &journal)?;
+    Ok(journal)
+}
+
+/// Checks that [`resume`] has something to do, and touches nothing.
+///
+/// # Errors
+/// Those of [`resume`].
+pub fn check_resume(disk: &dyn Disk, place: &Place) -> Result<(), Error> {
+    match interrupted(disk, place)?.state {
+        State::Building => Err(not_whole(place)),
+        State::Swapping { .. } => Ok(()),
+    }
+}
+
+fn not_whole(place: &Place) -> Error {
+    let reason = "it was interrupted before the new directory was whole; restore again";
+    Error::NothingTo { verb: "resume", target: place.data_dir.clone(), reason }
+}
+
 /// Goes on with a restore that was interrupted while it exchanged directories.
 ///
 /// # Errors
 /// [`Error::NothingTo`] where none was; [`Error`].
 pub fn resume(disk: &dyn Disk, place: &Place) -> Result<Ended, Error> {
     let path = place.journal();
-    let nothing =
-        |reason| Error::NothingTo { verb: "resume", target: place.data_dir.clone(), reason };
-    let journal =
-        Journal::read(disk, &path)?.ok_or_else(|| nothing("no restore was interrupted"))?;
-    check_idle(disk, place, &journal)?;
+    let journal = interrupted(disk, place)?;
     let State::Swapping { steps } = &journal.state else {
         journal.remove_made(disk)?;
         Journal::remove(disk, &path)?;
-        return Err(nothing(
-            "it was interrupted before the new directory was whole; restore again",
-        ));
+        return Err(not_whole(place));
     };
     swap::go_on(disk, steps)?;
     journal.remove_made(disk)?;
     Journal::remove(disk, &path)?;
     Ok(Ended::Completed)
+}
+
+/// What a rollback takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// A restore that was interrupted.
+    Interrupted,
+    /// The newest finished one.
+    Finished {
+        /// What it has set aside, and what comes back.
+        before: PathBuf,
+        /// When that was, as it stands in the name.
+        time: String,
+    },
+}
+
+/// Finds what [`roll_back`] would take back, and touches nothing.
+///
+/// # Errors
+/// Those of [`roll_back`].
+pub fn plan_roll_back(disk: &dyn Disk, place: &Place) -> Result<Undo, Error> {
+    if let Some(journal) = Journal::read(disk, &place.journal())? {
+        check_idle(disk, place, &journal)?;
+        if !is_finished(disk, &journal)? {
+            return Ok(Undo::Interrupted);
+        }
+    }
+    let (before, time) = place.newest_before(disk)?.ok_or_else(|| {
+        let reason = "no earlier directory was set aside beside it";
+        Error::NothingTo { verb: "roll back", target: place.data_dir.clone(), reason }
+    })?;
+    check_unlocked(disk, &place.database_in(&place.swapped))?;
+    check_log_is_known(disk, place, &before)?;
+    Ok(Undo::Finished { before, time })
+}
+
+/// Every step was taken; only the journal is left.
+fn is_finished(disk: &dyn Disk, journal: &Journal) -> Result<bool, Error> {
+    match &journal.state {
+        State::Building => Ok(false),
+        State::Swapping { steps } => swap::is_complete(disk, steps),
+    }
 }
 
 /// Takes back an interrupted restore, or else the newest finished one: what it had set aside comes
@@ -179,34 +269,22 @@ pub fn resume(disk: &dyn Disk, place: &Place) -> Result<Ended, Error> {
 /// # Errors
 /// [`Error::NothingTo`] where nothing was set aside; [`Error`].
 pub fn roll_back(disk: &dyn Disk, place: &Place, time: &str) -> Result<Ended, Error> {
+    let undo = plan_roll_back(disk, place)?;
     let path = place.journal();
     if let Some(journal) = Journal::read(disk, &path)? {
-        check_idle(disk, place, &journal)?;
-        let complete = match &journal.state {
-            State::Building => false,
-            State::Swapping { steps } if swap::is_complete(disk, steps)? => true,
-            State::Swapping { steps } => {
-                swap::undo(disk, steps)?;
-                false
-            }
-        };
+        if let (Undo::Interrupted, State::Swapping { steps }) = (&undo, &journal.state) {
+            swap::undo(disk, steps)?;
+        }
         journal.remove_made(disk)?;
         Journal::remove(disk, &path)?;
-        if !complete {
-            return Ok(Ended::TakenBack);
-        }
     }
-    let nothing =
-        |reason| Error::NothingTo { verb: "roll back", target: place.data_dir.clone(), reason };
-    let (before, then) = place
-        .newest_before(disk)?
-        .ok_or_else(|| nothing("no earlier directory was set aside beside it"))?;
-    check_unlocked(disk, &place.database_in(&place.swapped))?;
-    let arrives = found(disk, &before)?.ok_or_else(|| nothing("it is gone"))?;
+    let Undo::Finished { before, time: then } = undo else {
+        return Ok(Ended::TakenBack);
+    };
     let data = Move {
         target: place.swapped.clone(),
         leaves: leg(disk, &place.swapped, place.undone(time))?,
-        arrives: Some(Leg { what: arrives, place: before }),
+        arrives: found(disk, &before)?.map(|what| Leg { what, place: before }),
     };
     let log = match &place.wal {
         None => Vec::new(),
@@ -237,9 +315,11 @@ fn build<'a, S: ReadAt>(
 ) -> Result<Restored, Error> {
     for target in job.targets {
         check_target(disk, &target.place)?;
-        let before = target.place.before(job.time);
-        if disk.stat(&before).at("looking at", &before)?.is_some() {
-            return Err(Error::InTheWay { path: before });
+        let log = target.place.wal.as_ref().map(|wal| wal.before(job.time));
+        for aside in [Some(target.place.before(job.time)), log].into_iter().flatten() {
+            if disk.stat(&aside).at("looking at", &aside)?.is_some() {
+                return Err(Error::InTheWay { path: aside });
+            }
         }
         sites.push(Site { place: &target.place, made: Vec::new(), lock: None });
         if let Some(site) = sites.last_mut() {

@@ -8,12 +8,12 @@ use crate::args::RestoreArgs;
 use crate::failure::{Code, Failure};
 use crate::manifest::Manifest;
 use crate::output;
-use crate::source::{Kind, Source};
+use crate::source::{Kind, Source, read_log};
 use crate::{terminal, time};
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
-    Disk, Ended, Job, Place, Progress, RealDisk, Restored, Target, check_target, restore, resume,
-    roll_back,
+    Disk, Job, Place, Progress, RealDisk, Restored, Target, check_resume, check_target,
+    plan_roll_back, restore, resume, roll_back,
 };
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::restore::{Plan, Request, SourceFacts, default_token, plan};
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     let Some(path) = &args.source else {
         return Err(Failure::usage("name the snapshot to restore"));
     };
-    let source = Source::open(path, None)?;
+    let source = Source::open(path, args.source_wal_dir.as_deref())?;
     let now = time::for_names();
     let prepared = Prepared::new(args, &source, &wanted)?;
     let text = PlanText {
@@ -73,28 +73,25 @@ fn end_earlier(args: &RestoreArgs, wanted: &Wanted) -> Result<(), Failure> {
         return Err(Failure::usage("name one data directory: --data-dir"));
     };
     let place = resolve(data_dir, wal_dir.as_deref())?;
-    if args.dry_run {
-        let verb =
-            if args.resume { "finish the restore of" } else { "bring back what was before in" };
-        return output::print(&format!("would {verb} {}\n", place.data_dir.display()));
-    }
-    let ended = if args.resume {
-        resume(&RealDisk, &place)?
-    } else {
-        if !args.yes {
-            terminal::confirm(&format!("{} is set aside.", place.data_dir.display()))?;
+    let now = time::for_names();
+    if args.resume {
+        if args.dry_run {
+            check_resume(&RealDisk, &place)?;
+            return output::print(&text::resume_plan(&place));
         }
-        roll_back(&RealDisk, &place, &time::for_names())?
-    };
-    let data_dir = place.data_dir.display();
-    output::print(&match ended {
-        Ended::Completed => format!("{data_dir} is the restored one now\n"),
-        Ended::TakenBack => format!("{data_dir} is as it was before the interrupted restore\n"),
-        Ended::RolledBack { undone } => format!(
-            "{data_dir} is as it was before the restore; what was restored is in {}\n",
-            undone.display()
-        ),
-    })
+        let ended = resume(&RealDisk, &place)?;
+        return output::print(&text::ended_text(&place, &ended));
+    }
+    let undo = plan_roll_back(&RealDisk, &place)?;
+    output::print(&text::roll_back_plan(&place, &undo, &now))?;
+    if args.dry_run {
+        return Ok(());
+    }
+    if !args.yes {
+        terminal::confirm("What is there now is set aside.")?;
+    }
+    let ended = roll_back(&RealDisk, &place, &now)?;
+    output::print(&text::ended_text(&place, &ended))
 }
 
 /// A restore that was found possible.
@@ -121,8 +118,11 @@ impl Prepared {
         let targets = targets(&plan, &wanted.directories)?;
         for target in &targets {
             check_target(&RealDisk, &target.place)?;
+            check_took_no_part(&plan, target)?;
         }
-        check_space(&backend, &targets)?;
+        if !args.allow_little_space {
+            check_space(&backend, &targets)?;
+        }
         let replaced = targets.iter().map(|target| holds_something(&target.place));
         let replaced = replaced.collect::<Result<_, _>>()?;
         Ok(Self { facts, plan, targets, replaced, checks_digest })
@@ -211,8 +211,10 @@ fn decide(
     wanted: &Wanted,
 ) -> Result<Plan, Failure> {
     let at = |error: rekindle_etcd::Error| Failure::from(error).at(&source.path);
+    let kubernetes = backend.holds_kubernetes().map_err(at)?;
     let token = wanted.token.clone().unwrap_or_else(|| {
-        default_token(&identity(source, backend), facts.revision(), &wanted.initial_cluster)
+        let (revision, raised_by) = (facts.revision(), wanted.bump.amount(kubernetes));
+        default_token(&identity(source, backend), revision, raised_by, &wanted.initial_cluster)
     });
     let cluster = wanted
         .initial_cluster
@@ -220,7 +222,6 @@ fn decide(
         .map_err(|fault| Failure::usage(format!("--initial-cluster: {fault}")))?;
     let has_nospace = facts.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
     let size_at_most = if has_nospace { in_use(backend).map_err(at)? } else { backend.db().size() };
-    let kubernetes = backend.holds_kubernetes().map_err(at)?;
     let source_facts = SourceFacts { facts, kubernetes, size_at_most };
     let request = Request { cluster, bump: wanted.bump, quota: wanted.quota };
     plan(&source_facts, &request).map_err(|error| Failure::usage(error.to_string()))
@@ -259,6 +260,37 @@ fn targets(plan: &Plan, directories: &Directories) -> Result<Vec<Target>, Failur
     }
 }
 
+/// A member that has taken part in the very cluster that is to be made must not be made again: it
+/// would have forgotten its votes and what it has acknowledged, and the others count on that.
+fn check_took_no_part(plan: &Plan, target: &Target) -> Result<(), Failure> {
+    let place = &target.place;
+    let beside = place.data_dir.join("member/wal");
+    let log_dir = place.wal.as_ref().map_or(beside, |wal| wal.wal_dir.clone());
+    if !log_dir.is_dir() {
+        return Ok(());
+    }
+    // What cannot be read is set aside like anything else.
+    let Ok(log) = read_log(&log_dir) else { return Ok(()) };
+    let is_same = log.state.metadata.is_some_and(|found| found.cluster == plan.cluster.id);
+    match log.state.last_entry {
+        Some((_, index)) if is_same && index > plan.index() => {
+            let what = format!(
+                "{} is member {} of this very cluster {} and has taken part in it, up to entry \
+                 {index} of its log, not just {}: restored again, it would not know of that",
+                place.data_dir.display(),
+                target.member.name,
+                plan.cluster.id,
+                plan.index()
+            );
+            Err(Failure::refused(what).remedy(
+                "to start all over, restore every member with another --initial-cluster-token; to \
+                 bring back one member, remove it from the cluster and add it anew",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Something is in the data directory that would be set aside.
 fn holds_something(place: &Place) -> Result<bool, Failure> {
     let path = place.swapped();
@@ -293,8 +325,8 @@ fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Fai
                 output::bytes(need)
             );
             return Err(Failure::refused(what).remedy(
-                "make room (directories named .before-… are of earlier restores), or choose \
-                 another --data-dir",
+                "make room, or choose another --data-dir; this is the most that it may take, so \
+                 --allow-little-space tries: where it does not fit, nothing changes",
             ));
         }
     }

@@ -205,6 +205,10 @@ fn bump(args: &RestoreArgs) -> Result<BumpRequest, Failure> {
 /// Where a data directory really lies: absolute, without links, with what is mounted there.
 pub(crate) fn resolve(data_dir: &Path, wal_dir: Option<&Path>) -> Result<Place, Failure> {
     let data_dir = real_path(data_dir)?;
+    if data_dir.parent().is_none() {
+        return Err(Failure::usage("--data-dir is the root of all files")
+            .remedy("name a directory below it"));
+    }
     let wal_dir = wal_dir.map(real_path).transpose()?;
     if let Some(wal_dir) = &wal_dir
         && (data_dir.starts_with(wal_dir) || wal_dir.starts_with(data_dir.join("member/snap")))

@@ -4,7 +4,7 @@ use super::request::Wanted;
 use crate::output::{self, grouped};
 use crate::source::{Kind, Source};
 use crate::status::{alarm_name, boots_line};
-use rekindle_datadir::{Restored, Target};
+use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
 use rekindle_etcd::Facts;
 use rekindle_etcd::restore::{AlarmFate, Plan};
 use std::collections::BTreeSet;
@@ -101,7 +101,7 @@ impl PlanText<'_> {
                 names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
             };
             warnings.push(format!(
-                "the source's cluster was {}, the new one is {}",
+                "the source's cluster was {}, the new one is {}: is --initial-cluster all of it?",
                 list(&old),
                 list(&new)
             ));
@@ -159,7 +159,8 @@ pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) 
     for (target, aside) in targets.iter().zip(&restored.set_aside) {
         lines.push(format!("{}: {}", target.member.name, target.place.data_dir.display()));
         if let Some(aside) = aside {
-            lines.push(format!("  set aside: {}", aside.display()));
+            let back = back_command(&target.place);
+            lines.push(format!("  set aside: {}; to take it back: {back}", aside.display()));
         }
     }
     if !restored.mended.is_empty() {
@@ -172,12 +173,53 @@ pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) 
     if others > 0 {
         let hosts = if others == 1 { "host".to_owned() } else { format!("{others} hosts") };
         lines.push(format!(
-            "next: restore the same source on the other {hosts} with \
-             --initial-cluster-token {}, then start etcd on all",
-            plan.cluster.token
+            "next: restore the same source with the same flags on the other {hosts} (the plan must \
+             say cluster {} there, too), then start etcd on all",
+            plan.cluster.id
         ));
     } else {
         lines.push("next: start etcd".to_owned());
     }
     lines.join("\n") + "\n"
+}
+
+/// What takes a restore back.
+fn back_command(place: &Place) -> String {
+    let mut command =
+        format!("rekindle restore --rollback --data-dir {}", place.data_dir.display());
+    if let Some(wal) = &place.wal {
+        command += &format!(" --wal-dir {}", wal.wal_dir.display());
+    }
+    command
+}
+
+/// What `--resume` is about to do.
+pub(crate) fn resume_plan(place: &Place) -> String {
+    format!("finishes the interrupted restore of {}\n", place.data_dir.display())
+}
+
+/// What `--rollback` is about to do.
+pub(crate) fn roll_back_plan(place: &Place, undo: &Undo, now: &str) -> String {
+    let data_dir = place.data_dir.display();
+    match undo {
+        Undo::Interrupted => format!("takes back the interrupted restore of {data_dir}\n"),
+        Undo::Finished { before, time } => format!(
+            "brings back {}, set aside at {time}\nwhat is in {data_dir} now goes to {}\n",
+            before.display(),
+            place.undone(now).display()
+        ),
+    }
+}
+
+/// What `--resume` or `--rollback` has done.
+pub(crate) fn ended_text(place: &Place, ended: &Ended) -> String {
+    let data_dir = place.data_dir.display();
+    match ended {
+        Ended::Completed => format!("{data_dir} is the restored one now\n"),
+        Ended::TakenBack => format!("{data_dir} is as it was before the interrupted restore\n"),
+        Ended::RolledBack { undone } => format!(
+            "{data_dir} is as it was before the restore; what was restored is in {}\n",
+            undone.display()
+        ),
+    }
 }

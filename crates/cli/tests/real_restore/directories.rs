@@ -155,7 +155,7 @@ fn a_dry_run_says_the_same_and_touches_nothing() {
     assert!(told.starts_with(&plan), "planned\n{plan}and did\n{told}");
     let data_dir = format!("--data-dir={}", only(&sites).data_dir().display());
     let before = listing(sites.dir());
-    done(["restore", "--rollback", "--dry-run", &data_dir]);
+    refused(6, ["restore", "--rollback", "--dry-run", &data_dir]);
     assert_eq!(listing(sites.dir()), before);
     Cluster::with(Version::LATEST).on(sites).start();
 }
@@ -254,4 +254,58 @@ fn a_manifest_says_who_and_where() {
     let cluster = Cluster::with(Version::LATEST).on(sites).start();
     let source = Source::kubernetes();
     assert_eq!(hashes(&cluster, source.revision), [source.hash]);
+}
+
+#[test]
+fn what_is_no_data_directory_is_not_moved_away() {
+    let (_kept, snapshot) = snapshot();
+    let sites = Sites::new(Members(1));
+    let home = only(&sites).data_dir();
+    fs::create_dir(home).unwrap();
+    fs::write(home.join("thesis.txt"), "all of it").unwrap();
+    let before = listing(sites.dir());
+    let told = refused(4, restore_alone(&snapshot, &sites, &["--yes"]));
+    assert!(told.contains("no etcd data directory") && told.contains("thesis.txt"), "{told}");
+    assert_eq!(listing(sites.dir()), before);
+    let args = ["restore", snapshot.to_str().unwrap(), "--yes", "--allow-live-peers"];
+    let told = refused(2, args.into_iter().chain(["--data-dir=/"]));
+    assert!(told.contains("root of all files"), "{told}");
+}
+
+/// A rollback that left the restored log in its place made etcd panic.
+#[test]
+fn directory_and_log_come_and_go_together() {
+    let logs = tempfile::tempdir().unwrap();
+    let flag = format!("--wal-dir={}", logs.path().join("wal").display());
+    let cluster = stopped(std::slice::from_ref(&flag));
+    let (_kept, snapshot) = snapshot();
+    let told = refused(4, restore_alone(&snapshot, cluster.sites(), &["--yes"]));
+    assert!(told.contains("has its log in a directory of its own"), "{told}");
+    assert!(told.contains("--wal-dir"), "{told}");
+    done(restore_alone(&snapshot, cluster.sites(), &["--yes", &flag]));
+    let data_dir = format!("--data-dir={}", cluster.member(0).data_dir().display());
+    let told = refused(4, ["restore", "--rollback", "--yes", &data_dir]);
+    assert!(told.contains("--wal-dir"), "{told}");
+    done(["restore", "--rollback", "--yes", &data_dir, &flag]);
+    check_is_the_old_one(&cluster);
+}
+
+#[test]
+fn a_rollback_says_first_what_it_brings_back() {
+    let cluster = stopped(&[]);
+    let data_dir = format!("--data-dir={}", cluster.member(0).data_dir().display());
+    for more in [&["--dry-run"][..], &[]] {
+        let args = [&["restore", "--rollback", &data_dir], more].concat();
+        let told = refused(6, args);
+        assert!(told.contains("no earlier directory was set aside"), "{told}");
+    }
+    let (_kept, snapshot) = snapshot();
+    done(restore_alone(&snapshot, cluster.sites(), &["--yes"]));
+    let aside = only_aside(cluster.member(0).data_dir(), "before");
+    let before = listing(cluster.sites().dir());
+    let told = done(["restore", "--rollback", "--dry-run", &data_dir]);
+    assert!(told.contains(&format!("brings back {}", aside.display())), "{told}");
+    let told = refused(6, ["restore", "--resume", "--dry-run", &data_dir]);
+    assert!(told.contains("no restore was interrupted"), "{told}");
+    assert_eq!(listing(cluster.sites().dir()), before);
 }

@@ -43,10 +43,15 @@ fn members_of_the_same_restore_may_run_already() {
     let cluster = Cluster::with(Version::LATEST).on(sites).auth_is_on().start();
     cluster.member(2).stop();
 
-    // The third host again: the others serve the cluster that it is restored for.
+    // It has taken part: made anew, it would not know what it has acknowledged.
     let sites = cluster.sites();
     let third = sites.iter().nth(2).unwrap();
     let mut args = restore(&snapshot, sites, third);
+    let told = refused(4, args.iter().map(String::as_str).chain(["--yes"]));
+    assert!(told.contains("has taken part in it"), "{told}");
+
+    // A third host on which nothing is: the others serve the cluster that it is restored for.
+    std::fs::rename(third.data_dir(), sites.dir().join("lost")).unwrap();
     args.extend(["--dry-run".to_owned()]);
     done(&args);
     // For another cluster they are in the way.

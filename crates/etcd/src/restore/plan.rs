@@ -40,6 +40,18 @@ pub enum BumpRequest {
     By(u64),
 }
 
+impl BumpRequest {
+    /// By how much the revision of a source is raised, given whether it holds Kubernetes' keys.
+    #[must_use]
+    pub fn amount(self, kubernetes: bool) -> Option<u64> {
+        match self {
+            Self::IfKubernetes if kubernetes => Some(DEFAULT_BUMP),
+            Self::IfKubernetes | Self::Never | Self::By(0) => None,
+            Self::By(amount) => Some(amount),
+        }
+    }
+}
+
 /// What the source says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceFacts<'a> {
@@ -103,12 +115,7 @@ pub struct BumpTooFar {
 /// [`BumpTooFar`].
 pub fn plan(source: &SourceFacts<'_>, request: &Request) -> Result<Plan, BumpTooFar> {
     let revision = source.facts.revision();
-    let amount = match request.bump {
-        BumpRequest::IfKubernetes if source.kubernetes => Some(DEFAULT_BUMP),
-        BumpRequest::IfKubernetes | BumpRequest::Never | BumpRequest::By(0) => None,
-        BumpRequest::By(amount) => Some(amount),
-    };
-    let bump = amount.map(|amount| match revision.later(amount) {
+    let bump = request.bump.amount(source.kubernetes).map(|amount| match revision.later(amount) {
         Some(to) => Ok(Bump { amount, to }),
         None => Err(BumpTooFar { from: revision, amount }),
     });
@@ -162,17 +169,19 @@ impl Plan {
 }
 
 /// The cluster token of a restore that names none: the same on every host that restores the same
-/// source at the same revision as the same cluster, and no other's, so that members of the old
-/// cluster cannot join.
+/// source as the same cluster, raised by the same amount, and no other's: members of the old cluster
+/// cannot join, and neither can hosts on which something else was restored.
 #[must_use]
 pub fn default_token(
     source: &Sha256Digest,
     revision: Revision,
+    raised_by: Option<u64>,
     initial_cluster: &InitialCluster,
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(source.0);
     hash.update(revision.get().to_be_bytes());
+    hash.update(raised_by.unwrap_or(0).to_be_bytes());
     hash.update(initial_cluster.to_string());
     let digest: [u8; 32] = hash.finalize().into();
     let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -270,9 +279,10 @@ mod tests {
     fn the_default_token_depends_on_all_that_must_agree() {
         let cluster = |text| InitialCluster::parse(text).unwrap();
         let revision = |number| Revision::new(number).unwrap();
-        let token = |digest, rev, text| {
-            default_token(&Sha256Digest([digest; 32]), revision(rev), &cluster(text))
+        let raised = |by, digest, rev, text| {
+            default_token(&Sha256Digest([digest; 32]), revision(rev), by, &cluster(text))
         };
+        let token = |digest, rev, text| raised(None, digest, rev, text);
         let one = token(1, 5, "a=http://h:1,b=http://h:2");
         assert_eq!(one, token(1, 5, "b=http://h:2,a=http://h:1"));
         assert!(one.starts_with("rekindle-") && one.len() == 25, "{one}");
@@ -280,6 +290,8 @@ mod tests {
             token(2, 5, "a=http://h:1,b=http://h:2"),
             token(1, 6, "a=http://h:1,b=http://h:2"),
             token(1, 5, "a=http://h:1"),
+            // A host that raises its revision and one that does not must not find together.
+            raised(Some(7), 1, 5, "a=http://h:1,b=http://h:2"),
         ] {
             assert_ne!(one, other);
         }
