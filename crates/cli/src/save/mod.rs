@@ -11,9 +11,10 @@ use crate::terminal::{self, Calls};
 use crate::time;
 use choose::{Candidate, Choice, choose};
 use rekindle_client::{Alarm, Client, Error, Member, Status as MemberStatus};
-use rekindle_datadir::{FileSource, NewSnapshot, RealDisk};
+use rekindle_datadir::{Disk, FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{Backend, Facts, KeyCount, Status, Version, advisories};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,8 +46,14 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
     }
 }
 
-/// The file that is meant: date patterns filled in, no URL, no directory.
+/// The file that is meant: date patterns filled in, no URL, no directory; if it is there, one that
+/// may be replaced.
 fn target(text: &str) -> Result<PathBuf, Failure> {
+    if text.is_empty() || text == "-" {
+        return Err(Failure::usage(format!("\"{text}\" names no file to save to")).remedy(
+            "name a file: a snapshot gets its name only when it is proven, so it is not printed",
+        ));
+    }
     if let Some((scheme, _)) = text.split_once("://") {
         return Err(Failure::usage(format!("{text}: saving to {scheme}:// is not supported yet"))
             .remedy("name a file"));
@@ -58,7 +65,37 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
         return Err(Failure::usage(format!("{filled} is a directory"))
             .remedy("name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db"));
     }
+    replaceable(&path)?;
     Ok(path)
+}
+
+/// Refuses what is no file, and a file that is at work: an etcd locks its database.
+fn replaceable(path: &Path) -> Result<(), Failure> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(Failure::io("looking at", path, &error)),
+    };
+    let refused = |what: &str| Failure::refused(format!("{} is {what}", path.display()));
+    if found.is_symlink() {
+        return Err(refused("a symlink, which a snapshot would replace")
+            .remedy("name the file itself that it leads to"));
+    }
+    if !found.is_file() {
+        return Err(
+            refused("no regular file: it is a device, a FIFO or a socket").remedy("name a file")
+        );
+    }
+    match RealDisk.is_locked(path) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            Err(refused("locked by a process that is using it, as etcd locks its database")
+                .remedy("name another file"))
+        }
+        Err(error) => Err(Failure::io("looking at", path, &error)),
+    }
 }
 
 /// A client of every member; where they cannot be listed, of the endpoints that were given.

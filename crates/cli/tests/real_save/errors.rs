@@ -6,6 +6,8 @@ use rekindle_testkit::Version;
 use rekindle_testkit::certs::{Ca, CertFiles, Leaf};
 use rekindle_testkit::etcd::{Cluster, Members, ROOT_PASSWORD, ROOT_USER, Sites};
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::process::Command;
 
 /// Runs a save that must fail with this exit code, and say all of this.
@@ -27,7 +29,7 @@ fn mutual() -> (Ca, CertFiles, Cluster) {
     (ca, client, cluster)
 }
 
-fn flag(name: &str, path: impl AsRef<std::path::Path>) -> String {
+fn flag(name: &str, path: impl AsRef<Path>) -> String {
     format!("--{name}={}", path.as_ref().display())
 }
 
@@ -119,6 +121,36 @@ fn names_that_cannot_be_a_file() {
     let directory = target.dir().display().to_string();
     check(2, &target, &mut save(&directory), &["is a directory", "%Y"]);
     check(2, &target, &mut save("s3://bucket/x"), &["s3://", "name a file"]);
+    for nothing in ["", "-"] {
+        check(2, &target, &mut save(nothing), &["names no file", "name a file"]);
+    }
     let stderr = failed(2, &mut save("%!.db"));
     assert!(stderr.contains("%!"), "{stderr}");
+}
+
+#[test]
+fn what_is_no_file_or_is_at_work_is_not_replaced() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let save = |path: &Path| {
+        let mut command = crate::command::rekindle();
+        command.arg("save").arg(path).arg(format!("--endpoints={}", endpoints(&cluster)));
+        let stderr = failed(4, &mut command);
+        assert!(stderr.contains("what to do: name"), "{stderr}");
+        stderr
+    };
+    let fifo = target.dir().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(save(&fifo).contains("no regular file"));
+    assert!(save(Path::new("/dev/null")).contains("no regular file"));
+    // Also one that leads nowhere.
+    let link = target.dir().join("link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    assert!(save(&link).contains("the file itself"));
+    let database = cluster.member(0).data_dir().join("member/snap/db");
+    let before = fs::metadata(&database).unwrap().ino();
+    assert!(save(&database).contains("locked"));
+    assert_eq!(fs::metadata(&database).unwrap().ino(), before);
+    assert_eq!(target.names(), ["fifo", "link"]);
+    assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
 }
