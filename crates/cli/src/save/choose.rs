@@ -1,6 +1,7 @@
 //! Which member a snapshot is taken from. Pure: it sees what members say of themselves.
 
-use rekindle_client::{Alarm, AlarmKind, Status};
+use rekindle_client::Status;
+use std::collections::BTreeSet;
 
 /// What is known of one endpoint.
 #[derive(Debug)]
@@ -25,11 +26,47 @@ pub(crate) enum Choice {
     Nobody,
 }
 
+/// An alarm that a member knows of, its own or another's.
+#[derive(Debug, PartialEq, Eq)]
+struct Raised<'a> {
+    member: u64,
+    alarm: &'a str,
+}
+
+impl<'a> Raised<'a> {
+    /// Reads what etcd's `Maintenance.Status` makes of an alarm: `memberID:9 alarm:NOSPACE `, with
+    /// more blanks where Go's protobuf takes them for good.
+    fn parse(complaint: &'a str) -> Option<Self> {
+        let words = complaint.split([':', ' ', '\u{a0}']).filter(|word| !word.is_empty());
+        match words.collect::<Vec<_>>()[..] {
+            ["memberID", member, "alarm", alarm] => {
+                Some(Self { member: member.parse().ok()?, alarm })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Every complaint of every candidate, in words, once.
+pub(crate) fn complaints(candidates: &[Candidate]) -> BTreeSet<String> {
+    let words = |complaint: &str| match Raised::parse(complaint) {
+        Some(Raised { member, alarm }) => format!("member {member:x} has raised the alarm {alarm}"),
+        None => format!("a member says: {complaint}"),
+    };
+    all_complaints(candidates).map(words).collect()
+}
+
+fn all_complaints(candidates: &[Candidate]) -> impl Iterator<Item = &str> {
+    let answers = candidates.iter().filter_map(|candidate| candidate.status.as_ref().ok());
+    answers.flat_map(|status| &status.errors).map(String::as_str)
+}
+
 /// Members that are not behind `floor`, followers before the leader, else in the order given.
-/// Learners and members with a CORRUPT alarm are never chosen.
-pub(crate) fn choose(candidates: &[Candidate], alarms: &[Alarm], floor: i64) -> Choice {
+/// Learners are never chosen, nor whoever has a CORRUPT alarm in the eyes of any candidate.
+pub(crate) fn choose(candidates: &[Candidate], floor: i64) -> Choice {
     let is_corrupt = |member: u64| {
-        alarms.iter().any(|alarm| alarm.member_id == member && alarm.kind == AlarmKind::Corrupt)
+        let corrupt = Raised { member, alarm: "CORRUPT" };
+        all_complaints(candidates).filter_map(Raised::parse).any(|raised| raised == corrupt)
     };
     let able = candidates.iter().enumerate().filter_map(|(index, candidate)| {
         let status = candidate.status.as_ref().ok()?;
@@ -87,26 +124,57 @@ mod tests {
     #[test]
     fn followers_go_before_the_leader() {
         let candidates = [member(1, 10), member(2, 10), member(3, 11)];
-        assert_eq!(choose(&candidates, &[], 10), Choice::From(vec![1, 2, 0]));
-        assert_eq!(choose(&[member(1, 10)], &[], 10), Choice::From(vec![0]));
+        assert_eq!(choose(&candidates, 10), Choice::From(vec![1, 2, 0]));
+        assert_eq!(choose(&[member(1, 10)], 10), Choice::From(vec![0]));
     }
 
     #[test]
     fn who_is_behind_or_down_is_passed_over() {
         let candidates = [down(), member(2, 9), member(1, 10)];
-        assert_eq!(choose(&candidates, &[], 10), Choice::From(vec![2]));
-        assert_eq!(choose(&candidates, &[], 11), Choice::Behind { nearest: 2, revision: 10 });
-        assert_eq!(choose(&[down(), down()], &[], 0), Choice::Nobody);
-        assert_eq!(choose(&[], &[], 0), Choice::Nobody);
+        assert_eq!(choose(&candidates, 10), Choice::From(vec![2]));
+        assert_eq!(choose(&candidates, 11), Choice::Behind { nearest: 2, revision: 10 });
+        assert_eq!(choose(&[down(), down()], 0), Choice::Nobody);
+        assert_eq!(choose(&[], 0), Choice::Nobody);
     }
 
     #[test]
     fn learners_and_corrupt_members_are_never_chosen() {
         let learner = Candidate { status: Ok(Status { is_learner: true, ..status(2, 10) }) };
-        let corrupt = Alarm { member_id: 3, kind: AlarmKind::Corrupt };
-        let full = Alarm { member_id: 4, kind: AlarmKind::NoSpace };
-        let candidates = [learner, member(3, 10), member(4, 10)];
-        assert_eq!(choose(&candidates, &[corrupt, full], 10), Choice::From(vec![2]));
-        assert_eq!(choose(&candidates[..2], &[corrupt], 10), Choice::Nobody);
+        let corrupt = "memberID:3 alarm:CORRUPT ";
+        let full = "memberID:4 alarm:NOSPACE ";
+        let aware = Candidate {
+            status: Ok(Status { errors: vec![corrupt.into(), full.into()], ..status(4, 10) }),
+        };
+        let candidates = [learner, member(3, 10), aware];
+        assert_eq!(choose(&candidates, 10), Choice::From(vec![2]));
+        let errors = vec![corrupt.to_owned()];
+        let itself = Candidate { status: Ok(Status { errors, ..status(3, 10) }) };
+        assert_eq!(choose(&[down(), itself], 10), Choice::Nobody);
+    }
+
+    #[test]
+    fn alarms_as_etcd_writes_them() {
+        let alarm = |member, alarm| Some(Raised { member, alarm });
+        for (text, want) in [
+            (
+                "memberID:10276657743932975437 alarm:NOSPACE ",
+                alarm(10276657743932975437, "NOSPACE"),
+            ),
+            ("memberID:9  alarm:CORRUPT", alarm(9, "CORRUPT")),
+            ("memberID: 9 alarm: CORRUPT", alarm(9, "CORRUPT")),
+            ("etcdserver: no leader", None),
+            ("memberID:x alarm:CORRUPT", None),
+            ("", None),
+        ] {
+            assert_eq!(Raised::parse(text), want, "{text}");
+        }
+        let errors =
+            vec!["etcdserver: no leader".to_owned(), "memberID:255 alarm:NOSPACE ".to_owned()];
+        let candidate =
+            || Candidate { status: Ok(Status { errors: errors.clone(), ..status(1, 1) }) };
+        let told: Vec<_> = complaints(&[candidate(), down(), candidate()]).into_iter().collect();
+        let want =
+            ["a member says: etcdserver: no leader", "member ff has raised the alarm NOSPACE"];
+        assert_eq!(told, want);
     }
 }

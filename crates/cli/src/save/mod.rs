@@ -9,8 +9,8 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::terminal::{self, Calls};
 use crate::time;
-use choose::{Candidate, Choice, choose};
-use rekindle_client::{Alarm, Client, Error, Member, Status as MemberStatus};
+use choose::{Candidate, Choice, choose, complaints};
+use rekindle_client::{Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{Disk, FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{Backend, Facts, KeyCount, Status, Version, advisories};
@@ -131,12 +131,14 @@ async fn pick(
         }
         Err(error) => return Err(explain(error)),
     };
-    let alarms = client.alarms().await.unwrap_or_default();
-    warn_of_alarms(&alarms);
     let deadline = Instant::now() + patience;
+    // Alarms come with each member's status: to ask for them would be a write, through raft.
+    let mut candidates = ask_all(client).await;
+    for complaint in complaints(&candidates) {
+        eprintln!("warning: {complaint}");
+    }
     loop {
-        let candidates = ask_all(client).await;
-        match choose(&candidates, &alarms, floor) {
+        match choose(&candidates, floor) {
             Choice::From(order) => {
                 let member = |index: usize| {
                     let status = candidates.get(index)?.status.as_ref().ok()?.clone();
@@ -147,6 +149,7 @@ async fn pick(
             }
             Choice::Behind { .. } if Instant::now() < deadline => {
                 tokio::time::sleep(ASK_AGAIN).await;
+                candidates = ask_all(client).await;
             }
             Choice::Behind { nearest, revision } => {
                 let endpoint = client.members().get(nearest).map(Member::endpoint);
@@ -183,12 +186,6 @@ fn nobody(client: &Client, candidates: &[Candidate]) -> Failure {
         what += &format!("\n  {}: {why}", member.endpoint());
     }
     Failure::new(Code::Failed, what)
-}
-
-fn warn_of_alarms(alarms: &[Alarm]) {
-    for alarm in alarms {
-        eprintln!("warning: member {:x} has raised the alarm {:?}", alarm.member_id, alarm.kind);
-    }
 }
 
 /// One try, from one member.

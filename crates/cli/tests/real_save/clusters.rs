@@ -1,6 +1,7 @@
 //! Snapshots of every version, and which member they come from.
 
 use crate::command::{Target, done, endpoints, failed};
+use rekindle_client::{Alarm, AlarmKind, Client, Config, Member};
 use rekindle_testkit::Version;
 use rekindle_testkit::certs::{Ca, Leaf};
 use rekindle_testkit::etcd::{Cluster, Members, ROOT_PASSWORD, ROOT_USER, etcdutl};
@@ -107,6 +108,61 @@ fn a_follower_is_asked_before_the_leader_and_a_dead_member_never() {
     let (stdout, _) = done(target.save(alive.client_url()).args(["--cluster", "-w=json"]));
     let third: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(third["role"], "follower");
+}
+
+/// Runs a call of our client.
+fn call<T>(
+    cluster: &Cluster,
+    work: impl AsyncFnOnce(Client) -> Result<T, rekindle_client::Error>,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::new(Config::new(cluster.client_urls())).unwrap();
+    runtime.block_on(work(client)).unwrap()
+}
+
+#[test]
+fn a_corrupt_follower_is_never_asked() {
+    for version in Version::ALL {
+        let cluster = Cluster::start(version, Members(3));
+        write_some_keys(&cluster);
+        let target = Target::new();
+        let save = || {
+            let (stdout, stderr) = done(target.save(&endpoints(&cluster)).arg("-w=json"));
+            (serde_json::from_str::<Value>(&stdout).unwrap(), stderr)
+        };
+        let (first, _) = save();
+        assert_eq!(first["role"], "follower");
+        // Whoever would be asked first from now on.
+        let member_id = call(&cluster, async |client| {
+            let endpoint = first["endpoint"].as_str();
+            let is_first = |member: &&Member| Some(&*member.endpoint().to_string()) == endpoint;
+            let member_id =
+                client.members().iter().find(is_first).unwrap().status().await?.header.member_id;
+            client.raise(Alarm { member_id, kind: AlarmKind::Corrupt }).await?;
+            Ok(member_id)
+        });
+        let (second, stderr) = save();
+        let warning = format!("warning: member {member_id:x} has raised the alarm CORRUPT\n");
+        assert!(stderr.contains(&warning), "{version}: {stderr}");
+        assert_ne!(second["endpoint"], first["endpoint"], "{version}");
+    }
+}
+
+#[test]
+fn nothing_is_written_to_the_cluster() {
+    for version in Version::ALL {
+        let cluster = Cluster::start(version, Members(1));
+        write_some_keys(&cluster);
+        let target = Target::new();
+        let index = || call(&cluster, async |client| client.members()[0].status().await).raft_index;
+        // A new cluster writes of itself now and then; a save that writes does so every time.
+        let stays = (0..5).any(|_| {
+            let before = index();
+            done(&mut target.save(&endpoints(&cluster)));
+            before == index()
+        });
+        assert!(stays, "{version}");
+    }
 }
 
 #[test]
