@@ -130,7 +130,8 @@ pub(crate) struct SaveArgs {
 pub(crate) struct StatusArgs {
     /// Snapshot file, db file, or data directory of a stopped member.
     pub source: PathBuf,
-    /// Also compare the SHA-256 at the end of a snapshot (reads every byte once more).
+    /// Also compare the SHA-256 at the end of a snapshot (reads every byte once more). Nothing else
+    /// proves the bytes of values.
     #[arg(long)]
     pub verify_hash: bool,
     /// The member's WAL directory, where it is not below its data directory.

@@ -7,6 +7,7 @@ use crate::args::SaveArgs;
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
+use crate::status::SOUND;
 use crate::terminal::{self, Calls};
 use crate::time;
 use choose::{Candidate, Choice, choose, complaints};
@@ -333,7 +334,7 @@ impl Saved {
 
     fn checker_line(&self) -> String {
         match self.status.report.findings_total {
-            0 => "sound: every page and every record is good".to_owned(),
+            0 => SOUND.to_owned(),
             count => format!(
                 "all keys and values are good; the member's bookkeeping has {} faults, the first: {}",
                 grouped(count),

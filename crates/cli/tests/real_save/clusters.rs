@@ -77,7 +77,7 @@ fn with_client_certificates_and_a_password() {
                 .env("ETCDCTL_KEY", &client.key)
                 .env("ETCDCTL_USER", format!("{ROOT_USER}:{ROOT_PASSWORD}")),
         );
-        assert!(stdout.contains("sound: every page and every record is good"), "{stdout}");
+        assert!(stdout.contains("sound: no damage in pages and records"), "{stdout}");
         assert!(!format!("{stdout}{stderr}").contains(ROOT_PASSWORD));
         assert_eq!(target.names(), ["snap.db"]);
     }
@@ -108,6 +108,33 @@ fn a_follower_is_asked_before_the_leader_and_a_dead_member_never() {
     let (stdout, _) = done(target.save(alive.client_url()).args(["--cluster", "-w=json"]));
     let third: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(third["role"], "follower");
+}
+
+#[test]
+fn a_bit_turned_in_a_value_is_found_by_the_digest_and_no_more_is_claimed() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    cluster.etcdctl(["put", "a", "a-value-that-is-easily-found"]);
+    let target = Target::new();
+    done(&mut target.save(&endpoints(&cluster)));
+    let mut bytes = fs::read(target.file()).unwrap();
+    let value = b"easily-found";
+    let at = bytes.windows(value.len()).rposition(|window| window == value).unwrap();
+    bytes[at] ^= 1;
+    fs::write(target.file(), bytes).unwrap();
+    let status = |flags: &[&str]| {
+        let mut command = crate::command::rekindle();
+        command.arg("status").arg(target.file()).args(flags);
+        command
+    };
+    let (told, _) = done(&mut status(&[]));
+    assert!(told.contains("only --verify-hash proves the bytes of values"), "{told}");
+    let (told, _) = done(&mut status(&["-w=json"]));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["sound"], &told["sha256Compared"]), (&true.into(), &false.into()));
+    let output = status(&["-w=json", "--verify-hash"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["sound"], &told["sha256Compared"]), (&false.into(), &true.into()));
 }
 
 /// Runs a call of our client.
