@@ -22,7 +22,11 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
         },
     };
     let source = Source::open(&args.source, None)?;
-    let hash = source.backend()?.hash_kv(&request).map_err(|error| {
+    let backend = source.backend()?;
+    if let Some(cut) = source.cut(backend.db().page_size()) {
+        eprintln!("warning: {}: {cut}", source.path.display());
+    }
+    let hash = backend.hash_kv(&request).map_err(|error| {
         let failure = Failure::from(error).at(&source.path);
         match failure.code {
             Code::NotFound => failure.remedy("rekindle status shows which revisions there are"),

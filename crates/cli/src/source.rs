@@ -83,6 +83,21 @@ impl Source {
         Backend::open(self).map_err(|error| Failure::from(error).at(&self.path))
     }
 
+    /// What shows that a file's end is missing: it is no whole number of pages, nor that and a digest.
+    pub(crate) fn cut(&self, page_size: usize) -> Option<String> {
+        if matches!(self.kind, Kind::DataDir(_)) {
+            return None;
+        }
+        let size = self.size();
+        let beyond = size % page_size as u64;
+        (beyond != 0 && beyond != DIGEST_BYTES as u64).then(|| {
+            format!(
+                "the file was cut: its {size} bytes are no whole number of pages of {page_size} \
+                 bytes, nor that and a SHA-256"
+            )
+        })
+    }
+
     /// What it is, in words.
     pub(crate) fn describe(&self) -> &'static str {
         match self.kind {

@@ -23,7 +23,8 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let status = backend.status(KeyCount::Remembered).map_err(at)?;
     // Small buckets that cannot be read are one finding more; the rest is still worth telling.
     let facts = backend.facts();
-    let report = Report { source: &source, status: &status, facts: &facts, digest: &digest };
+    let cut = source.cut(backend.db().page_size());
+    let report = Report { source: &source, status: &status, facts: &facts, digest: &digest, cut };
     report.output().print(args.output.format)?;
     report.verdict()
 }
@@ -39,13 +40,16 @@ struct Report<'a> {
     status: &'a Status,
     facts: &'a Result<Facts, Error>,
     digest: &'a Option<Result<Sha256Digest, Failure>>,
+    /// What shows that the file's end is missing.
+    cut: Option<String>,
 }
 
 impl Report<'_> {
     /// Everything that is wrong, a line each.
     fn findings(&self) -> Vec<String> {
         let status = self.status;
-        let mut findings: Vec<_> = status.report.findings.iter().map(ToString::to_string).collect();
+        let mut findings: Vec<_> = self.cut.iter().cloned().collect();
+        findings.extend(status.report.findings.iter().map(ToString::to_string));
         findings.extend(status.record_damage.iter().map(ToString::to_string));
         findings.extend(self.facts.as_ref().err().map(ToString::to_string));
         if let Some(Err(failure)) = self.digest {
@@ -58,6 +62,7 @@ impl Report<'_> {
     fn verdict(&self) -> Result<(), Failure> {
         let count = self.status.report.findings_total
             + self.status.record_damage_total
+            + u64::from(self.cut.is_some())
             + u64::from(self.facts.is_err())
             + u64::from(matches!(self.digest, Some(Err(_))));
         if count == 0 {
@@ -68,6 +73,7 @@ impl Report<'_> {
         let failure = Failure::new(Code::BadData, what).at(&self.source.path);
         let costs_nothing = self.status.report.content_damage == 0
             && self.status.record_damage_total == 0
+            && self.cut.is_none()
             && self.facts.is_ok()
             && !matches!(self.digest, Some(Err(_)));
         Err(if costs_nothing {
@@ -101,7 +107,7 @@ impl Report<'_> {
         out.add("free", "Bytes free", status.report.usage.free_bytes());
         out.add("kubernetesKeys", "Kubernetes keys", status.kubernetes.live_keys);
         out.add("kubernetesBytes", "Kubernetes bytes", status.kubernetes.bytes);
-        out.add("source", "Source", self.source.describe());
+        out.add("source", "Source", self.describe());
         self.add_digest(&mut out);
         if let Ok(facts) = self.facts {
             add_facts(&mut out, facts);
@@ -197,7 +203,17 @@ impl Report<'_> {
             + &output::table(&["BUCKET", "PAIRS", "BYTES"], &buckets)
     }
 
+    fn describe(&self) -> &'static str {
+        match self.cut {
+            Some(_) => "snapshot or db file that was cut",
+            None => self.source.describe(),
+        }
+    }
+
     fn source_line(&self) -> String {
+        if self.cut.is_some() {
+            return self.describe().to_owned();
+        }
         let digest = match (&self.source.kind, self.digest) {
             (Kind::Snapshot(_), None) => ", SHA-256 there but not compared (--verify-hash)",
             (Kind::Snapshot(_), Some(Ok(_))) => ", SHA-256 good",
@@ -208,7 +224,7 @@ impl Report<'_> {
             }
             (Kind::DataDir(_), _) => "",
         };
-        format!("{}{digest}", self.source.describe())
+        format!("{}{digest}", self.describe())
     }
 
     fn checker_lines(&self) -> String {

@@ -139,6 +139,29 @@ fn a_file_that_was_cut_is_refused_wherever_that_was() {
 }
 
 #[test]
+fn a_snapshot_that_was_cut_within_its_digest_is_named_so() {
+    let scene = Scene::new();
+    let whole = a_database();
+    // As many bytes of its 32, and one that leaves them 32 behind a sector but not behind a page.
+    for more in [1, 16, 31, 512 + 32] {
+        let bytes = [&whole[..], &vec![0; more]].concat();
+        let output = scene.run(&["status", "bad.db"], &bytes);
+        assert_eq!(output.status.code(), Some(3), "{more}: {}", stderr(&output));
+        assert!(stderr(&output).contains("the file was cut"), "{more}: {}", stderr(&output));
+        assert!(stderr(&output).contains("do not rely on this one"), "{}", stderr(&output));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(stdout.contains("snapshot or db file that was cut"), "{stdout}");
+        let output = scene.run(&["hashkv", "bad.db"], &bytes);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).contains("warning: bad.db: the file was cut"), "{more}");
+    }
+    for args in [["status", "bad.db"], ["hashkv", "bad.db"]] {
+        let output = scene.run(&args, &whole);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    }
+}
+
+#[test]
 fn a_bit_that_was_turned_is_found_or_does_no_harm() {
     let whole = a_database();
     let mut refused = 0;
