@@ -63,7 +63,13 @@ impl Source {
     fn open_directory(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
         // A data directory, or the `member` directory in it.
         let below = ["member/snap/db", "snap/db"].map(|below| path.join(below));
-        let Some(database) = below.iter().find(|database| database.is_file()) else {
+        let mut database = None;
+        for below in &below {
+            if database.is_none() && is_there(below)? {
+                database = Some(below);
+            }
+        }
+        let Some(database) = database else {
             let what = format!("{} is a directory without member/snap/db", path.display());
             return Err(Failure::new(Code::NotFound, what)
                 .remedy("name a snapshot file, a db file or an etcd data directory"));
@@ -146,6 +152,19 @@ impl ReadAt for Source {
     }
 }
 
+/// Whether something is there; who may not look does not know it.
+fn is_there(path: &Path) -> Result<bool, Failure> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(Failure::io("opening", path, &error)),
+    }
+}
+
 fn open_file(path: &Path) -> Result<FileSource, Failure> {
     FileSource::open(path).map_err(|error| Failure::io("opening", path, &error))
 }
@@ -199,4 +218,23 @@ fn read_log(directory: &Path) -> Result<Log, Failure> {
         chain = reader.into_chain();
     }
     Ok(log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_there_is_said_not_to_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Source::open(directory.path(), None).unwrap_err();
+        let failure = open();
+        assert_eq!(failure.code, Code::NotFound);
+        assert!(failure.what.ends_with("is a directory without member/snap/db"), "{failure}");
+        // As with a directory that one may not read, which root always may.
+        std::os::unix::fs::symlink("member", directory.path().join("member")).unwrap();
+        let failure = open();
+        assert_eq!(failure.code, Code::Failed);
+        assert!(failure.what.starts_with("opening "), "{failure}");
+    }
 }
