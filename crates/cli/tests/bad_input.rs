@@ -45,7 +45,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("data/member/snap")).unwrap();
+        for directory in ["data/member/snap", "data/member/wal"] {
+            fs::create_dir_all(dir.path().join(directory)).unwrap();
+        }
         fs::write(dir.path().join("data/member/snap/db"), "old").unwrap();
         Self { dir }
     }
@@ -72,7 +74,7 @@ impl Scene {
         let old = fs::read(self.dir.path().join("data/member/snap/db")).unwrap();
         assert_eq!(old, b"old", "{what}");
         assert_eq!(names(self.dir.path()), ["bad.db", "data"], "{what}");
-        assert_eq!(names(&self.dir.path().join("data/member")), ["snap"], "{what}");
+        assert_eq!(names(&self.dir.path().join("data/member")), ["snap", "wal"], "{what}");
     }
 }
 
@@ -135,7 +137,61 @@ fn a_file_that_was_cut_is_refused_wherever_that_was() {
     let output = scene.restore(&whole[..content], &["--skip-hash-check"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(stdout.contains("which cost no data"), "{stdout}");
+    assert!(stdout.contains("cost no data"), "{stdout}");
+}
+
+/// A leaf in the middle of the records.
+fn a_leaf(whole: &[u8]) -> usize {
+    let is_leaf = |page: &usize| whole[page * PAGE + 8] == 2;
+    let leaves: Vec<usize> = (2..whole.len() / PAGE).filter(is_leaf).collect();
+    leaves[leaves.len() / 2] * PAGE
+}
+
+#[test]
+fn a_damaged_page_is_named_and_restored_by_nothing() {
+    let scene = Scene::new();
+    let mut bytes = a_database();
+    let at = a_leaf(&bytes);
+    bytes[at + 8] = 4;
+    let page = format!("page {} at offset {at}", at / PAGE);
+    for output in [
+        scene.restore(&bytes, &["--skip-hash-check"]),
+        scene.run(&["status", "bad.db"], &bytes),
+        scene.run(&["hashkv", "bad.db"], &bytes),
+    ] {
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(format!("{stdout}{}", stderr(&output)).contains(&page), "{output:?}");
+        scene.check_untouched("a damaged page");
+    }
+}
+
+#[test]
+fn a_snapshot_is_restored_only_with_the_right_digest() {
+    let scene = Scene::new();
+    let mut bytes = a_database();
+    bytes.extend([7; 32]);
+    let output = scene.restore(&bytes, &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    scene.check_untouched("a wrong digest");
+    // What it should be is said.
+    let told = stderr(&output);
+    let (_, right) = told.split_once("the bytes before it give ").unwrap();
+    let digits = &right.as_bytes()[..64];
+    let text = |pair: &[u8]| String::from_utf8(pair.to_vec()).unwrap();
+    let digest = digits.chunks(2).map(|pair| u8::from_str_radix(&text(pair), 16).unwrap());
+    let data = bytes.len() - 32;
+    bytes.truncate(data);
+    bytes.extend(digest);
+    // A value that was changed is found by nothing else.
+    let value = bytes.windows(8).position(|window| window == [b'v'; 8]).unwrap();
+    bytes[value] ^= 1;
+    let output = scene.restore(&bytes, &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    scene.check_untouched("a changed value");
+    bytes[value] ^= 1;
+    let output = scene.restore(&bytes, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
@@ -171,7 +227,9 @@ fn a_bit_that_was_turned_is_found_or_does_no_harm() {
         bytes[at] ^= 1 << (at % 8);
         let output = scene.restore(&bytes, &["--skip-hash-check"]);
         match output.status.code() {
-            Some(0) => assert!(scene.dir.path().join("data/member/wal").is_dir(), "{at}"),
+            Some(0) => {
+                assert_ne!(names(&scene.dir.path().join("data/member/wal")), [""; 0], "{at}")
+            }
             Some(3) => {
                 refused += 1;
                 scene.check_untouched(&format!("bit turned at {at}"));

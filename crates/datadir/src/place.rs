@@ -111,7 +111,8 @@ impl Place {
         let prefix = file_name(&self.before("")).into_string().unwrap_or_default();
         let names = disk.list(&parent).at("listing", &parent)?;
         let times = names.iter().filter_map(|name| name.strip_prefix(&prefix));
-        Ok(times.max().map(|time| (self.before(time), time.to_owned())))
+        let newest = times.filter(|time| is_time(time)).max();
+        Ok(newest.map(|time| (self.before(time), time.to_owned())))
     }
 }
 
@@ -141,6 +142,16 @@ impl WalPlace {
             with_suffix(&self.wal_dir, &format!(".{word}-{time}"))
         }
     }
+}
+
+/// Whether this is a time as restores write it, `20261120T101112Z`, and not some other word.
+fn is_time(text: &str) -> bool {
+    let pattern = b"00000000T000000Z";
+    text.len() == pattern.len()
+        && text.bytes().zip(pattern).all(|(byte, model)| match model {
+            b'0' => byte.is_ascii_digit(),
+            letter => byte == *letter,
+        })
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -246,5 +257,13 @@ mod tests {
         );
         let place = Place::new(Path::new("/d"), Some(Path::new("/d/member/wal")), &[]);
         assert_eq!(place.wal, None);
+    }
+
+    #[test]
+    fn what_was_set_aside_is_told_by_its_time() {
+        assert!(is_time("20261120T101112Z"));
+        for other in ["upgrade-3.7.tgz", "", "20261120T101112Zx", "2026112xT101112Z"] {
+            assert!(!is_time(other), "{other}");
+        }
     }
 }

@@ -396,6 +396,7 @@ impl Site<'_> {
         let (part, path) = (self.place.part(), self.place.journal());
         make_parents(disk, &part)?;
         if let Some(journal) = Journal::read(disk, &path)? {
+            check_idle(disk, self.place, &journal)?;
             journal.remove_made(disk)?;
         }
         self.make(disk, &part, &self.place.swapped)?;
@@ -485,6 +486,12 @@ impl Site<'_> {
     fn swap(&self, disk: &dyn Disk, time: &str) -> Result<Option<PathBuf>, Error> {
         let place = self.place;
         let part = place.part();
+        // What is put in place is what was built here, and nothing that came there since.
+        for made in &self.made {
+            if found(disk, &made.path)? != Some(made.identity) {
+                return Err(Error::InTheWay { path: made.path.clone() });
+            }
+        }
         let data = Move {
             target: place.swapped.clone(),
             leaves: leg(disk, &place.swapped, place.before(time))?,

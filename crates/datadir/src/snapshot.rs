@@ -101,9 +101,10 @@ impl<'a> NewSnapshot<'a> {
     /// [`Error::Io`].
     pub fn publish(mut self) -> Result<(), Error> {
         self.sync()?;
-        self.file = None;
+        // Its lock is held until it has its name: another run would take it for a leftover.
         self.disk.rename(&self.part, &self.path).at("renaming", &self.part)?;
         self.published = true;
+        self.file = None;
         let parent = parent(&self.path);
         self.disk.sync_directory(&parent).at("syncing", &parent)
     }

@@ -110,7 +110,10 @@ fn sync_parents(disk: &dyn Disk, paths: &[&Path]) -> Result<(), Error> {
 /// How many of the steps are done: all up to the last whose effect is there.
 fn done(disk: &dyn Disk, steps: &[Step]) -> Result<usize, Error> {
     for (index, step) in steps.iter().enumerate().rev() {
-        if step.is_done(disk)? {
+        // That nothing is there says nothing: it may never have come to be where it is removed.
+        let can_be_told = !matches!(step, Step::Remove { .. })
+            || index.checked_sub(1).map_or(Ok(true), |before| steps[before].is_done(disk))?;
+        if can_be_told && step.is_done(disk)? {
             return Ok(index + 1);
         }
     }
@@ -203,4 +206,36 @@ pub(crate) fn steps(data: &Move, log: &[Move], blocker: Option<&Blocker>) -> Vec
         }
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::RealDisk;
+    use std::fs;
+
+    /// `.part` was removed by hand amid a swap: `--resume` took that for the last step's doing, and
+    /// the journal that led out was gone.
+    #[test]
+    fn a_file_that_is_not_there_yet_has_not_been_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["data", "blocked", "new"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let identity = |name: &str| RealDisk.stat(&path(name)).unwrap().unwrap().identity;
+        let exchange = |other: &str| Step::Exchange {
+            one: path("data"),
+            other: path(other),
+            becomes: identity(other),
+        };
+        let remove = Step::Remove { path: path("new") };
+        let steps = [exchange("blocked"), exchange("new"), remove];
+        steps[0].take(&RealDisk).unwrap();
+        fs::remove_dir(path("new")).unwrap();
+        assert!(!is_complete(&RealDisk, &steps).unwrap());
+        assert!(go_on(&RealDisk, &steps).is_err());
+        undo(&RealDisk, &steps).unwrap();
+        assert_eq!(done(&RealDisk, &steps).unwrap(), 0);
+    }
 }

@@ -15,6 +15,11 @@ use rekindle_testkit::sim_disk::SimDisk;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Times as they go into names, one after the other.
+const T1: &str = "20261120T100001Z";
+const T2: &str = "20261120T100002Z";
+const T3: &str = "20261120T100003Z";
+
 const DATA: &str = "/var/lib/etcd";
 const WAL: &str = "/wal/etcd";
 const SEEDS: u64 = 6;
@@ -87,7 +92,7 @@ impl Scene {
     }
 
     fn run(&self) -> Result<Restored, Error> {
-        self.run_at("T1")
+        self.run_at(T1)
     }
 
     fn run_at(&self, time: &str) -> Result<Restored, Error> {
@@ -155,7 +160,7 @@ impl Scene {
     fn old_is_safe(&self) -> bool {
         self.old.iter().all(|(path, tree)| {
             let name = path.to_str().unwrap();
-            let places = ["", ".before-T1", ".blocked", "/before-T1"];
+            let places = ["", ".before-20261120T100001Z", ".blocked", "/before-20261120T100001Z"];
             places.iter().any(|suffix| self.has(Path::new(&format!("{name}{suffix}")), tree))
                 || self.is_spread(path, tree)
         })
@@ -163,7 +168,8 @@ impl Scene {
 
     /// The log on a mount point goes aside file by file.
     fn is_spread(&self, path: &Path, tree: &Tree) -> bool {
-        let (here, aside) = (self.disk.tree(path), self.disk.tree(&path.join("before-T1")));
+        let (here, aside) =
+            (self.disk.tree(path), self.disk.tree(&path.join("before-20261120T100001Z")));
         let is_file = |entry: &(&String, &Option<Vec<u8>>)| entry.1.is_some();
         tree.iter()
             .filter(is_file)
@@ -204,7 +210,7 @@ impl Scene {
         scene.check_invariants(what);
 
         let scene = self.on(self.disk.after_kill());
-        match roll_back(&scene.disk, &scene.place, "T2") {
+        match roll_back(&scene.disk, &scene.place, T2) {
             Ok(_) | Err(Error::NothingTo { .. }) if had_old => {
                 assert!(scene.is_old(), "{what}: rolled back to {:?}", scene.names());
             }
@@ -215,7 +221,7 @@ impl Scene {
 
         // The same command again either works or says what to do.
         let scene = self.on(self.disk.after_kill());
-        match scene.run_at("T3") {
+        match scene.run_at(T3) {
             Ok(_) => assert!(scene.is_new(), "{what}: restored again to {:?}", scene.names()),
             Err(Error::Unfinished { .. }) => {
                 assert!(check_target(&scene.disk, &scene.place).is_err(), "{what}");
@@ -332,7 +338,7 @@ fn an_etcd_that_starts_meanwhile_keeps_its_directory() {
     let member = scene.plan.cluster.members[0].clone();
     let targets = [Target { member, place: scene.place.clone() }];
     let layout = Layout::new(4096, 4096).unwrap();
-    let job = Job { plan: &scene.plan, layout, targets: &targets, time: "T1" };
+    let job = Job { plan: &scene.plan, layout, targets: &targets, time: T1 };
     let start_etcd = || {
         scene.disk.lock(&Path::new(DATA).join("member/snap/db"));
         Ok(())
@@ -348,12 +354,12 @@ fn a_finished_restore_can_be_rolled_back_and_that_too() {
     for (wal, mounts) in [(None, &[] as &[&str]), (Some(WAL), &[]), (Some(WAL), &[DATA, WAL])] {
         let scene = Scene::new(SimDisk::new(), wal, mounts).with_old();
         let restored = scene.run().unwrap();
-        assert_eq!(restored.set_aside, [Some(scene.place.before("T1"))]);
+        assert_eq!(restored.set_aside, [Some(scene.place.before(T1))]);
         assert!(scene.is_new());
-        let ended = roll_back(&scene.disk, &scene.place, "T2").unwrap();
-        assert_eq!(ended, Ended::RolledBack { undone: scene.place.undone("T2") });
+        let ended = roll_back(&scene.disk, &scene.place, T2).unwrap();
+        assert_eq!(ended, Ended::RolledBack { undone: scene.place.undone(T2) });
         assert!(scene.is_old(), "{:?}", scene.names());
-        assert!(matches!(roll_back(&scene.disk, &scene.place, "T3"), Err(Error::NothingTo { .. })));
+        assert!(matches!(roll_back(&scene.disk, &scene.place, T3), Err(Error::NothingTo { .. })));
         assert!(scene.is_old());
     }
 }
@@ -380,7 +386,7 @@ fn a_bad_source_changes_nothing() {
     let member = scene.plan.cluster.members[0].clone();
     let targets = [Target { member, place: scene.place.clone() }];
     let layout = Layout::new(4096, 4096).unwrap();
-    let job = Job { plan: &scene.plan, layout, targets: &targets, time: "T1" };
+    let job = Job { plan: &scene.plan, layout, targets: &targets, time: T1 };
     let bad = || Err(Error::Interrupted);
     assert!(restore(&scene.disk, &db, &job, &Progress::default(), bad).is_err());
     assert!(scene.is_old());

@@ -55,7 +55,8 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     };
     output::print(&text.text())?;
     if !args.allow_live_peers {
-        peers::check(&prepared.plan.cluster, &prepared.targets, &wanted)?;
+        let reuses_ids = text::reuses_ids(&prepared.facts, &prepared.plan);
+        peers::check(&prepared.plan.cluster, reuses_ids, &prepared.targets, &wanted)?;
     }
     if args.dry_run {
         return Ok(());
@@ -117,6 +118,7 @@ impl Prepared {
         let plan = decide(source, &backend, &facts, wanted)?;
         let targets = targets(&plan, &wanted.directories)?;
         for target in &targets {
+            check_is_not_source(source, &target.place)?;
             check_target(&RealDisk, &target.place)?;
             check_took_no_part(&plan, target)?;
         }
@@ -249,7 +251,7 @@ fn targets(plan: &Plan, directories: &Directories) -> Result<Vec<Target>, Failur
             .members
             .iter()
             .map(|member| {
-                if member.name.contains('/') || member.name == ".." {
+                if member.name.contains('/') || [".", ".."].contains(&member.name.as_str()) {
                     let what = format!("member name \"{}\" cannot be a directory", member.name);
                     return Err(Failure::usage(what));
                 }
@@ -258,6 +260,17 @@ fn targets(plan: &Plan, directories: &Directories) -> Result<Vec<Target>, Failur
             })
             .collect(),
     }
+}
+
+/// A stopped member's directory is read while it is restored, and so cannot be replaced meanwhile.
+fn check_is_not_source(source: &Source, place: &Place) -> Result<(), Failure> {
+    let same = |path: &Path| path.canonicalize().is_ok_and(|path| path == place.data_dir);
+    if matches!(source.kind, Kind::DataDir(_)) && same(&source.path) {
+        let what = format!("{} is to be read and replaced at once", source.path.display());
+        let remedy = "move it away (mv DIR DIR.old) and restore from there";
+        return Err(Failure::refused(what).remedy(remedy));
+    }
+    Ok(())
 }
 
 /// A member that has taken part in the very cluster that is to be made must not be made again: it
@@ -305,7 +318,10 @@ fn holds_something(place: &Place) -> Result<bool, Failure> {
 
 /// Old and new stand side by side for a while: there must be room for the new.
 fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Failure> {
-    let need = |size: u64| (size + wal::SEGMENT_BYTES + SPACE_MARGIN) * targets.len() as u64;
+    let need = |size: u64| {
+        let each = size.saturating_add(wal::SEGMENT_BYTES + SPACE_MARGIN);
+        each.saturating_mul(targets.len() as u64)
+    };
     for target in targets {
         let mut there = target.place.data_dir.as_path();
         while !there.exists() {

@@ -11,7 +11,15 @@ use std::sync::Arc;
 
 /// Refuses the restore of `targets`, members of `cluster`, while another cluster serves at a peer
 /// URL, or anything at one of theirs.
-pub(super) fn check(cluster: &Cluster, targets: &[Target], wanted: &Wanted) -> Result<(), Failure> {
+///
+/// Where members have ids of the source's (`reuses_ids`), the cluster's id says nothing: the old
+/// one has it too.
+pub(super) fn check(
+    cluster: &Cluster,
+    reuses_ids: bool,
+    targets: &[Target],
+    wanted: &Wanted,
+) -> Result<(), Failure> {
     // Nothing has begun yet, so Ctrl-C may simply end the program.
     let calls = Calls::new(Arc::default())?;
     let urls = cluster
@@ -21,7 +29,7 @@ pub(super) fn check(cluster: &Cluster, targets: &[Target], wanted: &Wanted) -> R
     let found = calls.wait(ask(urls.clone().map(|(_, url)| url.to_owned()), wanted))?;
     for ((member, url), found) in urls.zip(found) {
         let restored_here = targets.iter().any(|target| target.member == *member);
-        if let Some(who) = in_the_way(&found, cluster.id, restored_here) {
+        if let Some(who) = in_the_way(&found, cluster.id, restored_here || reuses_ids) {
             return Err(refusal(member, url, cluster.id, &who));
         }
     }
@@ -45,11 +53,11 @@ async fn ask(
     Ok(found)
 }
 
-/// Who serves there and must not.
-fn in_the_way(found: &AtPeerUrl, cluster_id: ClusterId, is_restored_here: bool) -> Option<String> {
+/// Who serves there and must not: anyone, or only members of another cluster.
+fn in_the_way(found: &AtPeerUrl, cluster_id: ClusterId, is_anyone: bool) -> Option<String> {
     match found {
         AtPeerUrl::Nobody => None,
-        AtPeerUrl::Cluster(id) if ClusterId(*id) == cluster_id && !is_restored_here => None,
+        AtPeerUrl::Cluster(id) if ClusterId(*id) == cluster_id && !is_anyone => None,
         AtPeerUrl::Cluster(id) => {
             Some(format!("a member of cluster {} serves there", ClusterId(*id)))
         }

@@ -17,6 +17,7 @@ const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub initial_cluster: InitialCluster,
+    /// Never the manifest's, which is that of the old cluster: etcd does not look at it again.
     pub token: Option<String>,
     pub directories: Directories,
     pub bump: BumpRequest,
@@ -96,7 +97,6 @@ impl Merged<'_> {
 impl Wanted {
     pub(crate) fn new(args: &RestoreArgs, manifest: Option<&Manifest>) -> Result<Self, Failure> {
         let merged = Merged { manifest };
-        let token = args.initial_cluster_token.as_ref();
         let peer_file = |flag| manifest.and_then(|manifest| manifest.path_flag(flag));
         let peer_identity = TlsFiles {
             cert: peer_file("peer-cert-file"),
@@ -118,7 +118,7 @@ impl Wanted {
         };
         Ok(Self {
             initial_cluster,
-            token: merged.text("initial-cluster-token", token)?,
+            token: args.initial_cluster_token.clone(),
             directories,
             bump: bump(args)?,
             // 0 and less mean etcd's default there too.

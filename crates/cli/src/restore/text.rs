@@ -6,7 +6,7 @@ use crate::source::{Kind, Source};
 use crate::status::{alarm_name, boots_line};
 use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
 use rekindle_etcd::Facts;
-use rekindle_etcd::restore::{AlarmFate, Plan};
+use rekindle_etcd::restore::{AlarmFate, BumpRequest, Plan};
 use std::collections::BTreeSet;
 
 /// What a restore is about to do.
@@ -54,11 +54,15 @@ impl PlanText<'_> {
         match plan.bump {
             None => plan.revision.to_string(),
             Some(bump) => format!(
-                "{}, raised by {} to {}; everything before counts as compacted\n\
-                 so that caches and watches of Kubernetes start anew (--bump-revision 0 turns it off)",
+                "{}, raised by {} to {}; everything before counts as compacted{}",
                 plan.revision,
                 grouped(bump.amount),
-                bump.to
+                bump.to,
+                match self.wanted.bump {
+                    BumpRequest::IfKubernetes =>
+                        ",\nso that Kubernetes' caches start anew (--bump-revision 0 turns it off)",
+                    _ => "",
+                }
             ),
         }
     }
@@ -106,6 +110,13 @@ impl PlanText<'_> {
                 list(&new)
             ));
         }
+        if reuses_ids(self.facts, plan) {
+            warnings.push(
+                "members get the ids that they had: members of the old cluster would take them for \
+                 their own. Leave --initial-cluster-token away, or give one that was never used"
+                    .into(),
+            );
+        }
         for fate in &plan.alarms {
             warnings.push(match fate {
                 AlarmFate::Cleared(alarm) => format!(
@@ -148,6 +159,12 @@ impl PlanText<'_> {
     }
 }
 
+/// Members that are to be have ids that the source's had: the token is an old one.
+pub(crate) fn reuses_ids(facts: &Facts, plan: &Plan) -> bool {
+    let old = |id| facts.members.iter().any(|member| member.id == id);
+    plan.cluster.members.iter().any(|member| old(member.id))
+}
+
 /// What a restore has done, and what comes next.
 pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) -> String {
     let mut lines = vec![format!(
@@ -165,9 +182,13 @@ pub(crate) fn result_text(plan: &Plan, targets: &[Target], restored: &Restored) 
     }
     if !restored.mended.is_empty() {
         lines.push(format!(
-            "the source's bookkeeping had {} faults, which cost no data; the restored database is free of them",
+            "the source's bookkeeping had {} faults, of which the restored database is free",
             restored.mended.len()
         ));
+        lines.push(match restored.mended.iter().any(|damage| damage.page.0 < 2) {
+            true => "one of them was in a meta: the newest transaction may be missing".to_owned(),
+            false => "they cost no data".to_owned(),
+        });
     }
     let others = plan.cluster.members.len() - targets.len();
     if others > 0 {

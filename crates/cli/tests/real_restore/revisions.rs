@@ -62,7 +62,7 @@ fn kubernetes_gets_a_raised_revision_unasked() {
         &format!("--members={}", sites.dir().display()),
         &format!("--initial-cluster={}", sites.initial_cluster()),
     ]);
-    assert!(plan.contains("so that caches and watches of Kubernetes start anew"), "{plan}");
+    assert!(plan.contains("so that Kubernetes' caches start anew"), "{plan}");
     booted::check_databases(
         Version::LATEST,
         &sites,
