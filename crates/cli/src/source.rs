@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub state: LogState,
-    /// Segments that were read.
+    /// Segments that were read; none where the log lies elsewhere.
     pub segments: usize,
     /// What ended the reading, if not the end.
     pub damage: Option<WalDamage>,
@@ -54,7 +54,10 @@ impl Source {
         let file = open_file(path)?;
         let kind = match stored_digest(&file) {
             Ok(Some(digest)) => Kind::Snapshot(digest),
-            Ok(None) => Kind::Database,
+            Ok(None) => {
+                refuse_locked(file.file(), path)?;
+                Kind::Database
+            }
             Err(error) => return Err(Failure::io("reading", path, &error)),
         };
         Ok(Self { path: path.to_owned(), kind, file })
@@ -77,8 +80,9 @@ impl Source {
         let file = open_file(database)?;
         lock_shared(file.file(), path)?;
         let beside = database.parent().and_then(Path::parent).map(|member| member.join("wal"));
-        let log = match wal_dir.map(Path::to_owned).or(beside) {
-            Some(directory) if directory.is_dir() => read_log(&directory)?,
+        let log = match (wal_dir, beside) {
+            (Some(directory), _) => named_log(directory)?,
+            (None, Some(beside)) if is_there(&beside)? => read_log(&beside)?,
             _ => Log::default(),
         };
         Ok(Self { path: path.to_owned(), kind: Kind::DataDir(Box::new(log)), file })
@@ -176,6 +180,33 @@ fn stored_digest(file: &FileSource) -> io::Result<Option<Sha256Digest>> {
     let mut bytes = [0; DIGEST_BYTES];
     file.read_exact_at(&mut bytes, file.size() - DIGEST_BYTES as u64)?;
     Ok(Some(Sha256Digest(bytes)))
+}
+
+/// The log in the directory that a user has named for it.
+fn named_log(directory: &Path) -> Result<Log, Failure> {
+    let log = read_log(directory)?;
+    if log.segments == 0 {
+        let what = format!("{} holds no segments of a raft log", directory.display());
+        return Err(Failure::new(Code::NotFound, what).remedy("check --wal-dir"));
+    }
+    Ok(log)
+}
+
+/// Refuses a bare database on which an etcd is running. It stays unlocked: a restore may be about
+/// to set aside the very directory that it lies in. Not every file system has locks.
+fn refuse_locked(file: &File, path: &Path) -> Result<(), Failure> {
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map_err(|error| Failure::io("unlocking", path, &error)),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!(
+                "{} is locked by a process that is using it: it changes while it is read",
+                path.display()
+            );
+            Err(Failure::refused(what)
+                .remedy("take a snapshot of the running member with rekindle save, or stop it"))
+        }
+        Err(TryLockError::Error(_)) => Ok(()),
+    }
 }
 
 /// Keeps an etcd from starting on the directory; fails where one is running.

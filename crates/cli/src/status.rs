@@ -142,10 +142,14 @@ impl Report<'_> {
 
     fn add_log(&self, out: &mut Output, log: &Log) {
         let state = &log.state;
-        out.add("walSegments", "WAL segments", log.segments);
-        out.add("walTerm", "WAL term", state.hard_state.term.0);
-        out.add("walCommit", "WAL commit", state.hard_state.commit.0);
-        out.add("walBeyond", "Committed entries not in the db", self.beyond(log));
+        // Of a log that lies elsewhere nothing is known.
+        let mut add = |json: &str, field: &str, number: u64| {
+            out.add(json, field, (log.segments > 0).then_some(number));
+        };
+        add("walSegments", "WAL segments", log.segments as u64);
+        add("walTerm", "WAL term", state.hard_state.term.0);
+        add("walCommit", "WAL commit", state.hard_state.commit.0);
+        add("walBeyond", "Committed entries not in the db", self.beyond(log));
     }
 
     fn beyond(&self, log: &Log) -> u64 {
@@ -264,6 +268,9 @@ impl Report<'_> {
     }
 
     fn log_line(&self, log: &Log) -> String {
+        if log.segments == 0 {
+            return "not in this directory: give --wal-dir".to_owned();
+        }
         let state = &log.state;
         let mut line = format!(
             "{} segments, term {}, committed up to {}",

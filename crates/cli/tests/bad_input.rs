@@ -218,6 +218,52 @@ fn a_snapshot_that_was_cut_within_its_digest_is_named_so() {
 }
 
 #[test]
+fn of_a_raft_log_that_lies_elsewhere_nothing_is_claimed() {
+    let scene = Scene::new();
+    let database = scene.dir.path().join("data/member/snap/db");
+    fs::write(database, a_database()).unwrap();
+    let elsewhere = scene.dir.path().join("data/member/wal");
+    for there in [false, true] {
+        if there {
+            fs::create_dir(&elsewhere).unwrap();
+        }
+        let output = scene.run(&["status", "data"], b"");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(stdout.contains("raft log   not in this directory: give --wal-dir"), "{stdout}");
+        let output = scene.run(&["status", "data", "-w=json"], b"");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        for field in ["walSegments", "walTerm", "walCommit", "walBeyond"] {
+            assert!(stdout.contains(&format!("\"{field}\":null")), "{field}: {stdout}");
+        }
+    }
+    for named in ["--wal-dir=data/member/wal", "--wal-dir=nowhere"] {
+        let output = scene.run(&["status", "data", named], b"");
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_database_that_is_locked_is_not_read() {
+    let scene = Scene::new();
+    let read = |command| scene.run(&[command, "data/member/snap/db"], b"");
+    let database = scene.dir.path().join("data/member/snap/db");
+    fs::write(&database, a_database()).unwrap();
+    let held = fs::File::open(&database).unwrap();
+    held.lock().unwrap();
+    for command in ["status", "hashkv"] {
+        let output = read(command);
+        assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+        assert!(stderr(&output).contains("locked by a process"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("rekindle save"), "{}", stderr(&output));
+    }
+    held.unlock().unwrap();
+    for command in ["status", "hashkv"] {
+        assert_eq!(read(command).status.code(), Some(0));
+    }
+}
+
+#[test]
 fn a_bit_that_was_turned_is_found_or_does_no_harm() {
     let whole = a_database();
     let mut refused = 0;
