@@ -274,7 +274,7 @@ fn a_bit_that_was_turned_is_found_or_does_no_harm() {
         let output = scene.restore(&bytes, &["--skip-hash-check"]);
         match output.status.code() {
             Some(0) => {
-                assert_ne!(names(&scene.dir.path().join("data/member/wal")), [""; 0], "{at}")
+                assert_ne!(names(&scene.dir.path().join("data/member/wal")), [""; 0], "{at}");
             }
             Some(3) => {
                 refused += 1;
