@@ -171,7 +171,8 @@ fn remedy(error: &Error) -> Option<String> {
         }
         Error::Deadline { .. } => {
             "look whether the cluster has a leader (etcdctl endpoint status); --command-timeout \
-             allows more"
+             allows more, and without a leader rekindle save --without-quorum takes what one member \
+             has"
         }
         Error::AllFailed { failures } => return failures.iter().find_map(remedy),
         _ => return None,
@@ -236,7 +237,7 @@ fn etcd_remedy(fault: EtcdFault) -> Option<&'static str> {
         }
         EtcdFault::NoLeader | EtcdFault::TimedOut => {
             "the cluster has no leader: look at its members (etcdctl endpoint status); \
-             save --without-quorum takes what one member has"
+             rekindle save --without-quorum takes what one member has"
         }
         _ => return None,
     })

@@ -59,8 +59,10 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
         return Err(Failure::usage(format!("{text}: saving to {scheme}:// is not supported yet"))
             .remedy("name a file"));
     }
-    let filled = time::fill_pattern(text, jiff::Timestamp::now())
-        .map_err(|fault| Failure::usage(format!("date pattern in \"{text}\": {fault}")))?;
+    let filled = time::fill_pattern(text, jiff::Timestamp::now()).map_err(|fault| {
+        Failure::usage(format!("date pattern in \"{text}\": {fault}"))
+            .remedy("a % begins a pattern such as %Y; write %% for a percent sign itself")
+    })?;
     let path = PathBuf::from(&filled);
     if filled.ends_with('/') || path.is_dir() || path.file_name().is_none() {
         return Err(Failure::usage(format!("{filled} is a directory"))
@@ -97,6 +99,14 @@ fn replaceable(path: &Path) -> Result<(), Failure> {
         }
         Err(error) => Err(Failure::io("looking at", path, &error)),
     }
+}
+
+/// The directories above a file that are not there yet, the highest first.
+fn missing_directories(target: &Path) -> Vec<&Path> {
+    let above = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+    let mut missing: Vec<_> = above.take_while(|path| !path.exists()).collect();
+    missing.reverse();
+    missing
 }
 
 /// A client of every member; where they cannot be listed, of the endpoints that were given.
@@ -206,7 +216,11 @@ impl Attempt<'_> {
         eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
         warn_of_version(&version);
         let started = Instant::now();
+        let missing = missing_directories(self.target);
         let mut snapshot = NewSnapshot::create(&RealDisk, self.target)?;
+        for directory in missing {
+            eprintln!("made directory {}", directory.display());
+        }
         let received = AtomicU64::new(0);
         let work = || {
             let mut stream = self.calls.wait(member.snapshot())?;

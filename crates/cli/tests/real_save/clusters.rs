@@ -202,6 +202,7 @@ fn without_a_quorum_only_when_told_so() {
     let url = cluster.member(0).client_url();
     let stderr = failed(5, target.save(url).arg("--command-timeout=1s"));
     assert!(stderr.contains("look whether the cluster has a leader"), "{stderr}");
+    assert!(stderr.contains("rekindle save --without-quorum"), "{stderr}");
     assert!(target.names().is_empty());
     let command = &mut target.save(url);
     let (stdout, stderr) = done(command.args(["--command-timeout=1s", "--without-quorum"]));
@@ -213,11 +214,19 @@ fn without_a_quorum_only_when_told_so() {
 fn the_name_gets_a_date_and_missing_directories_are_made() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
     let target = Target::new();
-    let named = target.dir().join("daily/etcd-%Y.db");
-    let mut command = crate::command::rekindle();
-    command.arg("save").arg(named).arg(format!("--endpoints={}", endpoints(&cluster)));
-    done(&mut command);
-    let found: Vec<_> = fs::read_dir(target.dir().join("daily")).unwrap().collect();
+    let daily = target.dir().join("etcd/daily");
+    let save = || {
+        let mut command = crate::command::rekindle();
+        command.arg("save").arg(daily.join("etcd-%Y.db"));
+        done(command.arg(format!("--endpoints={}", endpoints(&cluster)))).1
+    };
+    let told = save();
+    let made: Vec<_> =
+        told.lines().filter_map(|line| line.strip_prefix("made directory ")).collect();
+    let etcd = target.dir().join("etcd");
+    assert_eq!(made, [etcd.to_str().unwrap(), daily.to_str().unwrap()], "{told}");
+    assert!(!save().contains("made directory"));
+    let found: Vec<_> = fs::read_dir(&daily).unwrap().collect();
     let name = found[0].as_ref().unwrap().file_name().into_string().unwrap();
     assert!(name.starts_with("etcd-20") && found.len() == 1, "{name}");
 }
