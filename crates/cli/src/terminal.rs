@@ -52,14 +52,22 @@ impl Calls {
     {
         self.runtime.block_on(async {
             let mut call = pin!(call);
-            while !self.stop.load(Ordering::Relaxed) {
+            loop {
+                self.go_on()?;
                 tokio::select! {
                     result = &mut call => return result.map_err(Failure::from),
                     () = tokio::time::sleep(STOP_EVERY) => {}
                 }
             }
-            Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"))
         })
+    }
+
+    /// Whether the user wants that.
+    pub(crate) fn go_on(&self) -> Result<(), Failure> {
+        match self.stop.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed")),
+        }
     }
 }
 

@@ -37,8 +37,11 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
         let member = chosen.members.remove(0);
         let attempt = Attempt { target: &target, floor: chosen.floor, calls: &calls };
         match attempt.save(member) {
-            // Another member may do what this one did not.
-            Err(failure) if failure.code == Code::Transient && !chosen.members.is_empty() => {
+            // Another member may do what this one did not, and have what this one has lost.
+            Err(failure)
+                if matches!(failure.code, Code::Transient | Code::BadData)
+                    && !chosen.members.is_empty() =>
+            {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
@@ -230,6 +233,7 @@ impl Attempt<'_> {
         let digest = terminal::watching("saving", None, position, work)?;
         let streamed = started.elapsed();
         let (status, facts) = self.check(&mut snapshot)?;
+        self.calls.go_on()?;
         snapshot.publish()?;
         let endpoint = member.endpoint().to_string();
         let size = received.into_inner();

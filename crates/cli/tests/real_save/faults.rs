@@ -8,6 +8,7 @@ use rekindle_testkit::etcd::{Cluster, Members};
 use rekindle_testkit::proxy::{Fault, Proxy};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -141,4 +142,27 @@ fn a_full_or_read_only_file_system_is_named_and_nothing_stays() {
         assert!(stderr.contains(want) && stderr.contains(remedy), "{stderr}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "what is left in {options}");
     }
+}
+
+/// Makes the last leaf with overflow pages no leaf, in the database of a running member: its
+/// snapshots are copies of that.
+fn damage(cluster: &Cluster) {
+    const PAGE: usize = 4096;
+    let path = cluster.member(0).data_dir().join("member/snap/db");
+    let bytes = fs::read(&path).unwrap();
+    let is_leaf = |at: &usize| bytes[at + 8] == 2 && bytes[at + 12..at + 16] != [0; 4];
+    let leaf = (0..bytes.len()).step_by(PAGE).filter(is_leaf).last().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[4], leaf as u64 + 8).unwrap();
+}
+
+#[test]
+fn a_member_whose_database_is_damaged_gives_no_backup() {
+    let cluster = full_cluster();
+    damage(&cluster);
+    let target = Target::new();
+    let stderr = failed(3, &mut target.save(&endpoints(&cluster)));
+    assert!(stderr.contains("the member's database is damaged"), "{stderr}");
+    assert!(stderr.contains("page flags 0x0004"), "{stderr}");
+    assert!(target.names().is_empty());
 }
