@@ -251,7 +251,10 @@ impl Attempt<'_> {
             (checked.join().unwrap_or_else(panicked), synced)
         });
         synced?;
-        let (status, facts) = checked?;
+        let (status, facts) = checked.map_err(|failure| match failure.code {
+            Code::BadData => damaged(&failure.what),
+            _ => failure,
+        })?;
         let revision = facts.revision();
         if revision.get() < self.floor {
             let what = format!(
@@ -264,16 +267,16 @@ impl Attempt<'_> {
             let findings = status.report.findings.iter().map(ToString::to_string);
             let records = status.record_damage.iter().map(ToString::to_string);
             let first = findings.chain(records).next().unwrap_or_default();
-            return Err(Failure::new(
-                Code::BadData,
-                format!("the member's database is damaged, and so is its snapshot: {first}"),
-            )
-            .remedy(
-                "save from another member (--endpoints), and replace this one; nothing was kept",
-            ));
+            return Err(damaged(&first));
         }
         Ok((status, facts))
     }
+}
+
+fn damaged(first: &str) -> Failure {
+    let what = format!("the member's database is damaged, and so is its snapshot: {first}");
+    Failure::new(Code::BadData, what)
+        .remedy("save from another member (--endpoints), and replace this one; nothing was kept")
 }
 
 fn read_back(part: &Path) -> Result<(Status, Facts), Failure> {
