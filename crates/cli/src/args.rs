@@ -1,6 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
+use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,9 +40,21 @@ pub(crate) enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct OutputArgs {
-    /// Output format.
-    #[arg(short = 'w', long = "write-out", value_enum, default_value_t, value_name = "FORMAT")]
-    pub format: Format,
+    /// Output format [default: that of ETCDCTL_WRITE_OUT, else table]
+    #[arg(short = 'w', long = "write-out", value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+}
+
+impl OutputArgs {
+    /// The format that is meant, also by the environment; what etcdctl has beyond ours is no fault.
+    pub(crate) fn format(&self) -> Format {
+        self.format_with(&crate::connect::environment)
+    }
+
+    fn format_with(&self, env: Env<'_>) -> Format {
+        let named = || Format::from_str(&variable(env, "WRITE_OUT")?, false).ok();
+        self.format.or_else(named).unwrap_or_default()
+    }
 }
 
 /// How a cluster is reached: etcdctl's flags, with its environment (ETCDCTL_ENDPOINTS and so on;
@@ -104,11 +117,19 @@ pub(crate) struct ConnectArgs {
     pub discovery_srv: Option<String>,
 }
 
+/// What [`crate::connect`] reads where a flag is missing.
+const ENVIRONMENT: &str = "Environment, where a flag is not given: ETCDCTL_ENDPOINTS, \
+    ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, ETCDCTL_USER, ETCDCTL_PASSWORD, \
+    ETCDCTL_INSECURE_SKIP_TLS_VERIFY, ETCDCTL_DIAL_TIMEOUT, ETCDCTL_COMMAND_TIMEOUT, \
+    ETCDCTL_STALL_TIMEOUT, ETCDCTL_KEEPALIVE_TIME, ETCDCTL_KEEPALIVE_TIMEOUT, ETCDCTL_WRITE_OUT. \
+    The same names with REKINDLE_ go before them.";
+
 /// Save a snapshot of a running cluster to a file.
 ///
 /// Chooses a healthy member that is not behind (a follower before the leader), verifies the SHA-256
 /// while the snapshot streams, checks every page and record, and only then gives the file its name.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = ENVIRONMENT)]
 pub(crate) struct SaveArgs {
     /// File to write. Date patterns such as %Y-%m-%d are filled in (UTC); a file of that name is
     /// replaced once the new one is whole.
@@ -234,4 +255,39 @@ pub(crate) struct RestoreArgs {
     /// Accepted for etcdutl's sake; memory is not mapped here.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub initial_memory_map_size: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_format_comes_from_the_environment_too() {
+        let format = |flag: Option<Format>, value: &str| {
+            let env = |name: &str| (name == "ETCDCTL_WRITE_OUT").then(|| value.to_owned());
+            OutputArgs { format: flag }.format_with(&env)
+        };
+        assert_eq!(format(None, "json"), Format::Json);
+        assert_eq!(format(Some(Format::Fields), "json"), Format::Fields);
+        // etcdctl's own.
+        assert_eq!(format(None, "protobuf"), Format::Table);
+        assert_eq!(OutputArgs { format: None }.format_with(&|_| None), Format::Table);
+    }
+
+    #[test]
+    fn the_help_of_save_names_every_variable() {
+        let mut command = Args::command();
+        let help = command.find_subcommand_mut("save").unwrap().render_help().to_string();
+        let (source, _tests) = include_str!("connect.rs").split_once("#[cfg(test)]").unwrap();
+        let quoted = source.split('"').filter(|text| {
+            text.len() > 2
+                && text.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_')
+        });
+        let names: Vec<_> = quoted.filter(|name| *name != "DISCOVERY_SRV").collect();
+        assert!(names.len() >= 12, "{names:?}");
+        for name in names {
+            assert!(help.contains(&format!("ETCDCTL_{name}")), "{name} in {help}");
+        }
+    }
 }

@@ -23,12 +23,11 @@ pub(crate) struct Connection {
 }
 
 /// Reads variables of the environment; tests have one of their own.
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn connect(args: &ConnectArgs) -> Result<Connection, Failure> {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let manifest = manifest(args, &env)?;
-    let (config, all_members) = config(args, &env, manifest.as_ref())?;
+    let manifest = manifest(args, &environment)?;
+    let (config, all_members) = config(args, &environment, manifest.as_ref())?;
     let client = Client::new(config).map_err(explain)?;
     Ok(Connection { client, all_members })
 }
@@ -44,8 +43,13 @@ fn manifest(args: &ConnectArgs, env: Env<'_>) -> Result<Option<Manifest>, Failur
     implied.then(|| Manifest::read(kubeadm)).transpose()
 }
 
+/// A variable of the environment; an empty one is none.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Ours goes before etcdctl's.
-fn variable(env: Env<'_>, name: &str) -> Option<String> {
+pub(crate) fn variable(env: Env<'_>, name: &str) -> Option<String> {
     env(&format!("REKINDLE_{name}")).or_else(|| env(&format!("ETCDCTL_{name}")))
 }
 

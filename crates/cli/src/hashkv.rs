@@ -42,5 +42,5 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
     out.add("compactRevision", "Compact revision", compact);
     let row = [number.to_string(), revision.to_string(), compact.to_string()];
     out.text = output::table(&["HASH", "HASH REVISION", "COMPACT REVISION"], &[row.to_vec()]);
-    out.print(args.output.format)
+    out.print(args.output.format())
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let facts = backend.facts();
     let cut = source.cut(backend.db().page_size());
     let report = Report { source: &source, status: &status, facts: &facts, digest: &digest, cut };
-    report.output().print(args.output.format)?;
+    report.output().print(args.output.format())?;
     report.verdict()
 }
 

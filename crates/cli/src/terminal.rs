@@ -3,6 +3,7 @@
 use crate::failure::{Code, Failure};
 use crate::output::bytes;
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{BufRead, IsTerminal, Write};
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,16 +19,26 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How often is looked whether to stop, while nothing else happens.
 const STOP_EVERY: Duration = Duration::from_millis(100);
 
-/// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once.
+/// A flag that Ctrl-C, SIGTERM and a lost terminal set; a second one ends the program at once.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Under nohup the loss of the terminal is to be outlived.
+    let hangup = (!ignores(&own, SIGHUP)).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         let code = i32::from(Code::Interrupted as u8);
         signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| Failure::new(Code::Failed, format!("catching signals: {error}")))?;
     }
     Ok(stop)
+}
+
+/// Whether a process ignores a signal, by its `/proc/…/status`.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Waits for a cluster's answers, but not longer than its user wants to.
@@ -155,4 +166,20 @@ fn bar(what: &str, total: Option<u64>) -> ProgressBar {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.with_message(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores() {
+        let status =
+            |mask: &str| format!("Name:\trekindle\nSigIgn:\t{mask}\nSigCgt:\tffffffffffffffff\n");
+        assert!(ignores(&status("0000000000000001"), SIGHUP));
+        assert!(!ignores(&status("0000000000000001"), SIGTERM));
+        assert!(ignores(&status("0000000000004000"), SIGTERM));
+        assert!(!ignores(&status("0000000000001000"), SIGHUP));
+        assert!(!ignores("", SIGHUP));
+    }
 }

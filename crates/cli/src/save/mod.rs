@@ -45,7 +45,7 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
-            Ok(saved) => return saved.output(&target).print(args.output.format),
+            Ok(saved) => return saved.output(&target).print(args.output.format()),
         }
     }
 }

@@ -86,7 +86,7 @@ fn signal(child: &Child, name: &str) {
 fn interrupted_it_ends_at_once_and_cleans_up() {
     let cluster = full_cluster();
     let proxy = Proxy::start(cluster.member(0).client_url(), Fault::StallAfter(MIDST));
-    for name in ["-INT", "-TERM"] {
+    for name in ["-INT", "-TERM", "-HUP"] {
         let target = Target::new();
         let mut child = hanging_save(&proxy, &target);
         signal(&child, name);
