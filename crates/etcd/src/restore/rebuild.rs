@@ -291,8 +291,10 @@ impl<W: Write> Rebuild<'_, W> {
 mod tests {
     use super::*;
     use crate::backend::Backend;
+    use crate::kv::KeyValue;
     use crate::membership::InitialCluster;
     use crate::restore::{BumpRequest, DEFAULT_QUOTA, Request, SourceFacts, plan};
+    use crate::revision::Revision;
     use crate::status::KeyCount;
 
     /// A database whose buckets hold these keys, with empty values.
@@ -334,5 +336,71 @@ mod tests {
         let restored = Backend::open(whole(rebuilt.file)).unwrap();
         assert!(restored.status(KeyCount::Reckoned).unwrap().is_sound());
         assert_eq!(restored.facts().unwrap().alarms, []);
+    }
+
+    /// Builds a database of these pairs, all of them in buckets in order.
+    fn pairs(buckets: &[(&[u8], &[(&[u8], &[u8])])]) -> Vec<u8> {
+        let mut writer = BulkWriter::new(Vec::new(), layout()).unwrap();
+        for (name, pairs) in buckets {
+            let mut bucket = writer.bucket(name).unwrap();
+            pairs.iter().for_each(|(key, value)| bucket.put(key, value).unwrap());
+            writer = bucket.finish().unwrap();
+        }
+        whole(writer.finish().unwrap())
+    }
+
+    fn a_plan(source: &Backend<Vec<u8>>, kubernetes: bool, bump: BumpRequest) -> Plan {
+        let facts = source.facts().unwrap();
+        let cluster = InitialCluster::parse("a=http://h:1,b=http://i:1").unwrap();
+        let cluster = cluster.with_token("t").unwrap();
+        let request = Request { cluster, bump, quota: DEFAULT_QUOTA };
+        plan(&SourceFacts { facts: &facts, kubernetes, size_at_most: 0 }, &request).unwrap()
+    }
+
+    #[test]
+    fn voters_are_the_new_ones_and_a_downgrade_is_over() {
+        let old_voters = br#"{"voters":[7],"auto_leave":false}"#;
+        let downgrade = br#"{"target-version":"3.5.0","enabled":true}"#;
+        let source = pairs(&[
+            (schema::CLUSTER, &[(schema::cluster::DOWNGRADE, downgrade)]),
+            (schema::KEY, &[]),
+            (schema::META, &[(schema::meta::CONF_STATE, old_voters)]),
+        ]);
+        let source = Backend::open(source).unwrap();
+        assert!(source.facts().unwrap().downgrade.is_some());
+        let plan = a_plan(&source, false, BumpRequest::Never);
+        let rebuilt = rebuild(source.db(), &plan, layout(), Vec::new()).unwrap();
+        let restored = Backend::open(whole(rebuilt.file)).unwrap();
+        assert_eq!(restored.facts().unwrap().downgrade, None);
+        let meta = restored.bucket(schema::META).unwrap().unwrap();
+        let voters = restored.db().get(&meta, schema::meta::CONF_STATE).unwrap().unwrap();
+        assert_eq!(voters, plan.conf_state().to_json().into_bytes());
+    }
+
+    /// Some two hundred records, Kubernetes' from one on.
+    fn a_keyspace(kubernetes_from: i64) -> Backend<Vec<u8>> {
+        let record = |number: i64| {
+            let key = RecordKey::first_of(Revision::new(number).unwrap());
+            let is_plain = number < kubernetes_from;
+            let name = if is_plain { &b"plain"[..] } else { b"/registry/pods/default/p" };
+            let kv = KeyValue { key: name, mod_revision: number, ..KeyValue::default() };
+            (key.to_bytes(), kv.to_bytes())
+        };
+        let records: Vec<_> = (2..=200).map(record).collect();
+        let records: Vec<_> = records.iter().map(|(key, kv)| (&key[..], &kv[..])).collect();
+        Backend::open(pairs(&[(schema::KEY, &records)])).unwrap()
+    }
+
+    #[test]
+    fn kubernetes_that_nobody_saw_coming_stops_it() {
+        // Not only the beginning is looked at, but not every leaf either.
+        assert!(a_keyspace(120).holds_kubernetes().unwrap());
+        let source = a_keyspace(200);
+        assert!(!source.holds_kubernetes().unwrap());
+        let unseen = a_plan(&source, false, BumpRequest::IfKubernetes);
+        let stopped = rebuild(source.db(), &unseen, layout(), Vec::new());
+        assert!(matches!(stopped, Err(RebuildError::KubernetesAfterAll)));
+        let wanted = a_plan(&source, false, BumpRequest::Never);
+        assert_eq!(rebuild(source.db(), &wanted, layout(), Vec::new()).unwrap().records, 199);
     }
 }
