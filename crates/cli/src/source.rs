@@ -222,7 +222,7 @@ fn lock_shared(file: &File, path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn read_log(directory: &Path) -> Result<Log, Failure> {
+pub(crate) fn read_log(directory: &Path) -> Result<Log, Failure> {
     let failure = |error: io::Error| Failure::io("reading", directory, &error);
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failure)? {

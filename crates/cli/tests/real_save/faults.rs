@@ -151,7 +151,7 @@ fn damage(cluster: &Cluster) {
     let path = cluster.member(0).data_dir().join("member/snap/db");
     let bytes = fs::read(&path).unwrap();
     let is_leaf = |at: &usize| bytes[at + 8] == 2 && bytes[at + 12..at + 16] != [0; 4];
-    let leaf = (0..bytes.len()).step_by(PAGE).filter(is_leaf).last().unwrap();
+    let leaf = (0..bytes.len()).step_by(PAGE).rfind(is_leaf).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[4], leaf as u64 + 8).unwrap();
 }
