@@ -338,8 +338,11 @@ mod tests {
         assert_eq!(restored.facts().unwrap().alarms, []);
     }
 
-    /// Builds a database of these pairs, all of them in buckets in order.
-    fn pairs(buckets: &[(&[u8], &[(&[u8], &[u8])])]) -> Vec<u8> {
+    /// A key and its value.
+    type KeyAndValue<'a> = (&'a [u8], &'a [u8]);
+
+    /// A database of these pairs by bucket, all in order.
+    fn pairs(buckets: &[(&[u8], &[KeyAndValue<'_>])]) -> Vec<u8> {
         let mut writer = BulkWriter::new(Vec::new(), layout()).unwrap();
         for (name, pairs) in buckets {
             let mut bucket = writer.bucket(name).unwrap();
