@@ -222,10 +222,14 @@ fn of_a_raft_log_that_lies_elsewhere_nothing_is_claimed() {
     let scene = Scene::new();
     let database = scene.dir.path().join("data/member/snap/db");
     fs::write(database, a_database()).unwrap();
-    let elsewhere = scene.dir.path().join("data/member/wal");
-    for there in [false, true] {
-        if there {
-            fs::create_dir(&elsewhere).unwrap();
+    for named in ["--wal-dir=data/member/wal", "--wal-dir=nowhere"] {
+        let output = scene.run(&["status", "data", named], b"");
+        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    }
+    // Empty, and not there at all.
+    for is_there in [true, false] {
+        if !is_there {
+            fs::remove_dir(scene.dir.path().join("data/member/wal")).unwrap();
         }
         let output = scene.run(&["status", "data"], b"");
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -236,10 +240,6 @@ fn of_a_raft_log_that_lies_elsewhere_nothing_is_claimed() {
         for field in ["walSegments", "walTerm", "walCommit", "walBeyond"] {
             assert!(stdout.contains(&format!("\"{field}\":null")), "{field}: {stdout}");
         }
-    }
-    for named in ["--wal-dir=data/member/wal", "--wal-dir=nowhere"] {
-        let output = scene.run(&["status", "data", named], b"");
-        assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
     }
 }
 
