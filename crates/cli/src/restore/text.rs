@@ -147,6 +147,13 @@ impl PlanText<'_> {
         if let Kind::DataDir(log) = &self.source.kind {
             let applied = self.facts.consistent_index.unwrap_or_default();
             let beyond = log.state.committed_beyond(applied);
+            if log.segments == 0 || log.damage.is_some() {
+                warnings.push(
+                    "the member's log was not found, or not read to its end: what it holds beyond \
+                     the database will be lost (--source-wal-dir, where it is elsewhere)"
+                        .into(),
+                );
+            }
             if beyond > 0 {
                 warnings.push(format!(
                     "{} committed entries are in the member's log but not in its database: \

@@ -67,3 +67,22 @@ fn a_bare_database_is_a_source_with_a_warning() {
     assert_eq!(hashes(&cluster, 2), wanted);
     cluster.etcdctl(["put", "written", "after the restore"]);
 }
+
+#[test]
+fn a_log_that_is_elsewhere_is_missed() {
+    let logs = tempfile::tempdir().unwrap();
+    let wal_dir = logs.path().join("wal");
+    let source = Cluster::with(Version::LATEST)
+        .flag(format!("--wal-dir={}", wal_dir.display()))
+        .flag("--backend-batch-interval=1h")
+        .start();
+    source.etcdctl(["put", "a", "1"]);
+    source.member(0).kill();
+    let plan = |more: &[&str]| {
+        let flags = [&["--dry-run"], more].concat();
+        done(restore_alone(source.member(0).data_dir(), &Sites::new(Members(1)), &flags))
+    };
+    assert!(plan(&[]).contains("the member's log was not found"));
+    let told = plan(&[&format!("--source-wal-dir={}", wal_dir.display())]);
+    assert!(told.contains("they will be lost") && !told.contains("was not found"), "{told}");
+}
