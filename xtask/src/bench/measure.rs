@@ -14,9 +14,6 @@ use crate::checkout;
 /// Between two looks at a process's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// As much as a restore or a save of the largest compared database puts into the page cache.
-const TOUCHED: usize = 3 << 30;
-
 /// Of a file that is said to be out of the page cache, the part that may still be in it.
 const RESIDENT_SHARE_MAX: f64 = 0.01;
 
@@ -70,12 +67,6 @@ pub fn cool(path: &Path) -> Result<()> {
         bail!("{resident} bytes of {} stay in the page cache", path.display());
     }
     Ok(())
-}
-
-/// Makes sure that free memory is there at once. A host may take back what a virtual machine leaves
-/// free, and to give it again can take longer than all that is measured here.
-pub fn touch_memory() {
-    std::hint::black_box(vec![1_u8; TOUCHED]);
 }
 
 /// Lets nothing of one run be written during the next.

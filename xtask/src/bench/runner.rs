@@ -101,12 +101,10 @@ impl Runner<'_> {
         data::remove(&self.store.output())?;
         measure::settle()?;
         match &job.input {
-            Input::None => {}
-            Input::InPageCache(path) => measure::warm(path)?,
-            Input::NotInPageCache(path) => measure::cool(path)?,
+            Input::None => Ok(()),
+            Input::InPageCache(path) => measure::warm(path),
+            Input::NotInPageCache(path) => measure::cool(path),
         }
-        measure::touch_memory();
-        Ok(())
     }
 
     /// The peaks of ours and the peer's, in runs of their own: looking costs time.
