@@ -57,7 +57,7 @@ impl<'a> NewSnapshot<'a> {
         &self.part
     }
 
-    /// The next bytes, in pieces; some megabytes at once are the fastest.
+    /// The next bytes, in pieces, each of them worth a write of its own.
     ///
     /// # Errors
     /// [`Error::Io`].
