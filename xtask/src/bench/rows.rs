@@ -245,8 +245,8 @@ impl Maker<'_> {
         Row {
             targets: vec![Target::FasterThanPeer(1.5), Target::TimesReference(1.15)],
             memory_max: Some(MEMORY_MAX),
-            note: "The server's own pace is the limit: digest, checks and writing keep up with it, \
-                   and the last sync is short.",
+            note: "Two cores are full with the server and the draining alone: digest, writing and the \
+                   check after it come on top.",
             ..row("save to a file", jobs)
         }
     }
