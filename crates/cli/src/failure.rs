@@ -168,7 +168,8 @@ impl From<datadir::Error> for Failure {
                  empty one, or one that is not there yet",
             ),
             datadir::Error::LogElsewhere { .. } => Self::refused(what).remedy(
-                "the two must come and go together: give that directory as --wal-dir, as etcd has it",
+                "the two must come and go together: give that directory as --wal-dir, as etcd has it; \
+                 where the log is lost, move what is left of the member away first",
             ),
             datadir::Error::NotAFile { .. } => Self::usage(what)
                 .remedy("name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db"),

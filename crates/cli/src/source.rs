@@ -187,7 +187,8 @@ fn named_log(directory: &Path) -> Result<Log, Failure> {
     let log = read_log(directory)?;
     if log.segments == 0 {
         let what = format!("{} holds no segments of a raft log", directory.display());
-        return Err(Failure::new(Code::NotFound, what).remedy("check --wal-dir"));
+        return Err(Failure::new(Code::NotFound, what)
+            .remedy("name the directory that etcd has as --wal-dir"));
     }
     Ok(log)
 }
