@@ -21,6 +21,7 @@
     )
 )]
 
+mod ahead;
 mod bulk;
 mod check;
 mod db;
@@ -40,4 +41,4 @@ pub use format::{PageId, TxId};
 pub use meta::Meta;
 pub use page::{Leaf, Pair};
 pub use scan::Scan;
-pub use source::ReadAt;
+pub use source::{Piece, ReadAt};

@@ -162,7 +162,7 @@ fn check_elements(
 }
 
 /// A checked branch page, with its bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Branch {
     bytes: Vec<u8>,
     count: usize,

@@ -1,23 +1,20 @@
 //! One bucket in key order, leaf by leaf.
 //!
 //! Pages are read ahead exactly: a branch page names its children, so those that lie close together
-//! come with one read. Memory is one window and one branch page a level of the tree.
+//! come with one read, and the medium is told which come next. Memory is one window and two branch
+//! pages a level of the tree.
 //!
 //! A scan hands nothing out of a page before the whole page was checked, follows no page twice, and
 //! after an error goes on behind the damaged page when asked for the next leaf.
 
+use crate::ahead::{Ahead, BATCH};
 use crate::db::{Bucket, Db, Root};
 use crate::error::{Damage, Error, Reason};
 use crate::format::{self, PageId, page};
 use crate::page::{Bounds, Branch, Header, Leaf, Place};
 use crate::pageset::PageSet;
-use crate::source::ReadAt;
+use crate::source::{Piece, ReadAt};
 use std::ops::RangeInclusive;
-
-/// Most bytes that are read at once for several pages; small enough to stay in a core's cache.
-const WINDOW: u64 = 256 << 10;
-/// Bytes between two wanted pages that are cheaper to read than to skip.
-const GAP: u64 = 32 << 10;
 
 /// A walk over one bucket.
 #[derive(Debug)]
@@ -28,6 +25,7 @@ pub struct Scan<'a, S> {
     began: bool,
     stack: Vec<Frame>,
     window: Window,
+    ahead: Ahead,
     reached: PageSet,
 }
 
@@ -79,8 +77,8 @@ impl<'a, S: ReadAt> Scan<'a, S> {
     }
 
     fn with(db: &'a Db<S>, bucket: &'a Bucket, aim: Aim<'a>, reached: PageSet) -> Self {
-        let window = Window::default();
-        Self { db, bucket, aim, began: false, stack: Vec::new(), window, reached }
+        let (stack, window, ahead) = (Vec::new(), Window::default(), Ahead::default());
+        Self { db, bucket, aim, began: false, stack, window, ahead, reached }
     }
 
     /// The next leaf; `None` at the end. An empty bucket may yield one empty leaf.
@@ -153,7 +151,7 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         reached: &mut PageSet,
     ) -> Result<Option<Found>, Error> {
         let place = self.db.place(id);
-        let header = self.load(id, place, reached)?;
+        let header = self.load(id, place, index, reached)?;
         let bytes = self.page_bytes(header);
         let page = self.window.get(place.offset, bytes).unwrap_or_default();
         let top = index.and_then(|index| Some((self.stack.last()?, index)));
@@ -183,13 +181,19 @@ impl<'a, S: ReadAt> Scan<'a, S> {
 
     /// Brings a page with its overflow into the window, and checks its header. A page that was
     /// reached before, sound or not, is not read again: a branch can name one a million times.
-    fn load(&mut self, id: PageId, place: Place, reached: &mut PageSet) -> Result<Header, Error> {
+    fn load(
+        &mut self,
+        id: PageId,
+        place: Place,
+        index: Option<usize>,
+        reached: &mut PageSet,
+    ) -> Result<Header, Error> {
         self.check_id(id, place)?;
         self.count(id..=id, reached)?;
         let page_size = self.db.page_size();
-        if self.window.get(place.offset, page_size).is_none() {
-            let run = self.run(id, page_size as u64);
-            self.window.fill(self.db.source(), place.offset, run)?;
+        let missing = !self.window.seek(place.offset, page_size);
+        if missing {
+            self.fill(place, index)?;
         }
         let bytes = self.window.get(place.offset, page_size).unwrap_or_default();
         let header = Header::parse(bytes)
@@ -197,11 +201,29 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         self.check_header(id, place, header)?;
         self.count(PageId(id.0.saturating_add(1))..=last_page(id, header), reached)?;
         let whole = self.page_bytes(header);
-        if self.window.get(place.offset, whole).is_none() {
-            let run = self.run(id, whole as u64);
-            self.window.fill(self.db.source(), place.offset, run)?;
+        if !self.window.seek(place.offset, whole) {
+            self.window.fill_apart(self.db.source(), Piece { offset: place.offset, len: whole })?;
+        }
+        if header.flags == page::FLAG_LEAF {
+            self.ahead.met(whole);
+            if missing && matches!(self.aim, Aim::First) {
+                let way = self.stack.iter().map(|frame| (&frame.branch, frame.next));
+                self.ahead.look(self.db, way);
+            }
         }
         Ok(header)
+    }
+
+    /// Reads a page: a branch alone, a leaf with its neighbours.
+    fn fill(&mut self, place: Place, index: Option<usize>) -> Result<(), Error> {
+        let source = self.db.source();
+        if let Some((frame, index)) = self.stack.last().zip(index)
+            && self.ahead.reaches(self.stack.len())
+        {
+            let batch = self.ahead.batch(self.db, &frame.branch, index, place.offset);
+            return self.window.fill(source, &batch);
+        }
+        self.window.fill(source, &[Piece { offset: place.offset, len: self.db.page_size() }])
     }
 
     fn check_id(&self, id: PageId, place: Place) -> Result<(), Damage> {
@@ -249,31 +271,6 @@ impl<'a, S: ReadAt> Scan<'a, S> {
     fn page_bytes(&self, header: Header) -> usize {
         (header.overflow as usize).saturating_add(1).saturating_mul(self.db.page_size())
     }
-
-    /// How many bytes to read from page `id` on: at least `need`, and on over those of the next
-    /// children that lie close behind.
-    fn run(&self, id: PageId, need: u64) -> u64 {
-        let page_size = self.db.page_size() as u64;
-        let mut end = id.0.saturating_mul(page_size).saturating_add(need);
-        let limit = id.0.saturating_mul(page_size).saturating_add(WINDOW);
-        // A lookup wants one page a level.
-        let ahead = self.stack.last().filter(|_| matches!(self.aim, Aim::First));
-        if let Some(frame) = ahead {
-            for index in frame.next..frame.branch.count() {
-                let Some(child) = frame.branch.child(index) else {
-                    break;
-                };
-                let start = child.0.saturating_mul(page_size);
-                let stop = start.saturating_add(page_size);
-                if start < end || start > end.saturating_add(GAP) || stop > limit {
-                    break;
-                }
-                end = stop;
-            }
-        }
-        let in_file = self.db.pages().saturating_mul(page_size);
-        end.min(in_file).saturating_sub(id.0.saturating_mul(page_size))
-    }
 }
 
 /// The page on which a page with its overflow ends.
@@ -299,31 +296,73 @@ fn inline_leaf(bytes: &[u8], place: Place) -> Result<Found, Error> {
     Ok(Found { place, bytes: bytes.len(), count: leaf.len() })
 }
 
-/// A stretch of the file in memory.
+/// Pieces of the file in memory, used in their order.
 #[derive(Debug, Default)]
 struct Window {
+    pieces: Vec<Piece>,
+    /// Their bytes, one behind the other.
     bytes: Vec<u8>,
-    start: u64,
+    /// The piece that was used last, and where its bytes begin.
+    current: (usize, usize),
+    /// A page that reaches beyond its piece.
+    apart: Option<(Piece, Vec<u8>)>,
 }
 
 impl Window {
-    fn get(&self, offset: u64, len: usize) -> Option<&[u8]> {
-        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        self.bytes.get(from..)?.get(..len)
+    /// Goes on to the piece that has these bytes, if any has them.
+    fn seek(&mut self, offset: u64, len: usize) -> bool {
+        let (mut index, mut start) = self.current;
+        while let Some(piece) = self.pieces.get(index) {
+            if within(*piece, offset, len).is_some() {
+                self.current = (index, start);
+                return true;
+            }
+            (index, start) = (index + 1, start + piece.len);
+        }
+        false
     }
 
-    fn fill<S: ReadAt>(&mut self, source: &S, offset: u64, len: u64) -> Result<(), Error> {
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        // A window that one huge page has stretched does not stay so.
-        if self.bytes.capacity() as u64 > WINDOW && (len as u64) <= WINDOW {
+    /// Bytes of the page that [`Self::seek`] has found or [`Self::fill_apart`] has read.
+    fn get(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        if let Some((piece, bytes)) = &self.apart
+            && let Some(from) = within(*piece, offset, len)
+        {
+            return bytes.get(from..)?.get(..len);
+        }
+        let (index, start) = self.current;
+        let from = within(*self.pieces.get(index)?, offset, len)?;
+        self.bytes.get(start..)?.get(from..)?.get(..len)
+    }
+
+    fn fill<S: ReadAt>(&mut self, source: &S, pieces: &[Piece]) -> Result<(), Error> {
+        // Nothing that one huge page has stretched stays so.
+        if self.bytes.capacity() > 4 * BATCH {
             self.bytes = Vec::new();
         }
-        self.bytes.resize(len, 0);
-        self.start = offset;
-        let read = source.read_exact_at(&mut self.bytes, offset);
-        read.map_err(|error| {
-            self.bytes.clear();
-            Error::read(&error, offset, len)
-        })
+        (self.current, self.apart) = ((0, 0), None);
+        self.pieces.clear();
+        read(source, &mut self.bytes, pieces)?;
+        self.pieces.extend_from_slice(pieces);
+        Ok(())
     }
+
+    fn fill_apart<S: ReadAt>(&mut self, source: &S, piece: Piece) -> Result<(), Error> {
+        let (_, mut bytes) = self.apart.take().unwrap_or_default();
+        read(source, &mut bytes, &[piece])?;
+        self.apart = Some((piece, bytes));
+        Ok(())
+    }
+}
+
+/// Where in a piece these bytes begin that it has.
+fn within(piece: Piece, offset: u64, len: usize) -> Option<usize> {
+    let from = usize::try_from(offset.checked_sub(piece.offset)?).ok()?;
+    (from.checked_add(len)? <= piece.len).then_some(from)
+}
+
+fn read<S: ReadAt>(source: &S, bytes: &mut Vec<u8>, pieces: &[Piece]) -> Result<(), Error> {
+    source.read_pieces(bytes, pieces).map_err(|error| {
+        let (offset, len) = pieces.first().map_or((0, 0), |piece| (piece.offset, piece.len));
+        Error::read(&error, offset, len)
+    })
 }

@@ -15,6 +15,42 @@ pub trait ReadAt {
     /// # Errors
     /// Whatever the medium reports.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Fills `buf` with these pieces, one behind the other; its old content is lost, and it may
+    /// come back as another buffer.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact_at`].
+    fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
+        buf.resize(pieces.iter().map(|piece| piece.len).sum(), 0);
+        let mut rest = buf.as_mut_slice();
+        for piece in pieces {
+            let (part, behind) = rest.split_at_mut_checked(piece.len).unwrap_or_default();
+            self.read_exact_at(part, piece.offset)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// These pieces will very likely be read next, or next but a few, with [`Self::read_pieces`]: a
+    /// medium may begin.
+    fn will_read(&self, _pieces: &[Piece]) {}
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: usize,
+}
+
+impl Piece {
+    /// The first byte behind it.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len as u64)
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
@@ -24,6 +60,14 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         (**self).read_exact_at(buf, offset)
+    }
+
+    fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
+        (**self).read_pieces(buf, pieces)
+    }
+
+    fn will_read(&self, pieces: &[Piece]) {
+        (**self).will_read(pieces);
     }
 }
 

@@ -2,7 +2,10 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use rekindle_bolt::{Bucket, BulkError, BulkWriter, Db, Layout, PageId, Pair, Scan, Visit, check};
+use rekindle_bolt::{
+    Bucket, BulkError, BulkWriter, Db, Layout, PageId, Pair, Piece, ReadAt, Scan, Visit, check,
+};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -123,6 +126,59 @@ fn three_levels_of_branches() {
         (0..40_000_u32).map(|n| (n.to_be_bytes().to_vec(), n.to_le_bytes().to_vec())).collect();
     let content = Content::from([(b"key".to_vec(), pairs)]);
     check_round_trip(&content, Layout::new(1024, 1024).unwrap());
+}
+
+/// A source that keeps what it was told and what was read in pieces.
+#[derive(Default)]
+struct Listening {
+    bytes: Vec<u8>,
+    told: RefCell<Vec<Vec<Piece>>>,
+    read: RefCell<Vec<Vec<Piece>>>,
+}
+
+impl ReadAt for Listening {
+    fn size(&self) -> u64 {
+        self.bytes.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.bytes.read_exact_at(buf, offset)
+    }
+
+    fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> std::io::Result<()> {
+        self.read.borrow_mut().push(pieces.to_vec());
+        self.bytes.read_pieces(buf, pieces)
+    }
+
+    fn will_read(&self, pieces: &[Piece]) {
+        self.told.borrow_mut().push(pieces.to_vec());
+    }
+}
+
+#[test]
+fn the_source_is_told_over_branches_what_comes_next() {
+    let value = |n: u32| vec![n as u8; 3000];
+    let pairs: Pairs = (0..2000_u32).map(|n| (n.to_be_bytes().to_vec(), value(n))).collect();
+    let bytes = write(&Content::from([(b"key".to_vec(), pairs)]), Layout::new(1024, 1024).unwrap());
+    let db = Db::open(Listening { bytes, ..Listening::default() }).unwrap();
+    let bucket = db.bucket(&db.root(), b"key").unwrap().unwrap();
+    let lookups = db.source().read.take();
+    assert!(lookups.iter().flatten().all(|piece| piece.len == 1024), "a page a level: {lookups:?}");
+    assert_eq!(*db.source().told.borrow(), [[]; 0], "a lookup needs nothing else");
+
+    let mut scan = Scan::new(&db, &bucket);
+    let mut leaves = 0;
+    while scan.next_leaf().unwrap().is_some() {
+        leaves += 1;
+    }
+    let (told, mut read) = (db.source().told.take(), db.source().read.take());
+    assert_eq!(leaves, 2000);
+    assert!(told.len() > 50, "{} batches of some 40 leaves", told.len());
+    // Branches are read alone, and so is the first leaf: nothing was told before.
+    read.retain(|pieces| pieces[..] != [Piece { len: 1024, ..pieces[0] }]);
+    read.remove(0);
+    let odd = read.iter().zip(&told).find(|(read, told)| read != told);
+    assert_eq!((odd, read.len()), (None, told.len()));
 }
 
 #[test]

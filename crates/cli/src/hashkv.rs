@@ -21,7 +21,7 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
             false => TombstonesAtCompaction::Skipped,
         },
     };
-    let source = Source::open(&args.source, None)?;
+    let source = Source::open(&args.source, None)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {
         eprintln!("warning: {}: {cut}", source.path.display());

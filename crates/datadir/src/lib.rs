@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod journal;
 mod place;
+mod read_ahead;
 mod real;
 mod restore;
 mod snapshot;

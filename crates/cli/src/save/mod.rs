@@ -280,7 +280,9 @@ fn damaged(first: &str) -> Failure {
 }
 
 fn read_back(part: &Path) -> Result<(Status, Facts), Failure> {
-    let source = FileSource::open(part).map_err(|error| Failure::io("opening", part, &error))?;
+    let source = FileSource::open(part)
+        .map_err(|error| Failure::io("opening", part, &error))?
+        .reading_ahead();
     let backend = Backend::open(source)?;
     // Memory stays small, however many keys there are.
     Ok((backend.status(KeyCount::Reckoned)?, backend.facts()?))
