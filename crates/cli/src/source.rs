@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that are read at once for a digest.
-const DIGEST_READ: usize = 1 << 20;
+const DIGEST_READ: usize = 256 << 10;
+/// How many such reads are begun before they are needed.
+const DIGEST_AHEAD: u64 = 2;
 
 /// An opened source. Reads of it are reads of the database file.
 #[derive(Debug)]
@@ -125,23 +127,24 @@ impl Source {
 
     /// Compares the digest of a snapshot with its bytes, until `stop` is set.
     pub(crate) fn verify_digest(&self, stop: &AtomicBool) -> Result<Sha256Digest, Failure> {
+        // The digest is the slowest part of a restore: it does not wait for its bytes.
+        let file = self.file.shared().reading_ahead();
+        let _ = rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::Sequential);
         let mut digest = SnapshotDigest::new();
-        let mut buffer = vec![0; DIGEST_READ];
-        let mut offset = 0;
-        // The kernel reads ahead of this thread, and others find the pages in memory.
-        let _ = rustix::fs::fadvise(self.file.file(), 0, None, rustix::fs::Advice::Sequential);
-        while offset < self.file.size() {
+        let mut buffer = Vec::new();
+        let piece = |number: u64| {
+            let offset = number.saturating_mul(DIGEST_READ as u64);
+            let left = usize::try_from(file.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+            [Piece { offset, len: left.min(DIGEST_READ) }]
+        };
+        for number in 0..file.size().div_ceil(DIGEST_READ as u64) {
             if stop.load(Ordering::Relaxed) {
                 return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
             }
-            let left = self.file.size() - offset;
-            let part = usize::try_from(left).map_or(DIGEST_READ, |left| left.min(DIGEST_READ));
-            let part = &mut buffer[..part];
-            self.file
-                .read_exact_at(part, offset)
+            file.will_read(&piece(number + DIGEST_AHEAD));
+            file.read_pieces(&mut buffer, &piece(number))
                 .map_err(|error| Failure::io("reading", &self.path, &error))?;
-            digest.update(part);
-            offset += part.len() as u64;
+            digest.update(&buffer);
         }
         digest.finish().map_err(|fault| digest_failure(&fault).at(&self.path))
     }

@@ -38,6 +38,12 @@ impl FileSource {
         self
     }
 
+    /// Another one of the same open file.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        Self { file: Arc::clone(&self.file), size: self.size, ahead: None }
+    }
+
     /// The handle.
     #[must_use]
     pub fn file(&self) -> &File {

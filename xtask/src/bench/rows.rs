@@ -245,8 +245,8 @@ impl Maker<'_> {
         Row {
             targets: vec![Target::FasterThanPeer(1.5), Target::TimesReference(1.15)],
             memory_max: Some(MEMORY_MAX),
-            note: "Two cores are full with the server and the draining alone: digest, writing and the \
-                   check after it come on top.",
+            note: "Two cores are full with the server and the draining alone: SHA-256, writing and the \
+                   check (the limits and the status of this table) come on top, half of their sum.",
             ..row("save to a file", jobs)
         }
     }
