@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     let request = Request { cluster: CLUSTER.clone(), bump: bump(bytes), quota: DEFAULT_QUOTA };
     let Ok(plan) = plan(&said, &request) else { return };
     let layout = Layout::new(1024, 4096).expect("a layout");
-    let rebuilt = match rebuild(source.db(), &plan, layout, Vec::new()) {
+    let rebuilt = match rebuild(source.db().into(), &plan, layout, Vec::new()) {
         Ok(rebuilt) => rebuilt,
         Err(error) => return assert!(may_refuse(&source, &error), "{error}"),
     };

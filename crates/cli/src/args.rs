@@ -22,6 +22,42 @@ pub(crate) enum Command {
     Status(StatusArgs),
     Hashkv(HashkvArgs),
     Restore(Box<RestoreArgs>),
+    Archive(ArchiveArgs),
+}
+
+/// Make archives and look at them.
+///
+/// An archive keeps every record of a cluster once, compressed and with its digest. Save bases into
+/// it with `rekindle save ARCHIVE`, and restore them with `rekindle restore ARCHIVE[@POINT]`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ArchiveArgs {
+    #[command(subcommand)]
+    pub command: ArchiveCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    Init(InitArgs),
+    List(ListArgs),
+}
+
+/// Make an archive of an empty or new directory.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// The directory, or a file:// URL; a network mount is as good.
+    pub place: String,
+    /// Keep everything readable to whoever can read the place: secrets of the cluster, too.
+    #[arg(long)]
+    pub unencrypted: bool,
+}
+
+/// List what an archive can bring back.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ListArgs {
+    /// The archive: a directory or a file:// URL.
+    pub archive: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How results are printed.
@@ -131,9 +167,13 @@ const ENVIRONMENT: &str = "Environment, where a flag is not given: ETCDCTL_ENDPO
 #[derive(Debug, ClapArgs)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct SaveArgs {
-    /// File to write. Date patterns such as %Y-%m-%d are filled in (UTC); a file of that name is
-    /// replaced once the new one is whole.
+    /// File to write, or an archive to save a base into. Date patterns such as %Y-%m-%d are filled
+    /// in (UTC); a file of that name is replaced once the new one is whole.
     pub target: String,
+    /// Where the snapshot is kept while a base is made of it; not on etcd's own disk [default:
+    /// /var/lib/rekindle/spool, or ~/.cache/rekindle/spool where one is not root]
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Save what a member has although the cluster has no quorum: it may be behind.
     #[arg(long)]
     pub without_quorum: bool,

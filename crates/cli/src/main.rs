@@ -3,6 +3,7 @@
 //! Everything that is said to a user is said from here. Errors come up as [`failure::Failure`] and
 //! are printed once.
 
+mod archive;
 mod args;
 mod connect;
 mod failure;
@@ -46,5 +47,6 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args),
         Command::Hashkv(args) => hashkv::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Archive(args) => archive::run(&args.command),
     }
 }

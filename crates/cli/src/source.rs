@@ -1,6 +1,10 @@
-//! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory.
+//! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory, a
+//! base of an archive.
 
+use crate::archive::{Point, parse_source};
 use crate::failure::{Code, Failure};
+use rekindle_archive::format::base::Base;
+use rekindle_archive::{Archive, BaseEntry, BaseRecords, read_base};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
@@ -22,7 +26,24 @@ pub(crate) struct Source {
     /// As it was named.
     pub path: PathBuf,
     pub kind: Kind,
-    file: FileSource,
+    bytes: Bytes,
+}
+
+/// Where a source's database is.
+#[derive(Debug)]
+enum Bytes {
+    File(FileSource),
+    /// The frame of a base.
+    Memory(Vec<u8>),
+}
+
+/// A base of an archive. Its database has the small buckets only.
+#[derive(Debug)]
+pub(crate) struct ArchivedBase {
+    pub archive: Archive,
+    pub entry: BaseEntry,
+    /// Without its frame.
+    pub base: Base,
 }
 
 #[derive(Debug)]
@@ -33,6 +54,8 @@ pub(crate) enum Kind {
     Database,
     /// A stopped member's directory. The lock keeps etcd from starting while it is read.
     DataDir(Box<Log>),
+    /// A base of an archive.
+    Base(Box<ArchivedBase>),
 }
 
 /// A member's raft log.
@@ -46,7 +69,25 @@ pub(crate) struct Log {
 }
 
 impl Source {
-    /// Opens what `path` names.
+    /// Opens what `path` names, which may be an archive, with a point behind an `@`.
+    pub(crate) fn open_any(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
+        let named = path.to_str().map(parse_source).transpose()?.flatten();
+        match named {
+            Some((archive, point)) => Self::open_base(path, archive, point),
+            None => Self::open(path, wal_dir),
+        }
+    }
+
+    fn open_base(path: &Path, archive: Archive, point: Point) -> Result<Self, Failure> {
+        let listing = archive.list()?;
+        let entry = point.choose(&listing)?.clone();
+        let mut base = read_base(&archive, &entry)?;
+        let bytes = Bytes::Memory(std::mem::take(&mut base.frame));
+        let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
+        Ok(Self { path: path.to_owned(), kind, bytes })
+    }
+
+    /// Opens what `path` names: a file or a data directory.
     pub(crate) fn open(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
         let found =
             std::fs::metadata(path).map_err(|error| Failure::io("opening", path, &error))?;
@@ -62,7 +103,7 @@ impl Source {
             }
             Err(error) => return Err(Failure::io("reading", path, &error)),
         };
-        Ok(Self { path: path.to_owned(), kind, file })
+        Ok(Self { path: path.to_owned(), kind, bytes: Bytes::File(file) })
     }
 
     fn open_directory(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
@@ -87,13 +128,17 @@ impl Source {
             (None, Some(beside)) if is_there(&beside)? => read_log(&beside)?,
             _ => Log::default(),
         };
-        Ok(Self { path: path.to_owned(), kind: Kind::DataDir(Box::new(log)), file })
+        let (kind, bytes) = (Kind::DataDir(Box::new(log)), Bytes::File(file));
+        Ok(Self { path: path.to_owned(), kind, bytes })
     }
 
     /// The same, read with a second thread: for a command that does nothing beside.
-    pub(crate) fn reading_ahead(mut self) -> Self {
-        self.file = self.file.reading_ahead();
-        self
+    pub(crate) fn reading_ahead(self) -> Self {
+        let bytes = match self.bytes {
+            Bytes::File(file) => Bytes::File(file.reading_ahead()),
+            memory => memory,
+        };
+        Self { bytes, ..self }
     }
 
     /// The source as etcd's.
@@ -101,9 +146,15 @@ impl Source {
         Backend::open(self).map_err(|error| Failure::from(error).at(&self.path))
     }
 
+    /// The records, where they are not in the database.
+    pub(crate) fn records(&self) -> Result<Option<BaseRecords>, Failure> {
+        let Kind::Base(base) = &self.kind else { return Ok(None) };
+        Ok(Some(BaseRecords::new(&base.archive, &base.entry, &base.base)?))
+    }
+
     /// What shows that a file's end is missing: it is no whole number of pages, nor that and a digest.
     pub(crate) fn cut(&self, page_size: usize) -> Option<String> {
-        if matches!(self.kind, Kind::DataDir(_)) {
+        if matches!(self.kind, Kind::DataDir(_) | Kind::Base(_)) {
             return None;
         }
         let size = self.size();
@@ -122,13 +173,17 @@ impl Source {
             Kind::Snapshot(_) => "snapshot",
             Kind::Database => "db file without a SHA-256 at its end",
             Kind::DataDir(_) => "data directory of a stopped member",
+            Kind::Base(_) => "base of an archive",
         }
     }
 
     /// Compares the digest of a snapshot with its bytes, until `stop` is set.
     pub(crate) fn verify_digest(&self, stop: &AtomicBool) -> Result<Sha256Digest, Failure> {
+        let Bytes::File(file) = &self.bytes else {
+            return Err(Failure::usage("a base of an archive has no SHA-256 of a snapshot"));
+        };
         // The digest is the slowest part of a restore: it does not wait for its bytes.
-        let file = self.file.shared().reading_ahead();
+        let file = file.shared().reading_ahead();
         let _ = rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::Sequential);
         let mut digest = SnapshotDigest::new();
         let mut buffer = Vec::new();
@@ -157,19 +212,30 @@ fn digest_failure(fault: &DigestFault) -> Failure {
 
 impl ReadAt for Source {
     fn size(&self) -> u64 {
-        self.file.size()
+        match &self.bytes {
+            Bytes::File(file) => file.size(),
+            Bytes::Memory(bytes) => bytes.size(),
+        }
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        match &self.bytes {
+            Bytes::File(file) => file.read_exact_at(buf, offset),
+            Bytes::Memory(bytes) => bytes.read_exact_at(buf, offset),
+        }
     }
 
     fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
-        self.file.read_pieces(buf, pieces)
+        match &self.bytes {
+            Bytes::File(file) => file.read_pieces(buf, pieces),
+            Bytes::Memory(bytes) => bytes.read_pieces(buf, pieces),
+        }
     }
 
     fn will_read(&self, pieces: &[Piece]) {
-        self.file.will_read(pieces);
+        if let Bytes::File(file) = &self.bytes {
+            file.will_read(pieces);
+        }
     }
 }
 

@@ -226,7 +226,7 @@ impl Report<'_> {
                 "\nwarning: nothing proves that it is whole and unchanged; \
                  if it was copied while etcd was running it is no backup"
             }
-            (Kind::DataDir(_), _) => "",
+            (Kind::DataDir(_) | Kind::Base(_), _) => "",
         };
         format!("{}{digest}", self.describe())
     }

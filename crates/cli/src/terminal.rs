@@ -73,6 +73,11 @@ impl Calls {
         })
     }
 
+    /// The flag that ends everything.
+    pub(crate) fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
     /// Whether the user wants that.
     pub(crate) fn go_on(&self) -> Result<(), Failure> {
         match self.stop.load(Ordering::Relaxed) {

@@ -9,9 +9,9 @@ use crate::error::{At, Error};
 use crate::journal::{Journal, Made, State};
 use crate::place::{Place, WalPlace, make_parents, parent};
 use crate::swap::{self, Blocker, Leg, Move, check_unlocked};
-use rekindle_bolt::{Damage, Db, Layout, ReadAt};
+use rekindle_bolt::{Damage, Layout, ReadAt};
 use rekindle_etcd::Member;
-use rekindle_etcd::restore::{Content, Plan, PlannedFile, Root, directory, rebuild};
+use rekindle_etcd::restore::{Content, Plan, PlannedFile, Root, Source, directory, rebuild};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,13 +147,13 @@ pub struct Job<'a> {
 /// before the one whose exchange failed: they are restored.
 pub fn restore<S: ReadAt, E: From<Error>>(
     disk: &dyn Disk,
-    db: &Db<S>,
+    source: Source<'_, S>,
     job: &Job<'_>,
     progress: &Progress,
     prove: impl FnOnce() -> Result<(), E>,
 ) -> Result<Restored, E> {
     let mut sites = Vec::new();
-    let built = build(disk, db, job, progress, &mut sites);
+    let built = build(disk, source, job, progress, &mut sites);
     let proven = built.map_err(E::from).and_then(|built| prove().map(|()| built));
     let stopped = || progress.stop.load(Ordering::Relaxed).then(|| Error::Interrupted.into());
     let mut restored = match proven.and_then(|built| stopped().map_or(Ok(built), Err)) {
@@ -308,7 +308,7 @@ struct Site<'a> {
 
 fn build<'a, S: ReadAt>(
     disk: &dyn Disk,
-    db: &Db<S>,
+    source: Source<'_, S>,
     job: &Job<'a>,
     progress: &Progress,
     sites: &mut Vec<Site<'a>>,
@@ -326,7 +326,7 @@ fn build<'a, S: ReadAt>(
             site.begin(disk)?;
         }
     }
-    let restored = write_databases(disk, db, job, progress)?;
+    let restored = write_databases(disk, source, job, progress)?;
     for (target, site) in job.targets.iter().zip(sites.iter()) {
         for file in directory(job.plan, &target.member).files {
             site.write_file(disk, &file)?;
@@ -339,7 +339,7 @@ fn build<'a, S: ReadAt>(
 /// Writes the database once into all targets.
 fn write_databases<S: ReadAt>(
     disk: &dyn Disk,
-    db: &Db<S>,
+    source: Source<'_, S>,
     job: &Job<'_>,
     progress: &Progress,
 ) -> Result<Restored, Error> {
@@ -351,7 +351,7 @@ fn write_databases<S: ReadAt>(
     for (place, path) in places().zip(&paths) {
         adopt(disk, path, &place.swapped)?;
     }
-    let rebuilt = rebuild(db, job.plan, job.layout, Watched { files, progress });
+    let rebuilt = rebuild(source, job.plan, job.layout, Watched { files, progress });
     if progress.stop.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
     }

@@ -101,7 +101,7 @@ impl Scene {
         let targets = [Target { member, place: self.place.clone() }];
         let layout = Layout::new(4096, 16384).unwrap();
         let job = Job { plan: &self.plan, layout, targets: &targets, time };
-        restore(&self.disk, &db, &job, &Progress::default(), || Ok(()))
+        restore(&self.disk, (&db).into(), &job, &Progress::default(), || Ok(()))
     }
 
     fn on(&self, disk: SimDisk) -> Self {
@@ -388,7 +388,7 @@ fn a_bad_source_changes_nothing() {
     let layout = Layout::new(4096, 4096).unwrap();
     let job = Job { plan: &scene.plan, layout, targets: &targets, time: T1 };
     let bad = || Err(Error::Interrupted);
-    assert!(restore(&scene.disk, &db, &job, &Progress::default(), bad).is_err());
+    assert!(restore(&scene.disk, (&db).into(), &job, &Progress::default(), bad).is_err());
     assert!(scene.is_old());
     assert_eq!(scene.disk.list(Path::new("/var/lib")).unwrap(), ["etcd"]);
 }

@@ -16,7 +16,9 @@ use rekindle_datadir::{
     plan_roll_back, restore, resume, roll_back,
 };
 use rekindle_etcd::digest::Sha256Digest;
-use rekindle_etcd::restore::{Plan, Request, SourceFacts, default_token, plan};
+use rekindle_etcd::restore::{
+    Plan, Records, Request, Source as Content, SourceFacts, default_token, plan,
+};
 use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
 use request::{Directories, Wanted, resolve};
 use std::cell::RefCell;
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     let Some(path) = &args.source else {
         return Err(Failure::usage("name the snapshot to restore"));
     };
-    let source = Source::open(path, args.source_wal_dir.as_deref())?;
+    let source = Source::open_any(path, args.source_wal_dir.as_deref())?;
     let now = time::for_names();
     let prepared = Prepared::new(args, &source, &wanted)?;
     let text = PlanText {
@@ -112,7 +114,7 @@ impl Prepared {
         let checks_digest = match source.kind {
             Kind::Snapshot(_) => !args.skip_hash_check,
             Kind::Database if !args.skip_hash_check => return Err(no_digest(source)),
-            Kind::Database | Kind::DataDir(_) => false,
+            Kind::Database | Kind::DataDir(_) | Kind::Base(_) => false,
         };
         let facts = backend.facts().map_err(at)?;
         let plan = decide(source, &backend, &facts, wanted)?;
@@ -123,7 +125,7 @@ impl Prepared {
             check_took_no_part(&plan, target)?;
         }
         if !args.allow_little_space {
-            check_space(&backend, &targets)?;
+            check_space(source, &backend, &targets)?;
         }
         let replaced = targets.iter().map(|target| holds_something(&target.place));
         let replaced = replaced.collect::<Result<_, _>>()?;
@@ -144,7 +146,12 @@ impl Prepared {
         std::thread::scope(|threads| {
             let digest = Digest::start(threads, self.checks_digest, source, &progress.stop);
             let written = || progress.written.load(Ordering::Relaxed);
-            let work = || restore(&RealDisk, db, &job, &progress, || digest.verdict());
+            let mut records = source.records()?;
+            let work = || {
+                let records = records.as_mut().map(|records| records as &mut dyn Records);
+                let content = Content { db, records };
+                restore(&RealDisk, content, &job, &progress, || digest.verdict())
+            };
             let result = terminal::watching("restoring", None, written, work);
             // Of a source that cannot be read it is worth knowing whether it was changed since.
             result.map_err(|failure: Failure| match (failure.code, digest.verdict()) {
@@ -202,6 +209,7 @@ fn no_digest(source: &Source) -> Failure {
 fn identity(source: &Source, backend: &Backend<&Source>) -> Sha256Digest {
     match source.kind {
         Kind::Snapshot(digest) => digest,
+        Kind::Base(ref base) => Sha256Digest(base.entry.header.body_digest),
         _ => backend.identity(),
     }
 }
@@ -213,7 +221,10 @@ fn decide(
     wanted: &Wanted,
 ) -> Result<Plan, Failure> {
     let at = |error: rekindle_etcd::Error| Failure::from(error).at(&source.path);
-    let kubernetes = backend.holds_kubernetes().map_err(at)?;
+    let kubernetes = match &source.kind {
+        Kind::Base(base) => base.base.kubernetes,
+        _ => backend.holds_kubernetes().map_err(at)?,
+    };
     let token = wanted.token.clone().unwrap_or_else(|| {
         let (revision, raised_by) = (facts.revision(), wanted.bump.amount(kubernetes));
         default_token(&identity(source, backend), revision, raised_by, &wanted.initial_cluster)
@@ -223,14 +234,34 @@ fn decide(
         .with_token(&token)
         .map_err(|fault| Failure::usage(format!("--initial-cluster: {fault}")))?;
     let has_nospace = facts.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-    let size_at_most = if has_nospace { in_use(backend).map_err(at)? } else { backend.db().size() };
+    let size_at_most = match has_nospace {
+        true => in_use(source, backend).map_err(at)?,
+        false => largest_size(source, backend),
+    };
     let source_facts = SourceFacts { facts, kubernetes, size_at_most };
     let request = Request { cluster, bump: wanted.bump, quota: wanted.quota };
     plan(&source_facts, &request).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// Bytes that a restored database has at most, quickly had.
+fn largest_size(source: &Source, backend: &Backend<&Source>) -> u64 {
+    match &source.kind {
+        // Keys of 18 bytes, elements of 16, and leaves that are not full to the last byte.
+        Kind::Base(base) => {
+            let facts = &base.entry.header.facts;
+            let records = facts.records.saturating_mul(64);
+            let content = facts.logical_bytes.saturating_add(records);
+            content.saturating_add(content / 4).saturating_add(backend.db().size())
+        }
+        _ => backend.db().size(),
+    }
+}
+
 /// Bytes in use: what a defragmented copy needs at most. Walks the whole database.
-fn in_use(backend: &Backend<&Source>) -> Result<u64, rekindle_etcd::Error> {
+fn in_use(source: &Source, backend: &Backend<&Source>) -> Result<u64, rekindle_etcd::Error> {
+    if matches!(source.kind, Kind::Base(_)) {
+        return Ok(largest_size(source, backend));
+    }
     match check(backend.db(), &mut ()) {
         Ok(report) => Ok(report.usage.in_use_bytes()),
         Err(rekindle_bolt::Halt::Read(error)) => Err(error.into()),
@@ -317,7 +348,11 @@ fn holds_something(place: &Place) -> Result<bool, Failure> {
 }
 
 /// Old and new stand side by side for a while: there must be room for the new.
-fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Failure> {
+fn check_space(
+    source: &Source,
+    backend: &Backend<&Source>,
+    targets: &[Target],
+) -> Result<(), Failure> {
     let need = |size: u64| {
         let each = size.saturating_add(wal::SEGMENT_BYTES + SPACE_MARGIN);
         each.saturating_mul(targets.len() as u64)
@@ -329,10 +364,10 @@ fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Fai
         }
         let free = free_space(there)?;
         // The file's size is quickly had, and more than is needed; its use takes a walk.
-        if free >= need(backend.db().size()) {
+        if free >= need(largest_size(source, backend)) {
             continue;
         }
-        let need = need(in_use(backend)?);
+        let need = need(in_use(source, backend)?);
         if free < need {
             let what = format!(
                 "{} has {} free, the restore needs up to {}",
@@ -349,7 +384,7 @@ fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Fai
     Ok(())
 }
 
-fn free_space(path: &Path) -> Result<u64, Failure> {
+pub(crate) fn free_space(path: &Path) -> Result<u64, Failure> {
     let found = rustix::fs::statvfs(path)
         .map_err(|error| Failure::io("looking at", path, &error.into()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))

@@ -1,5 +1,7 @@
-//! `rekindle save`: a snapshot of a running cluster, proven before it gets its name.
+//! `rekindle save`: a snapshot of a running cluster, proven before it gets its name or becomes a base
+//! of an archive.
 
+mod base;
 mod choose;
 mod stream;
 
@@ -11,10 +13,11 @@ use crate::status::SOUND;
 use crate::terminal::{self, Calls};
 use crate::time;
 use choose::{Candidate, Choice, choose, complaints};
+use rekindle_archive::Origin;
 use rekindle_client::{Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{Disk, FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
-use rekindle_etcd::{Backend, Facts, KeyCount, Status, Version, advisories};
+use rekindle_etcd::{Backend, ClusterId, Facts, KeyCount, MemberId, Status, Version, advisories};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +27,7 @@ use std::time::{Duration, Instant};
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
-    let target = target(&args.target)?;
+    let target = Target::new(args)?;
     let connection = connect(&args.connect)?;
     let calls = Calls::new(terminal::stop_flag()?)?;
     let client = match connection.all_members {
@@ -45,7 +48,31 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
-            Ok(saved) => return saved.output(&target).print(args.output.format()),
+            Ok(output) => return output.print(args.output.format()),
+        }
+    }
+}
+
+/// Where a snapshot goes.
+enum Target {
+    File(PathBuf),
+    /// It becomes a base.
+    Archive(Box<base::Place>),
+}
+
+impl Target {
+    fn new(args: &SaveArgs) -> Result<Self, Failure> {
+        match crate::archive::find(&args.target)? {
+            Some(archive) => Ok(Self::Archive(Box::new(base::Place::new(archive, args)?))),
+            None => target(&args.target).map(Self::File),
+        }
+    }
+
+    /// The file that is written first.
+    fn file(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Archive(place) => &place.spool,
         }
     }
 }
@@ -68,8 +95,10 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
     })?;
     let path = PathBuf::from(&filled);
     if filled.ends_with('/') || path.is_dir() || path.file_name().is_none() {
-        return Err(Failure::usage(format!("{filled} is a directory"))
-            .remedy("name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db"));
+        return Err(Failure::usage(format!("{filled} is a directory, and no archive")).remedy(
+            "name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db; or make an \
+             archive of an empty directory with rekindle archive init",
+        ));
     }
     replaceable(&path)?;
     Ok(path)
@@ -204,13 +233,13 @@ fn nobody(client: &Client, candidates: &[Candidate]) -> Failure {
 
 /// One try, from one member.
 struct Attempt<'a> {
-    target: &'a Path,
+    target: &'a Target,
     floor: i64,
     calls: &'a Calls,
 }
 
 impl Attempt<'_> {
-    fn save(&self, (member, member_status): (Member, MemberStatus)) -> Result<Saved, Failure> {
+    fn save(&self, (member, member_status): (Member, MemberStatus)) -> Result<Output, Failure> {
         let role = match member_status.leader == member_status.header.member_id {
             true => "leader",
             false => "follower",
@@ -218,9 +247,13 @@ impl Attempt<'_> {
         let version = member_status.version;
         eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
         warn_of_version(&version);
+        if let Target::Archive(place) = self.target {
+            place.check_space(member_status.db_size)?;
+        }
         let started = Instant::now();
-        let missing = missing_directories(self.target);
-        let mut snapshot = NewSnapshot::create(&RealDisk, self.target)?;
+        let began = crate::archive::now();
+        let missing = missing_directories(self.target.file());
+        let mut snapshot = NewSnapshot::create(&RealDisk, self.target.file())?;
         for directory in missing {
             eprintln!("made directory {}", directory.display());
         }
@@ -234,10 +267,28 @@ impl Attempt<'_> {
         let streamed = started.elapsed();
         let (status, facts) = self.check(&mut snapshot)?;
         self.calls.go_on()?;
-        snapshot.publish()?;
         let endpoint = member.endpoint().to_string();
         let size = received.into_inner();
-        Ok(Saved { digest, status, facts, size, streamed, endpoint, role, version })
+        let saved = Saved { digest, status, facts, size, streamed, endpoint, role, version };
+        match self.target {
+            Target::File(path) => {
+                snapshot.publish()?;
+                Ok(saved.output(path))
+            }
+            Target::Archive(place) => {
+                let header = member_status.header;
+                let origin = Origin {
+                    cluster: ClusterId(header.cluster_id),
+                    member: MemberId(header.member_id),
+                    etcd: saved.version.clone(),
+                    live_keys: saved.status.live_keys,
+                    began,
+                };
+                place
+                    .add(snapshot.part(), &origin, self.calls.stop())
+                    .map(|base| base.output(&saved))
+            }
+        }
     }
 
     /// Checks the whole file while it becomes durable.
@@ -246,7 +297,11 @@ impl Attempt<'_> {
         let part = snapshot.part().to_owned();
         let (checked, synced) = std::thread::scope(|threads| {
             let checked = threads.spawn(|| read_back(&part));
-            let synced = snapshot.sync();
+            let synced = match self.target {
+                Target::File(_) => snapshot.sync(),
+                // It goes as soon as the base is there.
+                Target::Archive(_) => Ok(()),
+            };
             let panicked = |_| Err(Failure::new(Code::Failed, "the checking thread has panicked"));
             (checked.join().unwrap_or_else(panicked), synced)
         });

@@ -10,4 +10,4 @@ pub use plan::{
     AlarmFate, Bump, BumpRequest, DEFAULT_BUMP, DEFAULT_QUOTA, Plan, Request, SourceFacts,
     default_token, plan,
 };
-pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use rebuild::{RebuildError, Rebuilt, Records, RecordsFault, Source, rebuild};

@@ -41,11 +41,40 @@ pub enum RebuildError {
         /// The most that is kept in memory.
         max: usize,
     },
+    /// The records, which lie elsewhere than the small buckets, cannot be read.
+    #[error("{0}")]
+    Records(RecordsFault),
     /// Keys of Kubernetes came up in a source in which the plan had seen none.
     #[error(
         "the source holds keys of Kubernetes after all; say whether its revision is to be raised"
     )]
     KubernetesAfterAll,
+}
+
+/// Why records cannot be read on.
+pub type RecordsFault = Box<dyn std::error::Error + Send + Sync>;
+
+/// The records of a keyspace in their order, where they do not lie in a database.
+pub trait Records {
+    /// The next one, as a pair of the `key` bucket; none at the end.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being read. What was handed out until then is no keyspace.
+    fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault>;
+}
+
+/// What is restored.
+pub struct Source<'a, S> {
+    /// The database, with all small buckets.
+    pub db: &'a Db<S>,
+    /// Its records, where they lie elsewhere: those in `db` do not count then.
+    pub records: Option<&'a mut dyn Records>,
+}
+
+impl<'a, S> From<&'a Db<S>> for Source<'a, S> {
+    fn from(db: &'a Db<S>) -> Self {
+        Self { db, records: None }
+    }
 }
 
 /// A rebuilt database.
@@ -66,18 +95,19 @@ const EDITED_BUCKET_MAX: usize = 16 << 20;
 const NEEDED: [&[u8]; 5] =
     [schema::CLUSTER, schema::KEY, schema::MEMBERS, schema::MEMBERS_REMOVED, schema::META];
 
-/// Writes the database that `plan` describes from `db` into `out`.
+/// Writes the database that `plan` describes from `source` into `out`.
 ///
 /// # Errors
 /// [`RebuildError`]. What was written until then is no database.
 pub fn rebuild<S: ReadAt, W: Write>(
-    db: &Db<S>,
+    source: Source<'_, S>,
     plan: &Plan,
     layout: Layout,
     out: W,
 ) -> Result<Rebuilt<W>, RebuildError> {
     let mut rebuild = Rebuild {
         plan,
+        elsewhere: source.records,
         writer: Writer::Between(BulkWriter::new(out, layout)?),
         bucket: Vec::new(),
         treatment: Treatment::Copy,
@@ -86,7 +116,7 @@ pub fn rebuild<S: ReadAt, W: Write>(
         needed: NEEDED.as_slice(),
         records: 0,
     };
-    let report = check(db, &mut rebuild).map_err(|halt| match halt {
+    let report = check(source.db, &mut rebuild).map_err(|halt| match halt {
         Halt::Read(error) => Error::from(error).into(),
         Halt::Stopped(error) => error,
     })?;
@@ -99,8 +129,10 @@ pub fn rebuild<S: ReadAt, W: Write>(
     Ok(Rebuilt { file: writer.finish()?, records, mended: report.findings })
 }
 
-struct Rebuild<'a, W> {
+struct Rebuild<'a, 'r, W> {
     plan: &'a Plan,
+    /// The records, where they lie elsewhere and have not come yet.
+    elsewhere: Option<&'r mut dyn Records>,
     writer: Writer<W>,
     /// The bucket that is being written.
     bucket: Vec<u8>,
@@ -145,13 +177,17 @@ impl Treatment {
     }
 }
 
-impl<W: Write> Visit for Rebuild<'_, W> {
+impl<W: Write> Visit for Rebuild<'_, '_, W> {
     type Stop = RebuildError;
 
     fn bucket(&mut self, name: &[u8]) -> Result<(), RebuildError> {
         self.end_bucket()?;
         self.write_needed(Some(name))?;
-        self.begin_bucket(name)
+        self.begin_bucket(name)?;
+        match self.elsewhere.take_if(|_| name == schema::KEY) {
+            Some(records) => self.all_of(records),
+            None => Ok(()),
+        }
     }
 
     fn pair(&mut self, pair: Pair<'_>) -> Result<(), RebuildError> {
@@ -183,7 +219,7 @@ impl<W: Write> Visit for Rebuild<'_, W> {
     }
 }
 
-impl<W: Write> Rebuild<'_, W> {
+impl<W: Write> Rebuild<'_, '_, W> {
     fn begin_bucket(&mut self, name: &[u8]) -> Result<(), RebuildError> {
         if let Writer::Between(writer) = std::mem::replace(&mut self.writer, Writer::Moving) {
             self.writer = Writer::In(writer.bucket(name)?);
@@ -199,6 +235,15 @@ impl<W: Write> Rebuild<'_, W> {
         if let Writer::In(bucket) = &mut self.writer {
             bucket.put(key, value)?;
         }
+        Ok(())
+    }
+
+    /// These are the records; those of the database that is walked are left out.
+    fn all_of(&mut self, records: &mut dyn Records) -> Result<(), RebuildError> {
+        while let Some(pair) = records.next_record().map_err(RebuildError::Records)? {
+            self.record(pair)?;
+        }
+        self.treatment = Treatment::Replace;
         Ok(())
     }
 
@@ -332,7 +377,7 @@ mod tests {
         let said = SourceFacts { facts: &facts, kubernetes: false, size_at_most: 0 };
         let plan = plan(&said, &request).unwrap();
         assert_eq!(plan.alarms.len(), 3);
-        let rebuilt = rebuild(source.db(), &plan, layout(), Vec::new()).unwrap();
+        let rebuilt = rebuild(source.db().into(), &plan, layout(), Vec::new()).unwrap();
         let restored = Backend::open(whole(rebuilt.file)).unwrap();
         assert!(restored.status(KeyCount::Reckoned).unwrap().is_sound());
         assert_eq!(restored.facts().unwrap().alarms, []);
@@ -372,7 +417,7 @@ mod tests {
         let source = Backend::open(source).unwrap();
         assert!(source.facts().unwrap().downgrade.is_some());
         let plan = a_plan(&source, false, BumpRequest::Never);
-        let rebuilt = rebuild(source.db(), &plan, layout(), Vec::new()).unwrap();
+        let rebuilt = rebuild(source.db().into(), &plan, layout(), Vec::new()).unwrap();
         let restored = Backend::open(whole(rebuilt.file)).unwrap();
         assert_eq!(restored.facts().unwrap().downgrade, None);
         let meta = restored.bucket(schema::META).unwrap().unwrap();
@@ -401,9 +446,12 @@ mod tests {
         let source = a_keyspace(200);
         assert!(!source.holds_kubernetes().unwrap());
         let unseen = a_plan(&source, false, BumpRequest::IfKubernetes);
-        let stopped = rebuild(source.db(), &unseen, layout(), Vec::new());
+        let stopped = rebuild(source.db().into(), &unseen, layout(), Vec::new());
         assert!(matches!(stopped, Err(RebuildError::KubernetesAfterAll)));
         let wanted = a_plan(&source, false, BumpRequest::Never);
-        assert_eq!(rebuild(source.db(), &wanted, layout(), Vec::new()).unwrap().records, 199);
+        assert_eq!(
+            rebuild(source.db().into(), &wanted, layout(), Vec::new()).unwrap().records,
+            199
+        );
     }
 }

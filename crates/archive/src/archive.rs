@@ -1,0 +1,297 @@
+//! An archive as a whole: what makes a place one, and what it holds.
+
+use crate::error::Error;
+use crate::format::header::{HEADER_MAX, Header, Moment, VERSION};
+use crate::format::{ArchiveId, FormatFault, Kind, TimelineId};
+use crate::store::{Listed, Store, StoreFaultKind};
+use crate::{names, object};
+use rekindle_etcd::ClusterId;
+use serde::{Deserialize, Serialize};
+
+/// An archive in a store.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    store: Store,
+    id: ArchiveId,
+}
+
+/// `archive.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArchiveFile {
+    /// Of the format. It is read before the rest, which may be another then.
+    format: u16,
+    archive: String,
+    created: String,
+    /// Nothing in it is sealed: said aloud when it was made.
+    unencrypted: bool,
+}
+
+/// `timeline.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimelineFile {
+    format: u16,
+    timeline: String,
+    cluster: String,
+    /// The timeline that it went on from, if that is known.
+    parent: Option<String>,
+    began: String,
+    reason: String,
+}
+
+/// A base that was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseEntry {
+    /// The object's name.
+    pub name: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// Its header.
+    pub header: Header,
+}
+
+/// The bases of an archive.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// In the order of time.
+    pub bases: Vec<BaseEntry>,
+    /// Objects that stand among them and cannot be read, with the reason.
+    pub unreadable: Vec<Error>,
+}
+
+impl Archive {
+    /// Makes an archive of an empty place. What it will hold is not encrypted.
+    ///
+    /// # Errors
+    /// [`Error::IsArchive`], [`Error::NotEmpty`], [`Error::Store`].
+    pub fn init_unencrypted(store: Store, created: &str) -> Result<Self, Error> {
+        let place = store.place().to_owned();
+        match store.read(names::ARCHIVE) {
+            Ok(_) => return Err(Error::IsArchive { place }),
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {}
+            Err(fault) => return Err(fault.into()),
+        }
+        if !store.is_empty()? {
+            return Err(Error::NotEmpty { place });
+        }
+        let id = ArchiveId(object::random_id()?.0);
+        let (archive, created) = (id.to_string(), created.to_owned());
+        let file = ArchiveFile { format: VERSION, archive, created, unencrypted: true };
+        match store.create(names::ARCHIVE, to_json(&file)) {
+            Err(fault) if fault.kind == StoreFaultKind::Exists => Err(Error::IsArchive { place }),
+            done => {
+                done?;
+                Ok(Self { store, id })
+            }
+        }
+    }
+
+    /// Opens the archive that a place holds.
+    ///
+    /// # Errors
+    /// [`Error::NoArchive`] only where the store says that no `archive.json` is there;
+    /// [`Error::TooNew`]; [`Error::Json`]; [`Error::Store`].
+    pub fn open(store: Store) -> Result<Self, Error> {
+        let bytes = match store.read(names::ARCHIVE) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
+                return Err(Error::NoArchive { place: store.place().to_owned() });
+            }
+            read => read?,
+        };
+        let object = store.full_name(names::ARCHIVE);
+        let file: ArchiveFile = from_json(&object, &bytes)?;
+        match ArchiveId::parse(&file.archive) {
+            Some(id) if file.unencrypted => Ok(Self { store, id }),
+            Some(_) => {
+                Err(Error::Json { object, fault: "it is neither sealed nor not".to_owned() })
+            }
+            None => Err(Error::Json { object, fault: "its id is none".to_owned() }),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ArchiveId {
+        self.id
+    }
+
+    /// Where its objects are.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All bases, by their headers alone.
+    ///
+    /// # Errors
+    /// [`Error::Store`] where the store cannot be listed. What cannot be read of it goes into the
+    /// listing.
+    pub fn list(&self) -> Result<Listing, Error> {
+        let is_base = |found: &Listed| found.name.ends_with(".base");
+        let found = self.store.list(names::TIMELINES)?;
+        let found: Vec<_> = found.into_iter().filter(is_base).collect();
+        let starts = self.store.read_starts(found.clone(), HEADER_MAX as u64);
+        let mut listing = Listing::default();
+        for (found, start) in found.into_iter().zip(starts) {
+            match start.map_err(Error::from).and_then(|start| self.base_entry(found, &start)) {
+                Ok(base) => listing.bases.push(base),
+                Err(error) => listing.unreadable.push(error),
+            }
+        }
+        listing.bases.sort_by_key(|base| (base.header.facts.ended, base.header.facts.last));
+        Ok(listing)
+    }
+
+    fn base_entry(&self, found: Listed, start: &[u8]) -> Result<BaseEntry, Error> {
+        let name = self.store.full_name(&found.name);
+        let header = object::parse(&name, Kind::Base, self.id, start)?;
+        let want = (header.size() as u64).saturating_add(header.body_bytes);
+        if found.bytes < want {
+            return Err(Error::damaged(&name, FormatFault::Ends { what: "its body" }));
+        }
+        Ok(BaseEntry { name: found.name, bytes: found.bytes, header })
+    }
+
+    /// The timeline of a cluster whose parent is not known; it is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Json`].
+    pub(crate) fn timeline(
+        &self,
+        cluster: ClusterId,
+        origin: TimelineOrigin,
+        began: &str,
+    ) -> Result<TimelineId, Error> {
+        let id = origin.id(cluster);
+        let name = names::timeline(id);
+        let file = TimelineFile {
+            format: VERSION,
+            timeline: id.to_string(),
+            cluster: cluster.to_string(),
+            parent: origin.parent.map(|parent| parent.to_string()),
+            began: began.to_owned(),
+            reason: origin.reason.to_owned(),
+        };
+        match self.store.create(&name, to_json(&file)) {
+            Err(fault) if fault.kind == StoreFaultKind::Exists => {}
+            done => done?,
+        }
+        let object = self.store.full_name(&name);
+        let there: TimelineFile = from_json(&object, &self.store.read(&name)?)?;
+        let ours = [file.timeline, file.cluster];
+        let theirs = [there.timeline, there.cluster];
+        match ours == theirs {
+            true => Ok(id),
+            false => Err(Error::Stranger { object, got: theirs.join("/"), want: ours.join("/") }),
+        }
+    }
+}
+
+/// Where a timeline's history begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimelineOrigin {
+    /// What it goes on from.
+    pub parent: Option<TimelineId>,
+    /// Where they part: the number of a base's raft index.
+    pub fork: u64,
+    /// Why, for people.
+    pub reason: &'static str,
+}
+
+impl TimelineOrigin {
+    fn id(self, cluster: ClusterId) -> TimelineId {
+        let mut hash = blake3::Hasher::new_derive_key("rekindle 2026 timeline id");
+        hash.update(&cluster.0.to_le_bytes());
+        hash.update(&self.parent.map_or([0; 16], |parent| parent.0));
+        hash.update(&self.fork.to_le_bytes());
+        let mut id = [0; 16];
+        hash.finalize_xof().fill(&mut id);
+        TimelineId(id)
+    }
+}
+
+fn to_json(file: &impl Serialize) -> Vec<u8> {
+    // Structs of text and numbers always become JSON.
+    let mut bytes = serde_json::to_vec_pretty(file).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Reads a JSON file; one of a later format is named as such before anything else is said of it.
+fn from_json<T: for<'a> Deserialize<'a>>(object: &str, bytes: &[u8]) -> Result<T, Error> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u16,
+    }
+    let json = |error: serde_json::Error| Error::Json {
+        object: object.to_owned(),
+        fault: error.to_string(),
+    };
+    let Format { format } = serde_json::from_slice(bytes).map_err(json)?;
+    if format != VERSION {
+        let (object, newest) = (object.to_owned(), VERSION);
+        return Err(Error::TooNew { object, got: format, newest });
+    }
+    serde_json::from_slice(bytes).map_err(json)
+}
+
+/// A moment as text, for the JSON files.
+pub(crate) fn shown(moment: Moment) -> String {
+    jiff::Timestamp::from_millisecond(moment.0).map_or_else(|_| String::new(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn an_archive() -> Archive {
+        Archive::init_unencrypted(Store::memory().unwrap(), "2026-11-21T00:00:00Z").unwrap()
+    }
+
+    #[test]
+    fn an_archive_is_made_once() {
+        let archive = an_archive();
+        let store = archive.store().clone();
+        assert_eq!(Archive::open(store.clone()).unwrap().id(), archive.id());
+        let again = Archive::init_unencrypted(store, "").unwrap_err();
+        assert!(matches!(again, Error::IsArchive { .. }), "{again}");
+
+        let store = Store::memory().unwrap();
+        let none = Archive::open(store.clone()).unwrap_err();
+        assert!(matches!(none, Error::NoArchive { .. }), "{none}");
+        store.create("something/else", Vec::new()).unwrap();
+        let other = Archive::init_unencrypted(store, "").unwrap_err();
+        assert!(matches!(other, Error::NotEmpty { .. }), "{other}");
+    }
+
+    #[test]
+    fn what_is_no_archive_of_ours_is_refused() {
+        let check = |json: &str, want: &str| {
+            let store = Store::memory().unwrap();
+            store.create(names::ARCHIVE, json.as_bytes().to_vec()).unwrap();
+            let got = Archive::open(store).unwrap_err().to_string();
+            assert!(got.contains(want), "{got}");
+        };
+        let id = ArchiveId([1; 16]);
+        let newer = r#"{"format": 2, "shape": "unheard of"}"#;
+        check(newer, "format version 2, and this rekindle knows those up to 1");
+        check("", "EOF");
+        check(r#"{"format": 1}"#, "missing field `archive`");
+        let rest = r#""created": "", "unencrypted": true"#;
+        check(&format!(r#"{{"format": 1, "archive": "x", {rest}}}"#), "its id is none");
+        check(&format!(r#"{{"format": 1, "archive": "{id}", "x": 1, {rest}}}"#), "unknown field");
+    }
+
+    #[test]
+    fn timelines_are_made_once_and_agree() {
+        let archive = an_archive();
+        let origin = TimelineOrigin { parent: None, fork: 0, reason: "first" };
+        let (a, b) = (ClusterId(1), ClusterId(2));
+        let one = archive.timeline(a, origin, "2026-11-21T00:00:00Z").unwrap();
+        assert_eq!(archive.timeline(a, origin, "another time").unwrap(), one);
+        assert_ne!(archive.timeline(b, origin, "").unwrap(), one);
+        let child = TimelineOrigin { parent: Some(one), fork: 7, reason: "restored" };
+        assert_ne!(archive.timeline(a, child, "").unwrap(), one);
+    }
+}

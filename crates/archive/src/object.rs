@@ -1,0 +1,82 @@
+//! Whole objects: a header and its body, put together and taken apart.
+
+use crate::error::Error;
+use crate::format::header::{self, Facts, Header};
+use crate::format::{ArchiveId, Kind, ObjectId};
+
+/// The bytes of an object with this content.
+pub(crate) fn build(facts: &Facts, content: &[u8]) -> Built {
+    let facts_digest = facts.digest(false, false);
+    let mut hash = blake3::Hasher::new();
+    hash.update(&facts_digest).update(content);
+    let body_digest = *hash.finalize().as_bytes();
+    let body_bytes = (facts_digest.len() + content.len()) as u64;
+    let (mut bytes, _) = header::encode(facts, false, false, body_bytes, &body_digest);
+    bytes.reserve_exact(facts_digest.len() + content.len());
+    bytes.extend_from_slice(&facts_digest);
+    bytes.extend_from_slice(content);
+    Built { bytes, body_digest }
+}
+
+/// An object that was put together.
+pub(crate) struct Built {
+    pub bytes: Vec<u8>,
+    pub body_digest: [u8; header::DIGEST],
+}
+
+/// An object that was read and whose digests were compared.
+pub(crate) struct Opened<B> {
+    pub header: Header,
+    bytes: B,
+    /// Where the content begins.
+    start: usize,
+}
+
+impl<B: AsRef<[u8]>> Opened<B> {
+    /// Reads the object that lies at `name`, which must be of this kind and archive.
+    pub(crate) fn new(name: &str, want: Kind, archive: ArchiveId, bytes: B) -> Result<Self, Error> {
+        let damaged = |fault| Error::damaged(name, fault);
+        let object = bytes.as_ref();
+        let header = parse(name, want, archive, object)?;
+        let body = header.body(object).map_err(damaged)?;
+        let content = header.content(body).map_err(damaged)?;
+        let start = object.len() - content.len();
+        Ok(Self { header, bytes, start })
+    }
+
+    pub(crate) fn content(&self) -> &[u8] {
+        self.bytes.as_ref().get(self.start..).unwrap_or_default()
+    }
+}
+
+/// The header of the object that lies at `name`, which must be of this kind and archive.
+pub(crate) fn parse(
+    name: &str,
+    want: Kind,
+    archive: ArchiveId,
+    bytes: &[u8],
+) -> Result<Header, Error> {
+    let header = Header::parse(bytes).map_err(|fault| Error::damaged(name, fault))?;
+    let got = header.facts.kind;
+    if got != want {
+        return Err(Error::damaged(name, crate::format::FormatFault::Kind { got, want }));
+    }
+    if header.facts.archive != archive {
+        return Err(Error::Stranger {
+            object: name.to_owned(),
+            got: format!("archive {}", header.facts.archive),
+            want: format!("archive {archive}"),
+        });
+    }
+    Ok(header)
+}
+
+/// A name that nothing else has.
+pub(crate) fn random_id() -> Result<ObjectId, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Machine {
+        what: "asking the machine for randomness",
+        cause: error.to_string(),
+    })?;
+    Ok(ObjectId(bytes))
+}

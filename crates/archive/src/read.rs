@@ -1,0 +1,236 @@
+//! A base for a restore: its small buckets, and its records one after the other.
+//!
+//! One thread fetches packs ahead and compares their digests, some decompress blocks; the records
+//! come out in their order. Memory is a few packs and a few blocks.
+
+use crate::archive::{Archive, BaseEntry};
+use crate::error::Error;
+use crate::format::base::{Base, PackUse};
+use crate::format::block::{self, Entry};
+use crate::format::run::Run;
+use crate::format::{FormatFault, Kind, TimelineId};
+use crate::names;
+use crate::object::Opened;
+use bytes::Bytes;
+use rekindle_bolt::Pair;
+use rekindle_etcd::restore::{Records, RecordsFault};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Packs that are fetched before they are needed.
+const FETCHING: usize = 2;
+/// Threads that decompress.
+const DECOMPRESSORS: usize = 2;
+/// Blocks that wait for a thread, and that wait for the reader of its records.
+const WAITING: usize = 2;
+
+/// Reads a base that was listed.
+///
+/// # Errors
+/// [`Error::Store`], [`Error::Damaged`].
+pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
+    let name = archive.store().full_name(&entry.name);
+    let object = Opened::new(&name, Kind::Base, archive.id(), archive.store().read(&entry.name)?)?;
+    let damaged = |fault| Error::damaged(&name, fault);
+    let base = Base::parse(object.content()).map_err(damaged)?;
+    let records = base.packs.iter().map(PackUse::living).sum::<u64>();
+    match object.header == entry.header && records == entry.header.facts.records {
+        true => Ok(base),
+        false => Err(damaged(FormatFault::Senseless { what: "a base" })),
+    }
+}
+
+/// The records of a base, in their order.
+pub struct BaseRecords {
+    /// Of each decompressor, which take turns.
+    blocks: Vec<Receiver<Result<Opening, Error>>>,
+    turn: usize,
+    packs: Vec<PackUse>,
+    current: Option<Opening>,
+    /// Number of the next record in its pack.
+    number: u64,
+    key: Vec<u8>,
+    /// Records that were handed out, and that there are to be.
+    count: (u64, u64),
+    base: String,
+}
+
+/// A block that was opened.
+struct Opening {
+    pack: usize,
+    /// It is the first of its pack.
+    begins: bool,
+    records: block::Records,
+}
+
+/// A block that is to be opened.
+struct Job {
+    pack: usize,
+    begins: bool,
+    object: Arc<Opened<Bytes>>,
+    range: Range<usize>,
+    entry: Entry,
+    name: Arc<str>,
+}
+
+impl BaseRecords {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn new(archive: &Archive, entry: &BaseEntry, base: &Base) -> Result<Self, Error> {
+        let timeline = entry.header.facts.timeline;
+        let (mut jobs, mut blocks) = (Vec::new(), Vec::new());
+        for _ in 0..DECOMPRESSORS {
+            let (job, to_open) = sync_channel::<Result<Job, Error>>(WAITING);
+            let (opened, block) = sync_channel(WAITING);
+            start("decompress", move || decompress(&to_open, &opened))?;
+            jobs.push(job);
+            blocks.push(block);
+        }
+        let (archive, packs) = (archive.clone(), base.packs.clone());
+        start("fetch", move || Fetch { archive, timeline, jobs, turn: 0 }.run(&packs))?;
+        Ok(Self {
+            blocks,
+            turn: 0,
+            packs: base.packs.clone(),
+            current: None,
+            number: 0,
+            key: Vec::new(),
+            count: (0, entry.header.facts.records),
+            base: entry.name.clone(),
+        })
+    }
+
+    /// Goes on to the next block; there is none at the end.
+    fn next_block(&mut self) -> Result<bool, Error> {
+        let Some(blocks) = self.blocks.get(self.turn) else { return Ok(false) };
+        self.turn = (self.turn + 1) % self.blocks.len();
+        let Ok(opening) = blocks.recv() else { return Ok(false) };
+        let opening = opening?;
+        if opening.begins {
+            self.number = 0;
+        }
+        self.current = Some(opening);
+        Ok(true)
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started
+        .map(drop)
+        .map_err(|error| Error::Machine { what: "starting a thread", cause: error.to_string() })
+}
+
+impl Records for BaseRecords {
+    fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault> {
+        loop {
+            let Some(Opening { pack, records, .. }) = &mut self.current else {
+                if self.next_block()? {
+                    continue;
+                }
+                return match self.count {
+                    (got, want) if got == want => Ok(None),
+                    _ => {
+                        let fault = FormatFault::Ends { what: "its records" };
+                        Err(Error::damaged(&self.base, fault).into())
+                    }
+                };
+            };
+            let Some(key) = records.advance() else {
+                self.current = None;
+                continue;
+            };
+            let number = u32::try_from(self.number).ok();
+            self.number += 1;
+            let pack = self.packs.get(*pack);
+            let dead = pack.zip(number).is_some_and(|(pack, number)| pack.dead.contains(number));
+            if !dead {
+                self.count.0 += 1;
+                self.key = key.to_bytes();
+                break;
+            }
+        }
+        let value = self.current.as_ref().map_or(&[][..], |block| block.records.value());
+        Ok(Some(Pair { key: &self.key, value, is_bucket: false }))
+    }
+}
+
+/// Fetches packs and deals out their blocks.
+struct Fetch {
+    archive: Archive,
+    timeline: TimelineId,
+    jobs: Vec<SyncSender<Result<Job, Error>>>,
+    turn: usize,
+}
+
+impl Fetch {
+    fn run(mut self, packs: &[PackUse]) {
+        let mut coming = VecDeque::new();
+        let mut ahead = packs.iter();
+        for (number, pack) in packs.iter().enumerate() {
+            while coming.len() <= FETCHING
+                && let Some(next) = ahead.next()
+            {
+                let name = names::pack(self.timeline, next.id);
+                coming.push_back(self.archive.store().read_later(&name));
+            }
+            let Some(bytes) = coming.pop_front() else { return };
+            let dealt = match bytes.wait() {
+                Ok(bytes) => self.deal_pack(number, pack, bytes),
+                Err(fault) => Err(fault.into()),
+            };
+            if let Err(error) = dealt {
+                self.deal(Err(error));
+                return;
+            }
+        }
+    }
+
+    fn deal_pack(&mut self, number: usize, pack: &PackUse, bytes: Bytes) -> Result<(), Error> {
+        let name = self.archive.store().full_name(&names::pack(self.timeline, pack.id));
+        let damaged = |fault| Error::damaged(&name, fault);
+        let object = Opened::new(&name, Kind::Pack, self.archive.id(), bytes)?;
+        if object.header.body_digest != pack.body_digest {
+            return Err(damaged(FormatFault::Foreign));
+        }
+        let run = Run::parse(object.content(), &object.header.facts).map_err(damaged)?;
+        if run.span() != Some((pack.first, pack.last))
+            || object.header.facts.records != pack.records
+        {
+            return Err(damaged(FormatFault::Foreign));
+        }
+        let (object, name): (_, Arc<str>) = (Arc::new(object), name.as_str().into());
+        for (index, (range, entry)) in run.blocks().enumerate() {
+            let (object, name, entry) = (Arc::clone(&object), Arc::clone(&name), entry.clone());
+            let job = Job { pack: number, begins: index == 0, object, range, entry, name };
+            if !self.deal(Ok(job)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anybody still wants it.
+    fn deal(&mut self, job: Result<Job, Error>) -> bool {
+        let Some(jobs) = self.jobs.get(self.turn) else { return false };
+        self.turn = (self.turn + 1) % self.jobs.len();
+        jobs.send(job).is_ok()
+    }
+}
+
+fn decompress(jobs: &Receiver<Result<Job, Error>>, opened: &SyncSender<Result<Opening, Error>>) {
+    for job in jobs {
+        let opening = job.and_then(|Job { pack, begins, object, range, entry, name }| {
+            let records = Run::open(object.content(), &range, &entry);
+            let records = records.map_err(|fault| Error::damaged(&name, fault))?;
+            Ok(Opening { pack, begins, records })
+        });
+        if opened.send(opening).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Where objects are kept. Each is created once; nothing here changes one.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use tokio::runtime::Runtime;
+
+/// Requests that are under way at once.
+const PARALLEL: usize = 16;
+
+/// A place for objects, by their names. Its calls wait, and may be made from any thread that is not
+/// of an async runtime.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    runtime: Arc<Runtime>,
+    place: String,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.place).finish()
+    }
+}
+
+/// An object that was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{doing} {object}: {cause}")]
+pub struct StoreFault {
+    /// What was being done.
+    pub doing: &'static str,
+    /// With which object, with the place.
+    pub object: String,
+    /// What kind of fault it is.
+    pub kind: StoreFaultKind,
+    /// What the store says.
+    pub cause: String,
+}
+
+/// What to make of a store's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreFaultKind {
+    /// It is not there, definitely.
+    NotFound,
+    /// Another object has that name.
+    Exists,
+    /// One may not.
+    Denied,
+    /// Anything else.
+    Failed,
+}
+
+impl Store {
+    /// A directory of this machine, or one that is mounted. Everything is synced before it counts.
+    ///
+    /// # Errors
+    /// [`StoreFaultKind::NotFound`] where it is not there.
+    pub fn directory(path: &std::path::Path) -> Result<Self, StoreFault> {
+        let place = path.display().to_string();
+        let objects = LocalFileSystem::new_with_prefix(path);
+        let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
+        Self::new(Arc::new(objects.with_fsync(true)), place)
+    }
+
+    /// In memory, for tests.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn memory() -> Result<Self, StoreFault> {
+        Self::new(Arc::new(InMemory::new()), "memory".to_owned())
+    }
+
+    fn new(objects: Arc<dyn ObjectStore>, place: String) -> Result<Self, StoreFault> {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).build().map_err(|error| StoreFault {
+            doing: "starting a runtime for",
+            object: place.clone(),
+            kind: StoreFaultKind::Failed,
+            cause: error.to_string(),
+        })?;
+        Ok(Self { objects, runtime: Arc::new(runtime), place })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// An object's name with the place.
+    #[must_use]
+    pub fn full_name(&self, name: &str) -> String {
+        format!("{}/{name}", self.place.trim_end_matches('/'))
+    }
+
+    fn fault(&self, doing: &'static str, name: &str, error: &object_store::Error) -> StoreFault {
+        fault(doing, self.full_name(name), error)
+    }
+
+    /// Creates an object. Where the same one is there already, an answer was lost, and all is well.
+    ///
+    /// # Errors
+    /// [`StoreFaultKind::Exists`] where another one is there.
+    pub fn create(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreFault> {
+        self.create_later(name, bytes).wait()
+    }
+
+    /// Begins to create an object.
+    #[must_use]
+    pub fn create_later(&self, name: &str, bytes: Vec<u8>) -> Pending<()> {
+        let (store, name, bytes) = (self.clone(), name.to_owned(), Bytes::from(bytes));
+        self.later(&name.clone(), async move {
+            let path = Path::from(name.as_str());
+            let put = store.objects.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+            match put.await {
+                Ok(_) => Ok(()),
+                Err(error @ object_store::Error::AlreadyExists { .. }) => {
+                    match store.get(&name).await? == bytes {
+                        true => Ok(()),
+                        false => Err(store.fault("creating", &name, &error)),
+                    }
+                }
+                Err(error) => Err(store.fault("creating", &name, &error)),
+            }
+        })
+    }
+
+    /// A whole object.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn read(&self, name: &str) -> Result<Bytes, StoreFault> {
+        self.read_later(name).wait()
+    }
+
+    /// Begins to read a whole object.
+    #[must_use]
+    pub fn read_later(&self, name: &str) -> Pending<Bytes> {
+        let (store, name) = (self.clone(), name.to_owned());
+        self.later(&name.clone(), async move { store.get(&name).await })
+    }
+
+    /// The first bytes of many objects, at most `len` of each, in their order.
+    #[must_use]
+    pub fn read_starts(&self, names: Vec<Listed>, len: u64) -> Vec<Result<Bytes, StoreFault>> {
+        let store = self.clone();
+        let read = move |listed: Listed| {
+            let store = store.clone();
+            async move {
+                let path = Path::from(listed.name.as_str());
+                let read = store.objects.get_range(&path, 0..len.min(listed.bytes)).await;
+                read.map_err(|error| store.fault("reading", &listed.name, &error))
+            }
+        };
+        self.runtime.block_on(stream::iter(names).map(read).buffered(PARALLEL).collect())
+    }
+
+    /// The objects whose names begin with `folder/`, sorted by name.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreFault> {
+        let prefix = Path::from(folder);
+        let listed = self
+            .objects
+            .list(Some(&prefix))
+            .map_ok(|found| Listed { name: found.location.to_string(), bytes: found.size });
+        let listed: Result<Vec<_>, _> = self.runtime.block_on(listed.try_collect());
+        let mut listed = listed.map_err(|error| self.fault("listing", folder, &error))?;
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// Whether nothing at all is there.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn is_empty(&self) -> Result<bool, StoreFault> {
+        let mut listed = self.objects.list(None);
+        match self.runtime.block_on(listed.next()) {
+            None => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(error)) => Err(fault("listing", self.place.clone(), &error)),
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<Bytes, StoreFault> {
+        let read = async { self.objects.get(&Path::from(name)).await?.bytes().await };
+        read.await.map_err(|error| self.fault("reading", name, &error))
+    }
+
+    fn later<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T, StoreFault>> + Send + 'static,
+    ) -> Pending<T> {
+        let (send, answer) = sync_channel(1);
+        self.runtime.spawn(async move {
+            // Nobody may want it any more.
+            let _ = send.send(work.await);
+        });
+        Pending { answer, object: self.full_name(name) }
+    }
+}
+
+/// An answer that is to come.
+#[derive(Debug)]
+pub struct Pending<T> {
+    answer: Receiver<Result<T, StoreFault>>,
+    object: String,
+}
+
+impl<T> Pending<T> {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn wait(self) -> Result<T, StoreFault> {
+        self.answer.recv().unwrap_or_else(|_| {
+            Err(StoreFault {
+                doing: "waiting for",
+                object: self.object,
+                kind: StoreFaultKind::Failed,
+                cause: "the request was dropped: this is a fault of rekindle".to_owned(),
+            })
+        })
+    }
+}
+
+fn fault(doing: &'static str, object: String, error: &object_store::Error) -> StoreFault {
+    use object_store::Error as E;
+    let kind = match error {
+        E::NotFound { .. } => StoreFaultKind::NotFound,
+        E::AlreadyExists { .. } => StoreFaultKind::Exists,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreFaultKind::Denied,
+        _ => StoreFaultKind::Failed,
+    };
+    StoreFault { doing, object, kind, cause: cause(error) }
+}
+
+/// The innermost cause: what is around it repeats the name.
+fn cause(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(store: &Store) {
+        assert_eq!(store.is_empty(), Ok(true));
+        let names = ["a/2", "a/10", "b/1", "aa/1"];
+        names.iter().for_each(|name| store.create(name, name.as_bytes().to_vec()).unwrap());
+        assert_eq!(store.is_empty(), Ok(false));
+        assert_eq!(store.read("a/10").unwrap(), "a/10");
+
+        let listed = store.list("a").unwrap();
+        let listed: Vec<_> = listed.into_iter().map(|found| (found.name, found.bytes)).collect();
+        assert_eq!(listed, [("a/10".to_owned(), 4), ("a/2".to_owned(), 3)]);
+
+        store.create("a/2", b"a/2".to_vec()).expect("the same again: an answer was lost");
+        let exists = store.create("a/2", b"other".to_vec()).unwrap_err();
+        assert_eq!(exists.kind, StoreFaultKind::Exists);
+        assert_eq!(store.read("a/2").unwrap(), "a/2", "never changed");
+
+        let missing = store.read("a/3").unwrap_err();
+        assert_eq!(missing.kind, StoreFaultKind::NotFound);
+        assert!(missing.object.ends_with("/a/3"), "{missing}");
+
+        let starts = store.read_starts(store.list("a").unwrap(), 2);
+        assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));
+        let long = store.read_starts(store.list("b").unwrap(), 100);
+        assert_eq!(long[0].as_ref().unwrap(), "b/1");
+    }
+
+    #[test]
+    fn in_memory() {
+        check(&Store::memory().unwrap());
+    }
+
+    #[test]
+    fn in_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        check(&Store::directory(directory.path()).unwrap());
+        let missing = Store::directory(&directory.path().join("not there")).unwrap_err();
+        assert_eq!(missing.kind, StoreFaultKind::NotFound, "{missing}");
+    }
+}

@@ -1,0 +1,130 @@
+//! A snapshot that becomes a base of an archive.
+
+use super::Saved;
+use crate::archive::{now, shown};
+use crate::args::SaveArgs;
+use crate::failure::Failure;
+use crate::output::{self, Output, grouped};
+use crate::restore::free_space;
+use crate::terminal;
+use rekindle_archive::{Archive, BaseWritten, Origin, write_base};
+use rekindle_datadir::FileSource;
+use rekindle_etcd::Backend;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Where root keeps snapshots on their way into an archive.
+const SPOOL_OF_ROOT: &str = "/var/lib/rekindle/spool";
+/// Room beside the snapshot that should stay free.
+const SPACE_MARGIN: u64 = 64 << 20;
+
+/// An archive that a base is saved into.
+pub(super) struct Place {
+    archive: Archive,
+    /// The snapshot on its way, but for `.part` behind it.
+    pub spool: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new(archive: Archive, args: &SaveArgs) -> Result<Self, Failure> {
+        let directory = args.spool.clone().or_else(default_spool).ok_or_else(|| {
+            Failure::usage("there is no place for the snapshot on its way")
+                .remedy("name one: --spool")
+        })?;
+        // Two archives may be saved into at once; of one archive the second waits for its turn.
+        let spool = directory.join(format!("{}.db", archive.id()));
+        Ok(Self { archive, spool })
+    }
+
+    /// The snapshot lies in the spool as a whole.
+    pub(super) fn check_space(&self, db_size: u64) -> Result<(), Failure> {
+        let there = self.spool.ancestors().skip(1).find(|path| path.exists());
+        let there = there.unwrap_or(Path::new("/"));
+        let (free, need) = (free_space(there)?, db_size.saturating_add(SPACE_MARGIN));
+        if free >= need {
+            return Ok(());
+        }
+        let what = format!(
+            "{} has {} free, and the snapshot may need {}",
+            there.display(),
+            output::bytes(free),
+            output::bytes(need)
+        );
+        Err(Failure::refused(what).remedy("make room, or name another place: --spool"))
+    }
+
+    /// Makes a base of the snapshot at `part`.
+    pub(super) fn add(
+        &self,
+        part: &Path,
+        origin: &Origin,
+        stop: &AtomicBool,
+    ) -> Result<Base<'_>, Failure> {
+        let source =
+            FileSource::open(part).map_err(|error| Failure::io("opening", part, &error))?;
+        let backend = Backend::open(source)?;
+        let work = || write_base(&self.archive, &backend, origin, &now, stop);
+        let written = terminal::watching("archiving", None, || 0, work)?;
+        Ok(Base { archive: &self.archive, written })
+    }
+}
+
+fn default_spool() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from(SPOOL_OF_ROOT));
+    }
+    let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let caches = caches.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    caches.map(|caches| caches.join("rekindle/spool"))
+}
+
+/// A base that was written.
+pub(super) struct Base<'a> {
+    archive: &'a Archive,
+    written: BaseWritten,
+}
+
+impl Base<'_> {
+    pub(super) fn output(&self, saved: &Saved) -> Output {
+        let (place, facts) = (self.archive.store().place().to_owned(), &self.written.facts);
+        let revision = facts.last.get();
+        let simple = format!("Base of revision {revision} saved into {place}");
+        let mut out = Output { simple, ..Output::default() };
+        out.add("archive", "Archive", place.clone());
+        out.add("object", "Object", self.written.name.clone());
+        out.add("revision", "Revision", revision);
+        out.add("time", "Time", shown(facts.ended));
+        out.add("timeline", "Timeline", facts.timeline.to_string());
+        out.add("records", "Records", facts.records);
+        out.add("totalKey", "Keys", saved.status.live_keys);
+        out.add("size", "Size", facts.logical_bytes);
+        out.add("newBytes", "New bytes", facts.new_bytes);
+        out.add("packs", "Packs", self.written.packs);
+        out.add("sha256", "SHA-256", saved.digest.to_string());
+        out.add("endpoint", "Endpoint", saved.endpoint.clone());
+        out.add("role", "Role", saved.role);
+        out.add("etcdVersion", "Etcd version", saved.version.clone());
+        let timeline = match self.written.goes_on {
+            true => format!("{}, goes on", facts.timeline),
+            false => format!("{}, begins", facts.timeline),
+        };
+        out.text = output::lines(&[
+            ("saved", format!("base of revision {revision} into {place}")),
+            ("keys", saved.keys_line()),
+            (
+                "size",
+                format!(
+                    "{} of records, {} written in {} packs",
+                    output::bytes(facts.logical_bytes),
+                    output::bytes(facts.new_bytes),
+                    grouped(self.written.packs)
+                ),
+            ),
+            ("SHA-256", format!("{} (of the snapshot, good)", saved.digest)),
+            ("checker", saved.checker_line()),
+            ("timeline", timeline),
+            ("etcd", format!("{}, {} {}", saved.version, saved.role, saved.endpoint)),
+        ]);
+        out
+    }
+}
