@@ -7,6 +7,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use tokio::runtime::Runtime;
@@ -245,22 +246,19 @@ impl<T> Pending<T> {
 
 fn fault(doing: &'static str, object: String, error: &object_store::Error) -> StoreFault {
     use object_store::Error as E;
-    let kind = match error {
-        E::NotFound { .. } => StoreFaultKind::NotFound,
-        E::AlreadyExists { .. } => StoreFaultKind::Exists,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreFaultKind::Denied,
-        _ => StoreFaultKind::Failed,
-    };
-    StoreFault { doing, object, kind, cause: cause(error) }
-}
-
-/// The innermost cause: what is around it repeats the name.
-fn cause(error: &object_store::Error) -> String {
+    // The innermost cause: what is around it repeats the name.
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    let kind = match (error, cause.downcast_ref().map(io::Error::kind)) {
+        (E::NotFound { .. }, _) | (_, Some(io::ErrorKind::NotFound)) => StoreFaultKind::NotFound,
+        (E::AlreadyExists { .. }, _) => StoreFaultKind::Exists,
+        (E::PermissionDenied { .. } | E::Unauthenticated { .. }, _)
+        | (_, Some(io::ErrorKind::PermissionDenied)) => StoreFaultKind::Denied,
+        _ => StoreFaultKind::Failed,
+    };
+    StoreFault { doing, object, kind, cause: cause.to_string() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How a failure is told: what, where, whether trying again helps, and what to do now.
 
+use rekindle_archive as archive;
 use rekindle_bolt as bolt;
 use rekindle_datadir as datadir;
 use rekindle_etcd as etcd;
@@ -146,6 +147,12 @@ impl From<datadir::Error> for Failure {
         match error {
             datadir::Error::Io { action, path, error } => Self::io(action, &path, &error),
             datadir::Error::Rebuild(RebuildError::Source(error)) => error.into(),
+            datadir::Error::Rebuild(RebuildError::Records(fault)) => {
+                match fault.downcast::<archive::Error>() {
+                    Ok(error) => (*error).into(),
+                    Err(_) => Self::new(Code::Failed, what),
+                }
+            }
             datadir::Error::Rebuild(RebuildError::KubernetesAfterAll) => Self::refused(what)
                 .remedy("pass --bump-revision 1000000000 --mark-compacted, or --bump-revision 0"),
             datadir::Error::InUse { .. } => Self::refused(what).remedy(

@@ -3,6 +3,7 @@
 //! Whatever is restored here boots and is asked: a directory that no etcd has started on is not
 //! shown to be one. bbolt's own checker sees every database before that.
 
+mod archives;
 mod booted;
 mod command;
 mod directories;

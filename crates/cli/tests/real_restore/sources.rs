@@ -27,6 +27,8 @@ const CHEAP_PASSWORDS: &str = "--bcrypt-cost=4";
 /// A snapshot, and what the server said of it.
 pub struct Source {
     bytes: Vec<u8>,
+    /// Files of an archive with a base of the same revision.
+    archive: Vec<(PathBuf, Vec<u8>)>,
     pub revision: i64,
     pub hash: KvHash,
 }
@@ -61,19 +63,31 @@ impl Source {
         path
     }
 
-    /// Saves a snapshot; none where its revision is not this one.
+    /// Puts the archive into a directory.
+    pub fn write_archive(&self, directory: &Path) -> PathBuf {
+        let root = directory.join("archive");
+        for (name, bytes) in &self.archive {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        root
+    }
+
+    /// Saves a snapshot and a base; none where their revision is not this one.
     fn save(cluster: &Cluster, revision: i64) -> Option<Self> {
         let [hash] = hashes(cluster, revision)[..] else { panic!("it has one member") };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.db");
-        let mut command = rekindle(["save", "--endpoints", cluster.member(0).client_url()]);
-        let output = command
-            .env("ETCDCTL_USER", ROOT_USER)
-            .env("ETCDCTL_PASSWORD", ROOT_PASSWORD)
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        save(cluster, &path, directory.path());
+        let archive = directory.path().join("archive");
+        done(["archive", "init", "--unencrypted", archive.to_str().unwrap()]);
+        save(cluster, &archive, directory.path());
+        let listed = done(["archive", "list", "-w", "json", archive.to_str().unwrap()]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        if listed["restorePoints"][0]["revision"] != revision {
+            return None;
+        }
         let ours = done(["hashkv", "-w", "json", path.to_str().unwrap()]);
         let ours: Value = serde_json::from_str(&ours).unwrap();
         if ours["hashRevision"] != revision {
@@ -84,8 +98,36 @@ impl Source {
             compact_revision: ours["compactRevision"].as_i64().unwrap(),
         };
         assert_eq!(of_file, hash, "rekindle hashkv and {}", cluster.version());
-        Some(Self { bytes: std::fs::read(&path).unwrap(), revision, hash })
+        let archive = files(&archive, Path::new(""));
+        Some(Self { bytes: std::fs::read(&path).unwrap(), archive, revision, hash })
     }
+}
+
+fn save(cluster: &Cluster, target: &Path, spool: &Path) {
+    let mut command = rekindle(["save", "--endpoints", cluster.member(0).client_url()]);
+    let output = command
+        .env("ETCDCTL_USER", ROOT_USER)
+        .env("ETCDCTL_PASSWORD", ROOT_PASSWORD)
+        .arg(target)
+        .arg("--spool")
+        .arg(spool)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// All files below a directory, by their names in it.
+fn files(root: &Path, below: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root.join(below)).unwrap() {
+        let name = below.join(entry.unwrap().file_name());
+        let path = root.join(&name);
+        match path.is_dir() {
+            true => found.extend(files(root, &name)),
+            false => found.push((name, std::fs::read(path).unwrap())),
+        }
+    }
+    found
 }
 
 /// The revision in a response's header.

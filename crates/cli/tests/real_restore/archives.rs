@@ -1,0 +1,77 @@
+//! Bases of every version, restored out of an archive.
+
+use crate::booted;
+use crate::command::{done, identity, only, refused, restore, restore_alone};
+use crate::sources::Source;
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Members, Sites};
+
+#[test]
+fn a_base_of_every_version_becomes_a_cluster_of_three() {
+    for version in Version::ALL {
+        let source = Source::of(version);
+        let sites = Sites::new(Members(3));
+        let restore_on = |site| {
+            let host = tempfile::tempdir().unwrap();
+            done(restore(&source.write_archive(host.path()), &sites, site))
+        };
+        let plans: Vec<_> = sites.iter().map(restore_on).collect();
+        booted::check(version, sites, source, &plans);
+    }
+}
+
+#[test]
+fn kubernetes_keys_raise_the_revision_of_a_base_too() {
+    let source = Source::kubernetes();
+    let sites = Sites::new(Members(1));
+    let archive = source.write_archive(sites.dir());
+    let plan = done(restore_alone(&archive, &sites, &[]));
+    assert!(plan.contains("raised by 1,000,000,000"), "{plan}");
+    booted::check_databases(Version::LATEST, &sites, source.revision + 1_000_000_000);
+}
+
+#[test]
+fn points_of_an_archive_are_found_or_refused() {
+    let source = Source::of(Version::LATEST);
+    let sites = Sites::new(Members(1));
+    let archive = source.write_archive(sites.dir());
+    let plan = |point: &str, code: i32| {
+        let site = only(&sites);
+        let mut args = vec!["restore".to_owned(), format!("{}@{point}", archive.display())];
+        args.extend(identity(&sites, site));
+        args.extend([format!("--data-dir={}", site.data_dir().display()), "--dry-run".to_owned()]);
+        match code {
+            0 => done(args),
+            code => refused(code, args),
+        }
+    };
+    for point in ["latest", &source.revision.to_string(), "2999-01-01T00:00:00Z"] {
+        let plan = plan(point, 0);
+        assert!(plan.contains("base of an archive"), "{plan}");
+    }
+    let none = plan("1", 6);
+    assert!(none.contains("holds no base at revision 1"), "{none}");
+    let none = plan("2020-01-01T00:00:00Z", 6);
+    assert!(none.contains("holds no base from before 2020-01-01T00:00:00Z"), "{none}");
+    assert!(plan("yesterday", 2).contains("\"yesterday\" is no point in time"));
+    assert!(!only(&sites).data_dir().exists(), "a plan touches nothing");
+}
+
+/// A pack with one byte changed: the restore fails, and nothing is in place.
+#[test]
+fn a_damaged_archive_is_refused_and_leaves_nothing() {
+    let source = Source::of(Version::LATEST);
+    let sites = Sites::new(Members(1));
+    let archive = source.write_archive(sites.dir());
+    let timelines = archive.join("timelines");
+    let timeline = std::fs::read_dir(timelines).unwrap().next().unwrap().unwrap().path();
+    let pack = std::fs::read_dir(timeline.join("packs")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    let told = refused(3, restore_alone(&archive, &sites, &[]));
+    assert!(told.contains(&pack.display().to_string()), "{told}");
+    assert!(told.contains("its body was changed: its digest is another"), "{told}");
+    assert!(!only(&sites).data_dir().exists());
+}

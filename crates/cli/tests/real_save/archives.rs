@@ -1,0 +1,105 @@
+//! Bases that are saved into an archive.
+
+use crate::command::{Target, done, endpoints, failed, rekindle};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Cluster, Members};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+fn archive(words: &[&str], place: &Path) -> Command {
+    let mut command = rekindle();
+    command.arg("archive").args(words).arg(place);
+    command
+}
+
+fn save(cluster: &Cluster, place: &Path, spool: &Path) -> Command {
+    let mut command = rekindle();
+    command.arg("save").arg(place).arg("--spool").arg(spool);
+    command.arg(format!("--endpoints={}", endpoints(cluster)));
+    command
+}
+
+fn listed(place: &Path) -> Vec<Value> {
+    let (json, _) = done(&mut archive(&["list", "-w=json"], place));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    json["restorePoints"].as_array().unwrap().clone()
+}
+
+#[test]
+fn bases_are_listed_with_what_they_hold() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let (place, spool) = (target.dir().join("archive"), target.dir().join("spool"));
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
+    let (nothing, _) = done(&mut archive(&["list"], &place));
+    assert_eq!(nothing, "nothing has been saved into it\n");
+
+    cluster.etcdctl(["put", "a", "1"]);
+    done(&mut save(&cluster, &place, &spool));
+    cluster.etcdctl(["put", "b", "2"]);
+    cluster.etcdctl(["del", "a"]);
+    let (told, _) = done(&mut save(&cluster, &place, &spool));
+    assert!(told.contains("base of revision 4 into"), "{told}");
+    assert!(told.contains(", goes on"), "{told}");
+    let points = listed(&place);
+    let numbers =
+        |field: &str| points.iter().map(|point| point[field].as_i64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(numbers("revision"), [2, 4]);
+    assert_eq!(numbers("records"), [1, 3]);
+    assert_eq!(numbers("keys"), [1, 1]);
+    assert_eq!(points[0]["timeline"], points[1]["timeline"]);
+    assert_eq!(fs::read_dir(&spool).unwrap().count(), 0, "nothing stays in the spool");
+}
+
+#[test]
+fn what_is_no_archive_is_refused_with_both_remedies() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let told = failed(2, &mut save(&cluster, target.dir(), target.dir()));
+    assert!(told.contains("is a directory, and no archive"), "{told}");
+    assert!(told.contains("rekindle archive init"), "{told}");
+    assert!(told.contains("name a file in it"), "{told}");
+
+    let place = target.dir().join("archive");
+    let told = failed(2, &mut archive(&["init"], &place));
+    assert!(told.contains("pass --unencrypted"), "{told}");
+    assert!(!place.exists(), "nothing initialises itself");
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    let told = failed(4, &mut archive(&["init", "--unencrypted"], &place));
+    assert!(told.contains("holds an archive already"), "{told}");
+    let told = failed(4, &mut archive(&["init", "--unencrypted"], target.dir()));
+    assert!(told.contains("is not empty"), "{told}");
+    let told = failed(6, &mut archive(&["list"], &target.dir().join("missing")));
+    assert!(told.contains("No such file or directory"), "{told}");
+    let told = failed(6, &mut archive(&["list"], target.dir()));
+    assert!(told.contains("holds no archive"), "{told}");
+
+    fs::write(place.join("archive.json"), "{\"format\": 9}").unwrap();
+    let told = failed(4, &mut save(&cluster, &place, target.dir()));
+    assert!(told.contains("format version 9, and this rekindle knows those up to 1"), "{told}");
+}
+
+#[test]
+fn an_unreadable_base_is_named_and_the_others_are_listed() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let place = target.dir().join("archive");
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    for value in ["1", "2"] {
+        cluster.etcdctl(["put", "a", value]);
+        done(&mut save(&cluster, &place, target.dir()));
+    }
+    let object = listed(&place)[0]["object"].as_str().unwrap().to_owned();
+    fs::write(place.join(&object), "rekindle").unwrap();
+    let output = archive(&["list", "-w=json"], &place).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["restorePoints"].as_array().unwrap().len(), 1);
+    assert_eq!(json["restorePoints"][0]["revision"], 3);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains(&format!("{object}: it ends within its header")), "{told}");
+}
