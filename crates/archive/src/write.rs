@@ -177,10 +177,14 @@ fn write_packs<S: ReadAt>(
 
 /// A block and its place among all.
 type Numbered<T> = (u64, T);
+/// A block as it is stored, and what the index says of it.
+type Compressed = Result<(Vec<u8>, Entry), FormatFault>;
+/// Keys and values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn compress(
     filled: &Mutex<Receiver<Numbered<Filled>>>,
-    to_pack: &SyncSender<Numbered<Result<(Vec<u8>, Entry), FormatFault>>>,
+    to_pack: &SyncSender<Numbered<Compressed>>,
 ) {
     loop {
         let next = filled.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -204,7 +208,7 @@ struct Walk<'a> {
 /// All buckets but the records.
 #[derive(Default)]
 struct Small {
-    buckets: BTreeMap<Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>>,
+    buckets: BTreeMap<Vec<u8>, Pairs>,
     bytes: usize,
     kubernetes: bool,
 }
@@ -346,10 +350,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn run(
-        mut self,
-        compressed: &Receiver<Numbered<Result<(Vec<u8>, Entry), FormatFault>>>,
-    ) -> Result<Packed, Error> {
+    fn run(mut self, compressed: &Receiver<Numbered<Compressed>>) -> Result<Packed, Error> {
         // Those that overtook the next one.
         let mut early = BTreeMap::new();
         let mut next = 0;

@@ -465,6 +465,27 @@ pub(crate) mod tests {
         object
     }
 
+    /// The table in the head, and the one in FORMAT.md.
+    #[test]
+    fn tables_are_the_constants() {
+        let rest = [
+            (at::CHECKSUM, DIGEST, "BLAKE3 of all before"),
+            (at::END, SIGNATURE, "Ed25519 signature, where the flag says so"),
+        ];
+        let rows: Vec<Row> = at::TABLE.into_iter().chain(rest).collect();
+        let head = rows.iter().map(|(at, len, name)| format!("//!  {at:3}  {len:2}  {name}\n"));
+        let head: String = head.collect();
+        assert!(include_str!("header.rs").contains(&head), "{head}");
+        let doc = rows.iter().map(|(at, len, name)| format!("| {at} | {len} | {name} |\n"));
+        let doc: String = doc.collect();
+        assert!(include_str!("../../../../FORMAT.md").contains(&doc), "{doc}");
+        let end = rows.iter().fold(0, |end, (at, len, name)| {
+            assert_eq!(*at, end, "{name}");
+            at + len
+        });
+        assert_eq!(end, HEADER_MAX);
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let without = Facts { compact: None, etcd: String::new(), ..some_facts(Kind::Segment) };
