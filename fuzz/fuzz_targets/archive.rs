@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use rekindle_archive::format::Header;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::run::Run;
-use rekindle_archive::format::Header;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };

@@ -94,11 +94,8 @@ fn read(archive: &Archive, entry: &BaseEntry) -> Result<Content, Box<dyn std::er
     let report = check(backend.db(), &mut small).unwrap();
     assert!(report.is_sound());
     let mut pairs = Pairs::new();
-    loop {
-        match records.next_record().map_err(|fault| fault.to_string())? {
-            Some(pair) => pairs.push((pair.key.to_vec(), pair.value.to_vec())),
-            None => break,
-        }
+    while let Some(pair) = records.next_record().map_err(|fault| fault.to_string())? {
+        pairs.push((pair.key.to_vec(), pair.value.to_vec()));
     }
     small.0.insert(schema::KEY.to_vec(), pairs);
     Ok(small.0)

@@ -343,7 +343,8 @@ fn an_etcd_that_starts_meanwhile_keeps_its_directory() {
         scene.disk.lock(&Path::new(DATA).join("member/snap/db"));
         Ok(())
     };
-    let result = restore::<_, Error>(&scene.disk, &db, &job, &Progress::default(), start_etcd);
+    let result =
+        restore::<_, Error>(&scene.disk, (&db).into(), &job, &Progress::default(), start_etcd);
     assert!(matches!(result, Err(Error::InUse { .. })), "{result:?}");
     assert!(scene.is_old(), "{:?}", scene.names());
     assert_eq!(scene.disk.list(Path::new("/var/lib")).unwrap(), ["etcd"]);

@@ -518,7 +518,7 @@ pub(crate) mod tests {
             let want = match bit / 8 {
                 0..at::VERSION => matches!(fault, FormatFault::NotOurs),
                 at::VERSION..at::KIND => matches!(fault, FormatFault::Version { .. }),
-                0..at::END => fault == FormatFault::Digest { what: "its header" },
+                at::KIND..at::END => fault == FormatFault::Digest { what: "its header" },
                 _ => fault == FormatFault::Digest { what: "its body" },
             };
             assert!(want, "bit {bit}: {fault}");
