@@ -6,6 +6,7 @@
 use crate::error::{Damage, Reason};
 use crate::format::{self, PageId, branch, leaf, page};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Where a page came from, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -161,10 +162,11 @@ fn check_elements(
     }
 }
 
-/// A checked branch page, with its bytes.
+/// A checked branch page, with its bytes. Clones share them: a hostile file can have branches of
+/// hundreds of megabytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     count: usize,
 }
 
@@ -176,7 +178,7 @@ impl Branch {
             return Err(place.damage_at(page::COUNT, Reason::EmptyBranch));
         }
         check_elements(bytes, place, count, branch::SIZE, bounds, |i| Element::branch(bytes, i))?;
-        Ok(Self { bytes: bytes.to_vec(), count })
+        Ok(Self { bytes: bytes.into(), count })
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -214,14 +214,17 @@ impl<'a, S: ReadAt> Scan<'a, S> {
         Ok(header)
     }
 
-    /// Reads a page: a branch alone, a leaf with its neighbours.
+    /// Reads a page: a branch alone, a leaf with its neighbours. Where one of these cannot be read,
+    /// that must not cost this leaf, nor be told of it.
     fn fill(&mut self, place: Place, index: Option<usize>) -> Result<(), Error> {
         let source = self.db.source();
         if let Some((frame, index)) = self.stack.last().zip(index)
             && self.ahead.reaches(self.stack.len())
         {
             let batch = self.ahead.batch(self.db, &frame.branch, index, place.offset);
-            return self.window.fill(source, &batch);
+            if self.window.fill(source, &batch).is_ok() {
+                return Ok(());
+            }
         }
         self.window.fill(source, &[Piece { offset: place.offset, len: self.db.page_size() }])
     }

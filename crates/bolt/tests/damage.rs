@@ -345,6 +345,42 @@ fn a_damaged_page_costs_only_its_own_keys() {
     assert_eq!((keys, errors), (vec![0, 1, 2, 6, 7, 8], 1));
 }
 
+/// A source on a medium with a bad page.
+struct BadPage(Vec<u8>, u64);
+
+impl ReadAt for BadPage {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let bad = self.1 * PAGE as u64;
+        match offset < bad + PAGE as u64 && bad < offset + buf.len() as u64 {
+            true => Err(std::io::Error::other("bad sector")),
+            false => self.0.read_exact_at(buf, offset),
+        }
+    }
+}
+
+/// Neighbours are read at once, and the first of them was blamed, and lost.
+#[test]
+fn a_page_that_cannot_be_read_is_named_and_costs_only_itself() {
+    let db = Db::open(BadPage(a_file(), 4)).unwrap();
+    let bucket = db.bucket(&db.root(), b"big").unwrap().unwrap();
+    let mut scan = Scan::new(&db, &bucket);
+    let mut keys = Vec::new();
+    let mut offsets = Vec::new();
+    loop {
+        match scan.next_leaf() {
+            Ok(Some(leaf)) => keys.extend(leaf.pairs().map(|pair| pair.key[1])),
+            Ok(None) => break,
+            Err(Error::Read { offset, .. }) => offsets.push(offset),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((keys, offsets), (vec![0, 1, 2, 3, 4, 5], vec![4 * PAGE as u64]));
+}
+
 /// A source that counts how often it is read, however many pieces come at once.
 struct Counting(Vec<u8>, Cell<usize>);
 

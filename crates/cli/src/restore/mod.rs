@@ -153,13 +153,22 @@ impl Prepared {
                 restore(&RealDisk, content, &job, &progress, || digest.verdict())
             };
             let result = terminal::watching("restoring", None, written, work);
-            // Of a source that cannot be read it is worth knowing whether it was changed since.
-            result.map_err(|failure: Failure| match (failure.code, digest.verdict()) {
-                (Code::BadData, Err(bad)) if bad != failure => {
-                    failure.at(&source.path).and(&bad.what)
+            result.map_err(|failure: Failure| {
+                if failure.code != Code::BadData {
+                    // Nobody waits for a digest that says nothing of this.
+                    progress.stop.store(true, Ordering::Relaxed);
+                    return failure;
                 }
-                (Code::BadData, Ok(())) => failure.at(&source.path),
-                _ => failure,
+                // Of a source that cannot be read it is worth knowing whether it was changed since.
+                let failure_at = |failure: Failure| match source.kind {
+                    Kind::Base(_) => failure,
+                    _ => failure.at(&source.path),
+                };
+                match digest.verdict() {
+                    Err(bad) if bad != failure => failure_at(failure).and(&bad.what),
+                    Err(_) => failure,
+                    Ok(()) => failure_at(failure),
+                }
             })
         })
     }
