@@ -1,8 +1,8 @@
 //! An archive as a whole: what makes a place one, and what it holds.
 
 use crate::error::Error;
-use crate::format::header::{HEADER_MAX, Header, Moment, VERSION};
-use crate::format::{ArchiveId, FormatFault, Kind, TimelineId};
+use crate::format::header::{HEADER_MAX, Header, Moment};
+use crate::format::{ArchiveId, Domain, FormatFault, Kind, TimelineId};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::ClusterId;
@@ -15,12 +15,18 @@ pub struct Archive {
     id: ArchiveId,
 }
 
-/// `archive.json`.
+/// The version of the JSON files.
+const FORMAT: u16 = 1;
+/// Most bytes of a JSON file.
+const JSON_MAX: u64 = 1 << 20;
+
+/// `archive.json`. Fields that this version does not know say nothing that it has to know.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ArchiveFile {
-    /// Of the format. It is read before the rest, which may be another then.
+    /// It is read before the rest, which may be another then.
     format: u16,
+    /// Fields that a reader has to know.
+    requires: Vec<String>,
     archive: String,
     created: String,
     /// Nothing in it is sealed: said aloud when it was made.
@@ -29,13 +35,15 @@ struct ArchiveFile {
 
 /// `timeline.json`.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TimelineFile {
     format: u16,
+    requires: Vec<String>,
     timeline: String,
     cluster: String,
     /// The timeline that it went on from, if that is known.
     parent: Option<String>,
+    /// The raft index at which the two part.
+    fork: u64,
     began: String,
     reason: String,
 }
@@ -67,7 +75,7 @@ impl Archive {
     /// [`Error::IsArchive`], [`Error::NotEmpty`], [`Error::Store`].
     pub fn init_unencrypted(store: Store, created: &str) -> Result<Self, Error> {
         let place = store.place().to_owned();
-        match store.read(names::ARCHIVE) {
+        match store.read(names::ARCHIVE, JSON_MAX) {
             Ok(_) => return Err(Error::IsArchive { place }),
             Err(fault) if fault.kind == StoreFaultKind::NotFound => {}
             Err(fault) => return Err(fault.into()),
@@ -77,7 +85,8 @@ impl Archive {
         }
         let id = ArchiveId(object::random_id()?.0);
         let (archive, created) = (id.to_string(), created.to_owned());
-        let file = ArchiveFile { format: VERSION, archive, created, unencrypted: true };
+        let requires = vec![UNENCRYPTED.to_owned()];
+        let file = ArchiveFile { format: FORMAT, requires, archive, created, unencrypted: true };
         match store.create(names::ARCHIVE, to_json(&file)) {
             Err(fault) if fault.kind == StoreFaultKind::Exists => Err(Error::IsArchive { place }),
             done => {
@@ -93,7 +102,7 @@ impl Archive {
     /// [`Error::NoArchive`] only where the store says that no `archive.json` is there;
     /// [`Error::TooNew`]; [`Error::Json`]; [`Error::Store`].
     pub fn open(store: Store) -> Result<Self, Error> {
-        let bytes = match store.read(names::ARCHIVE) {
+        let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => {
                 return Err(Error::NoArchive { place: store.place().to_owned() });
             }
@@ -139,7 +148,10 @@ impl Archive {
                 Err(error) => listing.unreadable.push(error),
             }
         }
-        listing.bases.sort_by_key(|base| (base.header.facts.ended, base.header.facts.last));
+        listing.bases.sort_by_key(|base| {
+            let facts = &base.header.facts;
+            (facts.state, facts.term, facts.index, facts.last)
+        });
         Ok(listing)
     }
 
@@ -166,7 +178,9 @@ impl Archive {
         let id = origin.id(cluster);
         let name = names::timeline(id);
         let file = TimelineFile {
-            format: VERSION,
+            format: FORMAT,
+            requires: Vec::new(),
+            fork: origin.fork,
             timeline: id.to_string(),
             cluster: cluster.to_string(),
             parent: origin.parent.map(|parent| parent.to_string()),
@@ -178,7 +192,7 @@ impl Archive {
             done => done?,
         }
         let object = self.store.full_name(&name);
-        let there: TimelineFile = from_json(&object, &self.store.read(&name)?)?;
+        let there: TimelineFile = from_json(&object, &self.store.read(&name, JSON_MAX)?)?;
         let ours = [file.timeline, file.cluster];
         let theirs = [there.timeline, there.cluster];
         match ours == theirs {
@@ -187,6 +201,9 @@ impl Archive {
         }
     }
 }
+
+/// What [`ArchiveFile::requires`] says of an archive that is not encrypted.
+const UNENCRYPTED: &str = "unencrypted";
 
 /// Where a timeline's history begins.
 #[derive(Clone, Copy, Debug)]
@@ -201,12 +218,11 @@ pub(crate) struct TimelineOrigin {
 
 impl TimelineOrigin {
     fn id(self, cluster: ClusterId) -> TimelineId {
-        let mut hash = blake3::Hasher::new_derive_key("rekindle 2026 timeline id");
-        hash.update(&cluster.0.to_le_bytes());
-        hash.update(&self.parent.map_or([0; 16], |parent| parent.0));
-        hash.update(&self.fork.to_le_bytes());
+        let parent = self.parent.map_or([0; 16], |parent| parent.0);
+        let parts = [&cluster.0.to_le_bytes()[..], &parent, &self.fork.to_le_bytes()];
+        let digest = Domain::Timeline.digest(&parts);
         let mut id = [0; 16];
-        hash.finalize_xof().fill(&mut id);
+        id.iter_mut().zip(digest).for_each(|(byte, digit)| *byte = digit);
         TimelineId(id)
     }
 }
@@ -223,15 +239,26 @@ fn from_json<T: for<'a> Deserialize<'a>>(object: &str, bytes: &[u8]) -> Result<T
     #[derive(Deserialize)]
     struct Format {
         format: u16,
+        #[serde(default)]
+        requires: Vec<String>,
     }
     let json = |error: serde_json::Error| Error::Json {
         object: object.to_owned(),
         fault: error.to_string(),
     };
-    let Format { format } = serde_json::from_slice(bytes).map_err(json)?;
-    if format != VERSION {
-        let (object, newest) = (object.to_owned(), VERSION);
+    let Format { format, requires } = serde_json::from_slice(bytes).map_err(json)?;
+    if format == 0 {
+        return Err(Error::Json {
+            object: object.to_owned(),
+            fault: "format 0 is none".to_owned(),
+        });
+    }
+    if format > FORMAT {
+        let (object, newest) = (object.to_owned(), FORMAT);
         return Err(Error::TooNew { object, got: format, newest });
+    }
+    if let Some(what) = requires.into_iter().find(|what| what != UNENCRYPTED) {
+        return Err(Error::Requires { object: object.to_owned(), what });
     }
     serde_json::from_slice(bytes).map_err(json)
 }
@@ -277,10 +304,15 @@ mod tests {
         let newer = r#"{"format": 2, "shape": "unheard of"}"#;
         check(newer, "format version 2, and this rekindle knows those up to 1");
         check("", "EOF");
-        check(r#"{"format": 1}"#, "missing field `archive`");
-        let rest = r#""created": "", "unencrypted": true"#;
+        check(r#"{"format": 0}"#, "format 0 is none");
+        check(r#"{"format": 1}"#, "missing field `requires`");
+        check(r#"{"format": 1, "requires": ["magic"]}"#, "needs \"magic\"");
+        let rest = r#""requires": [], "created": "", "unencrypted": true"#;
         check(&format!(r#"{{"format": 1, "archive": "x", {rest}}}"#), "its id is none");
-        check(&format!(r#"{{"format": 1, "archive": "{id}", "x": 1, {rest}}}"#), "unknown field");
+        let more = format!(r#"{{"format": 1, "archive": "{id}", "x": 1, {rest}}}"#);
+        let store = Store::memory().unwrap();
+        store.create(names::ARCHIVE, more.into_bytes()).unwrap();
+        assert_eq!(Archive::open(store).unwrap().id(), id, "more is not required");
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub enum Error {
         /// What this program knows.
         newest: u16,
     },
+    /// The archive needs something that only a later version of this program has.
+    #[error("{object} needs \"{what}\", which this rekindle does not know")]
+    Requires {
+        /// Where it says so.
+        object: String,
+        /// What it needs.
+        what: String,
+    },
     /// A JSON file that is not what it should be.
     #[error("{object}: {fault}")]
     Json {

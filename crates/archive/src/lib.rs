@@ -3,7 +3,7 @@
 //! - [`mod@format`]: the bytes of its objects. Pure.
 //! - [`Store`]: where objects are kept; each is created once and never changed.
 //! - [`Archive`]: what a store holds: bases, and where everything has its name.
-//! - [`write_base`] makes a base of a snapshot, [`BaseRecords`] reads one for a restore.
+//! - [`prepare_base`] makes a base of a snapshot, [`BaseRecords`] reads one for a restore.
 //!
 //! What may never happen here: an object that is changed; a base that names what is not there yet;
 //! records handed out that were not compared with their digests.
@@ -21,4 +21,4 @@ pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
 pub use store::{Store, StoreFault, StoreFaultKind};
-pub use write::{BaseWritten, Origin, write_base};
+pub use write::{BaseWritten, Origin, PreparedBase, prepare_base};

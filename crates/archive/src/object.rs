@@ -2,14 +2,12 @@
 
 use crate::error::Error;
 use crate::format::header::{self, Facts, Header};
-use crate::format::{ArchiveId, Kind, ObjectId};
+use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, Kind, ObjectId};
 
 /// The bytes of an object with this content.
 pub(crate) fn build(facts: &Facts, content: &[u8]) -> Built {
     let facts_digest = facts.digest(false, false);
-    let mut hash = blake3::Hasher::new();
-    hash.update(&facts_digest).update(content);
-    let body_digest = *hash.finalize().as_bytes();
+    let body_digest = Domain::Body.digest(&[&facts_digest, content]);
     let body_bytes = (facts_digest.len() + content.len()) as u64;
     let (mut bytes, _) = header::encode(facts, false, false, body_bytes, &body_digest);
     bytes.reserve_exact(facts_digest.len() + content.len());
@@ -21,7 +19,7 @@ pub(crate) fn build(facts: &Facts, content: &[u8]) -> Built {
 /// An object that was put together.
 pub(crate) struct Built {
     pub bytes: Vec<u8>,
-    pub body_digest: [u8; header::DIGEST],
+    pub body_digest: [u8; DIGEST],
 }
 
 /// An object that was read and whose digests were compared.
@@ -59,7 +57,19 @@ pub(crate) fn parse(
     let header = Header::parse(bytes).map_err(|fault| Error::damaged(name, fault))?;
     let got = header.facts.kind;
     if got != want {
-        return Err(Error::damaged(name, crate::format::FormatFault::Kind { got, want }));
+        return Err(Error::damaged(name, FormatFault::Kind { got, want }));
+    }
+    let not_yet = [(header.sealed, "sealed"), (header.signature.is_some(), "signed")];
+    if let Some((_, what)) = not_yet.into_iter().find(|(is, _)| *is) {
+        return Err(Error::damaged(name, FormatFault::NotYet { what }));
+    }
+    let id = header.facts.id;
+    if !name.contains(&id.to_string()) {
+        return Err(Error::Stranger {
+            object: name.to_owned(),
+            got: format!("the name {id}"),
+            want: "this one".to_owned(),
+        });
     }
     if header.facts.archive != archive {
         return Err(Error::Stranger {

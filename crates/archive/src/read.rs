@@ -8,19 +8,22 @@ use crate::error::Error;
 use crate::format::base::{Base, PackUse};
 use crate::format::block::{self, Entry};
 use crate::format::run::Run;
-use crate::format::{FormatFault, Kind, TimelineId};
+use crate::format::{FormatFault, Kind};
 use crate::names;
 use crate::object::Opened;
 use bytes::Bytes;
 use rekindle_bolt::Pair;
+use rekindle_etcd::Backend;
 use rekindle_etcd::restore::{Records, RecordsFault};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+/// Most bytes of a base: its packs and dead sets, and a frame that does not compress.
+const BASE_MAX: u64 = 1 << 30;
 /// Packs that are fetched before they are needed.
-const FETCHING: usize = 2;
+const FETCHING: usize = 1;
 /// Threads that decompress.
 const DECOMPRESSORS: usize = 2;
 /// Blocks that wait for a thread, and that wait for the reader of its records.
@@ -32,11 +35,20 @@ const WAITING: usize = 2;
 /// [`Error::Store`], [`Error::Damaged`].
 pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
     let name = archive.store().full_name(&entry.name);
-    let object = Opened::new(&name, Kind::Base, archive.id(), archive.store().read(&entry.name)?)?;
+    let bytes = archive.store().read(&entry.name, entry.bytes.min(BASE_MAX))?;
+    let object = Opened::new(&name, Kind::Base, archive.id(), bytes)?;
     let damaged = |fault| Error::damaged(&name, fault);
     let base = Base::parse(object.content()).map_err(damaged)?;
-    let records = base.packs.iter().map(PackUse::living).sum::<u64>();
-    match object.header == entry.header && records == entry.header.facts.records {
+    let facts = &entry.header.facts;
+    let frame = Backend::open(&base.frame)?.facts()?;
+    let last_record = base.packs.last().map(|pack| pack.last);
+    let frame_is_its_own = frame.revision() == facts.last
+        && frame.compaction.revision() == facts.compact
+        && frame.term.unwrap_or_default() == facts.term
+        && frame.consistent_index.unwrap_or_default() == facts.index
+        && frame.last_record == last_record;
+    let whole = object.header == entry.header && base.living() == Some(facts.records);
+    match whole && frame_is_its_own {
         true => Ok(base),
         false => Err(damaged(FormatFault::Senseless { what: "a base" })),
     }
@@ -81,7 +93,6 @@ impl BaseRecords {
     /// # Errors
     /// The machine gives no threads.
     pub fn new(archive: &Archive, entry: &BaseEntry, base: &Base) -> Result<Self, Error> {
-        let timeline = entry.header.facts.timeline;
         let (mut jobs, mut blocks) = (Vec::new(), Vec::new());
         for _ in 0..DECOMPRESSORS {
             let (job, to_open) = sync_channel::<Result<Job, Error>>(WAITING);
@@ -91,7 +102,7 @@ impl BaseRecords {
             blocks.push(block);
         }
         let (archive, packs) = (archive.clone(), base.packs.clone());
-        start("fetch", move || Fetch { archive, timeline, jobs, turn: 0 }.run(&packs))?;
+        start("fetch", move || Fetch { archive, jobs, turn: 0 }.run(&packs))?;
         Ok(Self {
             blocks,
             turn: 0,
@@ -162,7 +173,6 @@ impl Records for BaseRecords {
 /// Fetches packs and deals out their blocks.
 struct Fetch {
     archive: Archive,
-    timeline: TimelineId,
     jobs: Vec<SyncSender<Result<Job, Error>>>,
     turn: usize,
 }
@@ -175,23 +185,28 @@ impl Fetch {
             while coming.len() <= FETCHING
                 && let Some(next) = ahead.next()
             {
-                let name = names::pack(self.timeline, next.id);
-                coming.push_back(self.archive.store().read_later(&name));
+                let name = names::pack(next.timeline, next.id);
+                coming.push_back(self.archive.store().read_later(&name, next.bytes));
             }
             let Some(bytes) = coming.pop_front() else { return };
             let dealt = match bytes.wait() {
                 Ok(bytes) => self.deal_pack(number, pack, bytes),
                 Err(fault) => Err(fault.into()),
             };
-            if let Err(error) = dealt {
-                self.deal(Err(error));
-                return;
+            match dealt {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.deal(Err(error));
+                    return;
+                }
             }
         }
     }
 
-    fn deal_pack(&mut self, number: usize, pack: &PackUse, bytes: Bytes) -> Result<(), Error> {
-        let name = self.archive.store().full_name(&names::pack(self.timeline, pack.id));
+    /// Whether anybody still wants it.
+    fn deal_pack(&mut self, number: usize, pack: &PackUse, bytes: Bytes) -> Result<bool, Error> {
+        let name = self.archive.store().full_name(&names::pack(pack.timeline, pack.id));
         let damaged = |fault| Error::damaged(&name, fault);
         let object = Opened::new(&name, Kind::Pack, self.archive.id(), bytes)?;
         if object.header.body_digest != pack.body_digest {
@@ -208,10 +223,10 @@ impl Fetch {
             let (object, name, entry) = (Arc::clone(&object), Arc::clone(&name), entry.clone());
             let job = Job { pack: number, begins: index == 0, object, range, entry, name };
             if !self.deal(Ok(job)) {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether anybody still wants it.

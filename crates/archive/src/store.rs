@@ -19,14 +19,20 @@ const PARALLEL: usize = 16;
 /// of an async runtime.
 #[derive(Clone)]
 pub struct Store {
-    objects: Arc<dyn ObjectStore>,
+    objects: Objects,
     runtime: Arc<Runtime>,
-    place: String,
+}
+
+/// What a request needs. It must not hold the runtime that it runs on, which would end with it.
+#[derive(Clone)]
+struct Objects {
+    store: Arc<dyn ObjectStore>,
+    place: Arc<str>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Store").field(&self.place).finish()
+        f.debug_tuple("Store").field(&self.place()).finish()
     }
 }
 
@@ -63,6 +69,8 @@ pub enum StoreFaultKind {
     Exists,
     /// One may not.
     Denied,
+    /// It is larger than any object of its kind: it was damaged.
+    TooLarge,
     /// Anything else.
     Failed,
 }
@@ -95,23 +103,20 @@ impl Store {
             kind: StoreFaultKind::Failed,
             cause: error.to_string(),
         })?;
-        Ok(Self { objects, runtime: Arc::new(runtime), place })
+        let objects = Objects { store: objects, place: place.into() };
+        Ok(Self { objects, runtime: Arc::new(runtime) })
     }
 
     /// Where it is.
     #[must_use]
     pub fn place(&self) -> &str {
-        &self.place
+        &self.objects.place
     }
 
     /// An object's name with the place.
     #[must_use]
     pub fn full_name(&self, name: &str) -> String {
-        format!("{}/{name}", self.place.trim_end_matches('/'))
-    }
-
-    fn fault(&self, doing: &'static str, name: &str, error: &object_store::Error) -> StoreFault {
-        fault(doing, self.full_name(name), error)
+        self.objects.full_name(name)
     }
 
     /// Creates an object. Where the same one is there already, an answer was lost, and all is well.
@@ -125,49 +130,46 @@ impl Store {
     /// Begins to create an object.
     #[must_use]
     pub fn create_later(&self, name: &str, bytes: Vec<u8>) -> Pending<()> {
-        let (store, name, bytes) = (self.clone(), name.to_owned(), Bytes::from(bytes));
-        self.later(&name.clone(), async move {
-            let path = Path::from(name.as_str());
-            let put = store.objects.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
-            match put.await {
-                Ok(_) => Ok(()),
-                Err(error @ object_store::Error::AlreadyExists { .. }) => {
-                    match store.get(&name).await? == bytes {
-                        true => Ok(()),
-                        false => Err(store.fault("creating", &name, &error)),
-                    }
-                }
-                Err(error) => Err(store.fault("creating", &name, &error)),
-            }
-        })
+        let (objects, name) = (self.objects.clone(), name.to_owned());
+        let object = self.full_name(&name);
+        self.later(object, async move { objects.create(&name, bytes.into()).await })
     }
 
-    /// A whole object.
+    /// A whole object of at most so many bytes.
     ///
     /// # Errors
     /// [`StoreFault`].
-    pub fn read(&self, name: &str) -> Result<Bytes, StoreFault> {
-        self.read_later(name).wait()
+    pub fn read(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreFault> {
+        self.read_later(name, bytes_max).wait()
     }
 
-    /// Begins to read a whole object.
+    /// Begins to read a whole object of at most so many bytes.
     #[must_use]
-    pub fn read_later(&self, name: &str) -> Pending<Bytes> {
-        let (store, name) = (self.clone(), name.to_owned());
-        self.later(&name.clone(), async move { store.get(&name).await })
+    pub fn read_later(&self, name: &str, bytes_max: u64) -> Pending<Bytes> {
+        let (objects, name) = (self.objects.clone(), name.to_owned());
+        let object = self.full_name(&name);
+        self.later(object, async move { objects.get(&name, bytes_max).await })
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn remove(&self, name: &str) -> Result<(), StoreFault> {
+        let path = Path::from(name);
+        match self.runtime.block_on(self.objects.store.delete(&path)) {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            removed => removed.map_err(|error| self.objects.fault("removing", name, &error)),
+        }
     }
 
     /// The first bytes of many objects, at most `len` of each, in their order.
     #[must_use]
     pub fn read_starts(&self, names: Vec<Listed>, len: u64) -> Vec<Result<Bytes, StoreFault>> {
-        let store = self.clone();
-        let read = move |listed: Listed| {
-            let store = store.clone();
-            async move {
-                let path = Path::from(listed.name.as_str());
-                let read = store.objects.get_range(&path, 0..len.min(listed.bytes)).await;
-                read.map_err(|error| store.fault("reading", &listed.name, &error))
-            }
+        let read = |listed: Listed| async move {
+            let path = Path::from(listed.name.as_str());
+            let read = self.objects.store.get_range(&path, 0..len.min(listed.bytes)).await;
+            read.map_err(|error| self.objects.fault("reading", &listed.name, &error))
         };
         self.runtime.block_on(stream::iter(names).map(read).buffered(PARALLEL).collect())
     }
@@ -180,10 +182,11 @@ impl Store {
         let prefix = Path::from(folder);
         let listed = self
             .objects
+            .store
             .list(Some(&prefix))
             .map_ok(|found| Listed { name: found.location.to_string(), bytes: found.size });
         let listed: Result<Vec<_>, _> = self.runtime.block_on(listed.try_collect());
-        let mut listed = listed.map_err(|error| self.fault("listing", folder, &error))?;
+        let mut listed = listed.map_err(|error| self.objects.fault("listing", folder, &error))?;
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
     }
@@ -193,22 +196,17 @@ impl Store {
     /// # Errors
     /// [`StoreFault`].
     pub fn is_empty(&self) -> Result<bool, StoreFault> {
-        let mut listed = self.objects.list(None);
+        let mut listed = self.objects.store.list(None);
         match self.runtime.block_on(listed.next()) {
             None => Ok(true),
             Some(Ok(_)) => Ok(false),
-            Some(Err(error)) => Err(fault("listing", self.place.clone(), &error)),
+            Some(Err(error)) => Err(fault("listing", self.place().to_owned(), &error)),
         }
-    }
-
-    async fn get(&self, name: &str) -> Result<Bytes, StoreFault> {
-        let read = async { self.objects.get(&Path::from(name)).await?.bytes().await };
-        read.await.map_err(|error| self.fault("reading", name, &error))
     }
 
     fn later<T: Send + 'static>(
         &self,
-        name: &str,
+        object: String,
         work: impl Future<Output = Result<T, StoreFault>> + Send + 'static,
     ) -> Pending<T> {
         let (send, answer) = sync_channel(1);
@@ -216,7 +214,47 @@ impl Store {
             // Nobody may want it any more.
             let _ = send.send(work.await);
         });
-        Pending { answer, object: self.full_name(name) }
+        Pending { answer, object }
+    }
+}
+
+impl Objects {
+    fn full_name(&self, name: &str) -> String {
+        format!("{}/{name}", self.place.trim_end_matches('/'))
+    }
+
+    fn fault(&self, doing: &'static str, name: &str, error: &object_store::Error) -> StoreFault {
+        fault(doing, self.full_name(name), error)
+    }
+
+    async fn create(&self, name: &str, bytes: Bytes) -> Result<(), StoreFault> {
+        let (path, len) = (Path::from(name), bytes.len() as u64);
+        let put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+        match put.await {
+            Ok(_) => Ok(()),
+            Err(error @ object_store::Error::AlreadyExists { .. }) => {
+                match self.get(name, len).await {
+                    Ok(there) if there == bytes => Ok(()),
+                    _ => Err(self.fault("creating", name, &error)),
+                }
+            }
+            Err(error) => Err(self.fault("creating", name, &error)),
+        }
+    }
+
+    async fn get(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreFault> {
+        let failed = |error| self.fault("reading", name, &error);
+        let found = self.store.get(&Path::from(name)).await.map_err(failed)?;
+        let size = found.meta.size;
+        if size > bytes_max {
+            return Err(StoreFault {
+                doing: "reading",
+                object: self.full_name(name),
+                kind: StoreFaultKind::TooLarge,
+                cause: format!("it has {size} bytes, where {bytes_max} are the most"),
+            });
+        }
+        found.bytes().await.map_err(failed)
     }
 }
 
@@ -270,7 +308,7 @@ mod tests {
         let names = ["a/2", "a/10", "b/1", "aa/1"];
         names.iter().for_each(|name| store.create(name, name.as_bytes().to_vec()).unwrap());
         assert_eq!(store.is_empty(), Ok(false));
-        assert_eq!(store.read("a/10").unwrap(), "a/10");
+        assert_eq!(store.read("a/10", 4).unwrap(), "a/10");
 
         let listed = store.list("a").unwrap();
         let listed: Vec<_> = listed.into_iter().map(|found| (found.name, found.bytes)).collect();
@@ -279,11 +317,17 @@ mod tests {
         store.create("a/2", b"a/2".to_vec()).expect("the same again: an answer was lost");
         let exists = store.create("a/2", b"other".to_vec()).unwrap_err();
         assert_eq!(exists.kind, StoreFaultKind::Exists);
-        assert_eq!(store.read("a/2").unwrap(), "a/2", "never changed");
+        assert_eq!(store.read("a/2", 100).unwrap(), "a/2", "never changed");
 
-        let missing = store.read("a/3").unwrap_err();
+        let missing = store.read("a/3", 100).unwrap_err();
         assert_eq!(missing.kind, StoreFaultKind::NotFound);
         assert!(missing.object.ends_with("/a/3"), "{missing}");
+
+        let large = store.read("a/10", 3).unwrap_err();
+        assert_eq!(large.kind, StoreFaultKind::TooLarge, "{large}");
+        store.remove("aa/1").unwrap();
+        store.remove("aa/1").expect("it is gone");
+        assert!(store.list("aa").unwrap().is_empty());
 
         let starts = store.read_starts(store.list("a").unwrap(), 2);
         assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));

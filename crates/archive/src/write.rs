@@ -45,8 +45,8 @@ pub struct Origin {
     pub etcd: String,
     /// Keys that live in it, if they were counted.
     pub live_keys: Option<u64>,
-    /// When the snapshot was begun.
-    pub began: Moment,
+    /// When the first bytes of the snapshot had come: its state is of then or before.
+    pub state: Moment,
 }
 
 /// A base that was written.
@@ -62,33 +62,44 @@ pub struct BaseWritten {
     pub goes_on: bool,
 }
 
-/// Writes a base of what `backend` holds, with packs of its own. `now` is the clock.
+/// A base whose packs are written. It becomes one when it is published; dropped before, it takes its
+/// packs away again.
+pub struct PreparedBase<'a> {
+    archive: &'a Archive,
+    facts: Facts,
+    base: Base,
+    goes_on: bool,
+    published: bool,
+}
+
+/// Writes what `backend` holds into packs of their own, and prepares a base of them. `now` is the
+/// clock.
 ///
 /// # Errors
 /// [`Error`]; nothing that was written is part of a base then.
-pub fn write_base<S: ReadAt>(
-    archive: &Archive,
+pub fn prepare_base<'a, S: ReadAt>(
+    archive: &'a Archive,
     backend: &Backend<S>,
     origin: &Origin,
     now: &(dyn Fn() -> Moment + Sync),
     stop: &AtomicBool,
-) -> Result<BaseWritten, Error> {
+) -> Result<PreparedBase<'a>, Error> {
     let facts = backend.facts()?;
     let hash = backend.hash_kv(&HashRequest::default())?.hash;
-    let (term, index) =
-        (facts.term.unwrap_or_default(), facts.consistent_index.unwrap_or_default());
-    let (timeline, goes_on) = timeline(archive, origin, (term, index), now())?;
-    let etcd = origin.etcd.chars().filter(char::is_ascii).take(ETCD_MAX).collect();
+    let (timeline, goes_on) =
+        timeline(archive, origin, (facts.term, facts.consistent_index), now())?;
+    let etcd = origin.etcd.chars().filter(char::is_ascii_graphic).take(ETCD_MAX).collect();
     let mut facts = Facts {
         kind: Kind::Pack,
         archive: archive.id(),
         timeline,
+        id: object::random_id()?,
         first: Revision::default(),
         last: facts.revision(),
         compact: facts.compaction.revision(),
-        term,
-        index,
-        began: origin.began,
+        term: facts.term.unwrap_or_default(),
+        index: facts.consistent_index.unwrap_or_default(),
+        state: origin.state,
         ended: Moment::default(),
         records: 0,
         keys: 0,
@@ -99,47 +110,90 @@ pub fn write_base<S: ReadAt>(
         etcd,
     };
     let (packed, small) = write_packs(archive, backend, &facts, now, stop)?;
-    let frame = small.frame(backend.db().page_size())?;
-    let base = Base { hash, kubernetes: small.kubernetes, packs: packed.packs, frame };
+    let (hash, kubernetes, packs) = (hash, small.kubernetes, packed.packs);
+    let base = Base { hash, kubernetes, packs, frame: Vec::new() };
     facts.kind = Kind::Base;
     facts.first = base.packs.first().map_or(facts.last, |pack| pack.first.revision);
-    facts.records = base.packs.iter().map(PackUse::living).sum();
+    facts.records = small.records;
     facts.keys = origin.live_keys.unwrap_or_default();
     facts.logical_bytes = packed.logical_bytes;
     facts.new_bytes = base.packs.iter().map(|pack| pack.bytes).sum();
-    facts.ended = now();
-    let name = names::base(timeline, facts.last, index, object::random_id()?);
-    let content = base.encode().map_err(|fault| Error::damaged(&name, fault))?;
-    archive.store().create(&name, object::build(&facts, &content).bytes)?;
-    Ok(BaseWritten { name, facts, packs: base.packs.len(), goes_on })
+    let mut prepared = PreparedBase { archive, facts, base, goes_on, published: false };
+    if prepared.base.living() != Some(small.records) {
+        return Err(Error::Panicked);
+    }
+    prepared.base.frame = small.frame(backend.db().page_size())?;
+    Ok(prepared)
+}
+
+impl PreparedBase<'_> {
+    /// Creates the base.
+    ///
+    /// # Errors
+    /// [`Error`]; there is no base then.
+    pub fn publish(mut self, now: Moment) -> Result<BaseWritten, Error> {
+        self.facts.ended = now;
+        let facts = &self.facts;
+        let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
+        let content = self.base.encode().map_err(|fault| Error::damaged(&name, fault))?;
+        let created = self.archive.store().create(&name, object::build(facts, &content).bytes);
+        // Whether it is there after all is not known: its packs stay in either case.
+        self.published = true;
+        created?;
+        let (facts, packs) = (self.facts.clone(), self.base.packs.len());
+        Ok(BaseWritten { name, facts, packs, goes_on: self.goes_on })
+    }
+}
+
+impl Drop for PreparedBase<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            remove_packs(self.archive, &self.base.packs);
+        }
+    }
+}
+
+/// Takes away packs that no base names. What cannot be removed is collected later.
+fn remove_packs(archive: &Archive, packs: &[PackUse]) {
+    for pack in packs {
+        let _ = archive.store().remove(&names::pack(pack.timeline, pack.id));
+    }
 }
 
 /// Most bytes of a version that a header holds.
 const ETCD_MAX: usize = 16;
 
 /// The timeline that a snapshot belongs to: that of the cluster's newest base, unless the cluster
-/// went back behind it, as one that was restored has.
+/// went back behind it, as one that was restored has. Bases that were being made at the same time
+/// say nothing of that, nor does a position that is not known.
 fn timeline(
     archive: &Archive,
     origin: &Origin,
-    position: (RaftTerm, RaftIndex),
+    position: (Option<RaftTerm>, Option<RaftIndex>),
     now: Moment,
 ) -> Result<(TimelineId, bool), Error> {
-    let listing = archive.list()?;
+    let mut listing = archive.list()?;
+    if let Some(unreadable) = listing.unreadable.pop() {
+        return Err(unreadable);
+    }
     let of_cluster = |base: &&crate::BaseEntry| base.header.facts.cluster == origin.cluster;
-    let newest = listing.bases.iter().rev().find(of_cluster).map(|base| &base.header.facts);
-    let origin_of = match newest {
-        Some(newest) if (newest.term, newest.index) <= position => {
-            return Ok((newest.timeline, true));
-        }
+    let mut newest_first = listing.bases.iter().rev().filter(of_cluster);
+    let newest = newest_first.clone().next();
+    let before = newest_first.find(|base| base.header.facts.ended < origin.state);
+    let went_back = before.is_some_and(|base| {
+        let there = (base.header.facts.term, base.header.facts.index);
+        matches!(position, (Some(term), Some(index)) if (term, index) < there)
+    });
+    let began = match newest.map(|base| base.header.facts.timeline) {
+        Some(newest) if !went_back => return Ok((newest, true)),
         Some(newest) => TimelineOrigin {
-            parent: Some(newest.timeline),
-            fork: position.1.0,
+            parent: Some(newest),
+            fork: position.1.unwrap_or_default().0,
             reason: "the cluster went back behind the newest base: it was restored",
         },
         None => TimelineOrigin { parent: None, fork: 0, reason: "the first base of the cluster" },
     };
-    Ok((archive.timeline(origin.cluster, origin_of, &shown(now))?, false))
+    Ok((archive.timeline(origin.cluster, began, &shown(now))?, false))
 }
 
 /// Writes all records of the snapshot into packs, and keeps the small buckets.
@@ -169,7 +223,11 @@ fn write_packs<S: ReadAt>(
         let packed = packer.join().unwrap_or(Err(Error::Panicked));
         // A packer that has failed has ended the walk, too: what it says comes first.
         match (packed, walked) {
-            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            (Err(error), _) => Err(error),
+            (Ok(packed), Err(error)) => {
+                remove_packs(archive, &packed.packs);
+                Err(error)
+            }
             (Ok(packed), Ok(())) => Ok((packed, small)),
         }
     })
@@ -211,6 +269,8 @@ struct Small {
     buckets: BTreeMap<Vec<u8>, Pairs>,
     bytes: usize,
     kubernetes: bool,
+    /// Records that were walked over.
+    records: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -231,18 +291,23 @@ impl<'a> Walk<'a> {
         let (key, kv) =
             read_record(pair).map_err(|fault| rekindle_etcd::Error::from(damage(pair, fault)))?;
         self.small.kubernetes |= schema::is_kubernetes(kv.key);
+        self.small.records += 1;
+        if self.block.is_full_before(pair.value.len()) {
+            self.hand_over()?;
+        }
         let added = self.block.add(key, pair.value, kv.key);
         added.map_err(|fault| Error::Record { record: key.to_string(), fault })?;
         // The last one stays: the frame tells the revision by it.
-        let last = vec![(pair.key.to_vec(), pair.value.to_vec())];
-        match self.small.buckets.get_mut(schema::KEY) {
-            Some(there) => *there = last,
-            None => drop(self.small.buckets.insert(schema::KEY.to_vec(), last)),
+        let pairs = self.small.buckets.entry(schema::KEY.to_vec()).or_default();
+        match pairs.first_mut() {
+            Some((key, value)) => {
+                (key.clear(), value.clear());
+                key.extend_from_slice(pair.key);
+                value.extend_from_slice(pair.value);
+            }
+            None => pairs.push((pair.key.to_vec(), pair.value.to_vec())),
         }
-        match self.block.is_full() {
-            true => self.hand_over(),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     fn hand_over(&mut self) -> Result<(), Error> {
@@ -323,7 +388,6 @@ struct Packer<'a> {
     /// Those that all packs share.
     facts: &'a Facts,
     now: &'a (dyn Fn() -> Moment + Sync),
-    began: Moment,
     run: run::Builder,
     packs: Vec<PackUse>,
     sending: VecDeque<Pending<()>>,
@@ -342,7 +406,6 @@ impl<'a> Packer<'a> {
             archive,
             facts,
             now,
-            began: now(),
             run: run::Builder::default(),
             packs: Vec::new(),
             sending: VecDeque::new(),
@@ -351,6 +414,15 @@ impl<'a> Packer<'a> {
     }
 
     fn run(mut self, compressed: &Receiver<Numbered<Compressed>>) -> Result<Packed, Error> {
+        let packed = self.pack(compressed);
+        if packed.is_err() {
+            self.sending.drain(..).for_each(|sending| drop(sending.wait()));
+            remove_packs(self.archive, &self.packs);
+        }
+        packed.map(|()| Packed { packs: self.packs, logical_bytes: self.logical_bytes })
+    }
+
+    fn pack(&mut self, compressed: &Receiver<Numbered<Compressed>>) -> Result<(), Error> {
         // Those that overtook the next one.
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -367,9 +439,14 @@ impl<'a> Packer<'a> {
                 }
             }
         }
+        if !early.is_empty() {
+            return Err(Error::Panicked);
+        }
         self.send()?;
-        self.sending.drain(..).try_for_each(Pending::wait)?;
-        Ok(Packed { packs: self.packs, logical_bytes: self.logical_bytes })
+        while let Some(sending) = self.sending.pop_front() {
+            sending.wait()?;
+        }
+        Ok(())
     }
 
     fn send(&mut self) -> Result<(), Error> {
@@ -380,25 +457,36 @@ impl<'a> Packer<'a> {
         let facts = Facts {
             first: first.revision,
             last: last.revision,
+            id: object::random_id()?,
             compact: None,
-            began: std::mem::replace(&mut self.began, (self.now)()),
             ended: (self.now)(),
             records,
             logical_bytes,
             ..self.facts.clone()
         };
-        let id = object::random_id()?;
-        let built = object::build(&facts, &run.finish());
+        let (content, index_digest) = run.finish();
+        let built = object::build(&facts, &content);
         let (bytes, body_digest) = (built.bytes.len() as u64, built.body_digest);
         if self.sending.len() >= SENDING
             && let Some(oldest) = self.sending.pop_front()
         {
             oldest.wait()?;
         }
-        let name = names::pack(facts.timeline, id);
+        let (timeline, id) = (facts.timeline, facts.id);
+        let name = names::pack(timeline, id);
         self.sending.push_back(self.archive.store().create_later(&name, built.bytes));
         let dead = RoaringBitmap::new();
-        self.packs.push(PackUse { id, bytes, body_digest, first, last, records, dead });
+        self.packs.push(PackUse {
+            timeline,
+            id,
+            bytes,
+            body_digest,
+            index_digest,
+            first,
+            last,
+            records,
+            dead,
+        });
         Ok(())
     }
 }

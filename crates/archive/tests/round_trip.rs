@@ -2,7 +2,7 @@
 
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Error, Origin, Store, read_base, write_base,
+    Archive, BaseEntry, BaseRecords, Error, Origin, Store, prepare_base, read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout, Pair, Visit, check};
 use rekindle_etcd::restore::Records;
@@ -10,7 +10,10 @@ use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision,
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+/// A clock that goes on by a second whenever it is looked at.
+static NOW: AtomicI64 = AtomicI64::new(0);
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 type Content = BTreeMap<Vec<u8>, Pairs>;
@@ -75,14 +78,16 @@ fn origin() -> Origin {
         member: MemberId(2),
         etcd: "3.6.16".to_owned(),
         live_keys: Some(90),
-        began: Moment(1000),
+        state: Moment(1000),
     }
 }
 
 fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
     let backend = Backend::open(a_database(content)).unwrap();
     let going_on = AtomicBool::new(false);
-    write_base(archive, &backend, &origin(), &|| Moment(2000), &going_on).map(drop)
+    let now = || Moment(NOW.fetch_add(1000, Ordering::Relaxed));
+    let origin = Origin { state: now(), ..origin() };
+    prepare_base(archive, &backend, &origin, &now, &going_on)?.publish(now()).map(drop)
 }
 
 /// Everything that a base brings back.
@@ -227,8 +232,10 @@ fn objects_that_were_swapped_are_noticed() {
     let root = directory.path();
     let archive =
         Archive::init_unencrypted(Store::directory(root).unwrap(), "2026-11-21T00:00:00Z").unwrap();
-    save(&archive, &content(20, 30)).unwrap();
-    save(&archive, &content(20, 31)).unwrap();
+    let mut other = content(20, 30);
+    save(&archive, &other).unwrap();
+    *other.get_mut(schema::KEY).unwrap()[0].1.last_mut().unwrap() ^= 1;
+    save(&archive, &other).unwrap();
     let packs: Vec<_> =
         files(root).into_iter().filter(|path| path.extension().unwrap() == "pack").collect();
     let [one, other] = &packs[..] else { panic!("{packs:?}") };
@@ -237,8 +244,53 @@ fn objects_that_were_swapped_are_noticed() {
     std::fs::write(other, bytes).unwrap();
     for base in archive.list().unwrap().bases {
         let error = read(&archive, &base).unwrap_err().to_string();
-        assert!(error.ends_with("its body belongs to another object"), "{error}");
+        assert!(error.contains("belongs to the name"), "{error}");
     }
+}
+
+/// A base that was copied is no second restore point.
+#[test]
+fn an_object_under_another_name_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let archive =
+        Archive::init_unencrypted(Store::directory(root).unwrap(), "2026-11-21T00:00:00Z").unwrap();
+    save(&archive, &content(20, 30)).unwrap();
+    let name = archive.list().unwrap().bases[0].name.clone();
+    let copy = name.replace(|c: char| c == 'a' || c == '1', "b");
+    std::fs::create_dir_all(root.join(&copy).parent().unwrap()).unwrap();
+    std::fs::copy(root.join(&name), root.join(&copy)).unwrap();
+    let listing = archive.list().unwrap();
+    assert_eq!((listing.bases.len(), listing.unreadable.len()), (1, 1));
+    let told = listing.unreadable[0].to_string();
+    assert!(told.contains("belongs to the name"), "{told}");
+}
+
+fn objects(archive: &Archive) -> usize {
+    let objects = archive.store().list("timelines").unwrap();
+    objects.iter().filter(|object| !object.name.ends_with("timeline.json")).count()
+}
+
+#[test]
+fn what_does_not_become_a_base_takes_its_packs_away() {
+    let (archive, content) = (an_archive(), content(20_000, 2000));
+    let backend = Backend::open(a_database(&content)).unwrap();
+    let going_on = AtomicBool::new(false);
+    let prepare = || prepare_base(&archive, &backend, &origin(), &|| Moment(1), &going_on);
+    let prepared = prepare().unwrap();
+    assert_eq!(objects(&archive), 3, "packs and no base");
+    drop(prepared);
+    assert_eq!(objects(&archive), 0);
+    // Stopped while packs are on their way.
+    std::thread::scope(|threads| {
+        let prepared = threads.spawn(prepare);
+        while objects(&archive) == 0 && !prepared.is_finished() {
+            std::thread::yield_now();
+        }
+        going_on.store(true, Ordering::Relaxed);
+        drop(prepared.join().unwrap());
+    });
+    assert_eq!(objects(&archive), 0);
 }
 
 #[test]
@@ -246,7 +298,7 @@ fn a_base_that_was_stopped_is_none() {
     let (archive, content) = (an_archive(), content(500, 100));
     let backend = Backend::open(a_database(&content)).unwrap();
     let stop = AtomicBool::new(true);
-    let stopped = write_base(&archive, &backend, &origin(), &|| Moment(1), &stop).unwrap_err();
+    let stopped = prepare_base(&archive, &backend, &origin(), &|| Moment(1), &stop).err().unwrap();
     assert!(matches!(stopped, Error::Stopped), "{stopped}");
     assert!(archive.list().unwrap().bases.is_empty());
 }

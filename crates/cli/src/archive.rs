@@ -8,7 +8,8 @@ use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, BaseEntry, Error, Listing, Store, StoreFault, StoreFaultKind};
 use rekindle_etcd::Revision;
 use serde_json::{Value, json};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,8 +31,13 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
     }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Failure::io("making", &path, &error))?;
+    keep_to_ourselves();
     let archive =
         Archive::init_unencrypted(Store::directory(&path)?, &Timestamp::now().to_string())?;
+    let mode = std::fs::metadata(&path).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        eprintln!("warning: others may look into {}: chmod 700 it", path.display());
+    }
     output::print(&format!(
         "archive   {}\nid        {}\nprotected not at all: it is not encrypted\n\
          next      rekindle save {}\n",
@@ -39,6 +45,11 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
         archive.id(),
         path.display()
     ))
+}
+
+/// What is written from here on can be read by its owner only, as a snapshot can.
+pub(crate) fn keep_to_ourselves() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
@@ -64,7 +75,7 @@ fn listing_output(listing: &Listing) -> Output {
     let mut rows = Vec::new();
     for base in &listing.bases {
         let facts = &base.header.facts;
-        let time = shown(facts.ended);
+        let time = shown(facts.state);
         let revision = facts.last.get();
         out.simple += &format!("{time}, {revision}, {}, {}\n", base.bytes, facts.etcd);
         rows.push(vec![
@@ -92,8 +103,8 @@ fn listing_output(listing: &Listing) -> Output {
 fn to_json(base: &BaseEntry) -> Value {
     let facts = &base.header.facts;
     json!({
-        "time": shown(facts.ended),
-        "began": shown(facts.began),
+        "time": shown(facts.state),
+        "ended": shown(facts.ended),
         "revision": facts.last.get(),
         "compactRevision": facts.compact.map_or(-1, Revision::get),
         "raftTerm": facts.term.0,
@@ -109,10 +120,10 @@ fn to_json(base: &BaseEntry) -> Value {
     })
 }
 
-/// A moment as it is printed: RFC 3339 to the second, UTC.
+/// A moment as it is printed: RFC 3339, UTC, all that is known of it: who names it finds the same.
 pub(crate) fn shown(moment: Moment) -> String {
     let at = Timestamp::from_millisecond(moment.0).unwrap_or_default();
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// The clock, for headers.
@@ -128,8 +139,13 @@ pub(crate) fn open(place: &str) -> Result<Archive, Failure> {
 /// The archive at a place, if it holds one. Only a definite "not found" means that it does not.
 pub(crate) fn find(place: &str) -> Result<Option<Archive>, Failure> {
     let Ok(path) = local(place) else { return Ok(None) };
-    if !path.is_dir() {
-        return Ok(None);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::io("opening", &path, &error)),
     }
     match Archive::open(Store::directory(&path)?) {
         Ok(archive) => Ok(Some(archive)),
@@ -152,7 +168,7 @@ fn local(place: &str) -> Result<PathBuf, Failure> {
 }
 
 /// A point of an archive, behind the last `@` of an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
     /// The newest.
     Latest,
@@ -160,13 +176,18 @@ pub(crate) enum Point {
     Revision(Revision),
     /// As it was at that time.
     Time(Moment),
+    /// That base, by the end of its object's name.
+    Object(String),
 }
 
 impl Point {
-    /// Reads `latest`, a revision, an RFC 3339 time, or an age such as `10m`.
+    /// Reads `latest`, a revision, an RFC 3339 time, an age such as `10m`, or a base's name.
     pub(crate) fn parse(text: &str, now: Moment) -> Result<Self, Failure> {
         if text == "latest" {
             return Ok(Self::Latest);
+        }
+        if text.ends_with(".base") {
+            return Ok(Self::Object(text.to_owned()));
         }
         if let Some(revision) = text.parse().ok().and_then(Revision::new) {
             return Ok(Self::Revision(revision));
@@ -178,32 +199,64 @@ impl Point {
         let age = age.and_then(|age| i64::try_from(age.as_millis()).ok());
         age.and_then(|age| Some(Self::Time(Moment(now.0.checked_sub(age)?)))).ok_or_else(|| {
             Failure::usage(format!("\"{text}\" is no point in time")).remedy(
-                "name latest, a revision, a time such as 2026-11-20T10:00:00Z, or an age such as 10m",
+                "name latest, a revision, a time such as 2026-11-20T10:00:00Z, an age such as 10m, \
+                 or a base by its object's name",
             )
         })
     }
 
-    /// The base that brings it back.
-    pub(crate) fn choose(self, listing: &Listing) -> Result<&BaseEntry, Failure> {
-        let newest =
-            |fits: &dyn Fn(&BaseEntry) -> bool| listing.bases.iter().rev().find(|base| fits(base));
-        let found = match self {
-            Self::Latest => newest(&|_| true),
-            Self::Revision(revision) => newest(&|base| base.header.facts.last == revision),
-            Self::Time(time) => newest(&|base| base.header.facts.ended <= time),
-        };
-        found.ok_or_else(|| {
+    fn fits(&self, base: &BaseEntry) -> bool {
+        let facts = &base.header.facts;
+        match self {
+            Self::Latest => true,
+            Self::Revision(revision) => facts.last == *revision,
+            Self::Time(time) => facts.state <= *time,
+            Self::Object(name) => base.name.ends_with(name.as_str()),
+        }
+    }
+
+    /// The base that brings it back. Nothing is guessed: neither which cluster is meant, nor what an
+    /// object that cannot be read would have been.
+    pub(crate) fn choose<'a>(&self, listing: &'a Listing) -> Result<&'a BaseEntry, Failure> {
+        let fitting = || listing.bases.iter().filter(|base| self.fits(base));
+        let newest = fitting().next_back().ok_or_else(|| {
             let what = match self {
                 Self::Latest => "the archive holds no base".to_owned(),
                 Self::Revision(revision) => {
                     format!("the archive holds no base at revision {revision}")
                 }
                 Self::Time(time) => {
-                    format!("the archive holds no base from before {}", shown(time))
+                    format!("the archive holds no base from before {}", shown(*time))
                 }
+                Self::Object(name) => format!("the archive holds no base {name}"),
             };
             Failure::new(Code::NotFound, what).remedy("rekindle archive list shows what there is")
-        })
+        })?;
+        if matches!(self, Self::Object(_)) {
+            return Ok(newest);
+        }
+        let by_name = "name the base: @ and the last part of its object's name, which rekindle archive \
+                       list -w json shows";
+        if let Some(error) = listing.unreadable.first() {
+            let count = listing.unreadable.len();
+            let what = format!(
+                "{count} of the archive's objects cannot be read, and may be what is meant; the \
+                 first: {error}"
+            );
+            return Err(Failure::new(Code::BadData, what).remedy(by_name));
+        }
+        let facts = &newest.header.facts;
+        if let Some(other) = fitting().find(|base| base.header.facts.cluster != facts.cluster) {
+            let what = format!(
+                "the archive holds such bases of several clusters: {} and {}",
+                facts.cluster, other.header.facts.cluster
+            );
+            return Err(Failure::refused(what).remedy(by_name));
+        }
+        // Clocks may differ; within a timeline raft does not.
+        let of_timeline = |base: &&BaseEntry| base.header.facts.timeline == facts.timeline;
+        let position = |base: &&BaseEntry| (base.header.facts.term, base.header.facts.index);
+        Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
 }
 
@@ -212,18 +265,26 @@ pub(crate) fn parse_source(text: &str) -> Result<Option<(Archive, Point)>, Failu
     if let Some(archive) = find(text)? {
         return Ok(Some((archive, Point::Latest)));
     }
-    let Some((place, point)) = text.rsplit_once('@') else { return Ok(None) };
+    // What is there under the whole name is what is meant.
+    let Some((place, point)) = text.rsplit_once('@').filter(|_| !Path::new(text).exists()) else {
+        return Ok(None);
+    };
     match find(place)? {
         Some(archive) => Ok(Some((archive, Point::parse(point, now())?))),
         None => Ok(None),
     }
 }
 
+const NEWER_REKINDLE: &str = "use a newer rekindle: nothing is wrong with the archive";
+const ANOTHER_POINT: &str = "restore another point, as rekindle archive list shows them, or bring the \
+    object back from a copy of the archive";
+
 impl From<StoreFault> for Failure {
     fn from(fault: StoreFault) -> Self {
         let what = fault.to_string();
         match fault.kind {
             StoreFaultKind::NotFound => Self::new(Code::NotFound, what).remedy("check the path"),
+            StoreFaultKind::TooLarge => Self::new(Code::BadData, what).remedy(ANOTHER_POINT),
             StoreFaultKind::Denied => Self::new(Code::Failed, what)
                 .remedy("run as a user who may do that, or give this one the right"),
             _ => Self::new(Code::Failed, what),
@@ -243,12 +304,14 @@ impl From<Error> for Failure {
             Error::IsArchive { .. } | Error::NotEmpty { .. } => {
                 Self::refused(what).remedy("choose an empty place, or one that is not there yet")
             }
-            Error::TooNew { .. } => Self::refused(what).remedy("use a newer rekindle"),
+            Error::TooNew { .. } | Error::Requires { .. } => {
+                Self::refused(what).remedy(NEWER_REKINDLE)
+            }
+            Error::Damaged { fault, .. } if fault.is_too_new() => {
+                Self::refused(what).remedy(NEWER_REKINDLE)
+            }
             Error::Damaged { .. } | Error::Json { .. } | Error::Stranger { .. } => {
-                Self::new(Code::BadData, what).remedy(
-                    "restore another point: rekindle archive list shows them; or bring the object \
-                     back from a copy of the archive",
-                )
+                Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
             _ => Self::new(Code::Failed, what),
         }
@@ -267,6 +330,7 @@ mod tests {
         assert_eq!(parse("42"), Revision::new(42).map(Point::Revision));
         assert_eq!(parse("10s"), Some(Point::Time(Moment(990_000))));
         assert_eq!(parse("1970-01-01T00:00:02Z"), Some(Point::Time(Moment(2000))));
+        assert_eq!(parse("x.base"), Some(Point::Object("x.base".to_owned())));
         for bad in ["", "-5", "newest", "0s", "2026-11-20", "-10m"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

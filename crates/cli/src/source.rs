@@ -73,12 +73,15 @@ impl Source {
     pub(crate) fn open_any(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
         let named = path.to_str().map(parse_source).transpose()?.flatten();
         match named {
-            Some((archive, point)) => Self::open_base(path, archive, point),
+            Some(_) if wal_dir.is_some() => {
+                Err(Failure::usage("--source-wal-dir is for a data directory, not for an archive"))
+            }
+            Some((archive, point)) => Self::open_base(path, archive, &point),
             None => Self::open(path, wal_dir),
         }
     }
 
-    fn open_base(path: &Path, archive: Archive, point: Point) -> Result<Self, Failure> {
+    fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
         let listing = archive.list()?;
         let entry = point.choose(&listing)?.clone();
         let mut base = read_base(&archive, &entry)?;
@@ -114,6 +117,12 @@ impl Source {
             if database.is_none() && is_there(below)? {
                 database = Some(below);
             }
+        }
+        if database.is_none() && is_there(&path.join("archive.json"))? {
+            let what = format!("{} is an archive, which is no source for this yet", path.display());
+            return Err(Failure::usage(what).remedy(
+                "rekindle archive list shows what it holds, rekindle restore brings it back",
+            ));
         }
         let Some(database) = database else {
             let what = format!("{} is a directory without member/snap/db", path.display());
@@ -168,12 +177,20 @@ impl Source {
     }
 
     /// What it is, in words.
-    pub(crate) fn describe(&self) -> &'static str {
-        match self.kind {
-            Kind::Snapshot(_) => "snapshot",
-            Kind::Database => "db file without a SHA-256 at its end",
-            Kind::DataDir(_) => "data directory of a stopped member",
-            Kind::Base(_) => "base of an archive",
+    pub(crate) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Snapshot(_) => "snapshot".to_owned(),
+            Kind::Database => "db file without a SHA-256 at its end".to_owned(),
+            Kind::DataDir(_) => "data directory of a stopped member".to_owned(),
+            Kind::Base(base) => {
+                let facts = &base.entry.header.facts;
+                let name = base.entry.name.rsplit('/').next().unwrap_or_default();
+                let time = crate::archive::shown(facts.state);
+                format!(
+                    "base of an archive\n  {name}\n  of cluster {}, as of {time}",
+                    facts.cluster
+                )
+            }
         }
     }
 

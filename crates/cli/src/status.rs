@@ -207,16 +207,16 @@ impl Report<'_> {
             + &output::table(&["BUCKET", "PAIRS", "BYTES"], &buckets)
     }
 
-    fn describe(&self) -> &'static str {
+    fn describe(&self) -> String {
         match self.cut {
-            Some(_) => "snapshot or db file that was cut",
+            Some(_) => "snapshot or db file that was cut".to_owned(),
             None => self.source.describe(),
         }
     }
 
     fn source_line(&self) -> String {
         if self.cut.is_some() {
-            return self.describe().to_owned();
+            return self.describe();
         }
         let digest = match (&self.source.kind, self.digest) {
             (Kind::Snapshot(_), None) => ", SHA-256 there but not compared (--verify-hash)",

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! base
-//!    4       HashKV at the base's revision and compact revision
+//!    4       HashKV at the base's revision and compact revision, by the rule of etcd 3.6
 //!    1       1 where keys of Kubernetes were seen, else 0
 //!    varint  packs
 //!    one a pack, in the order of their records, which do not overlap
+//!       1       1: a pack; nothing else yet
+//!       16      its timeline
 //!       16      id
 //!       varint  bytes of the object
 //!       32      BLAKE3 of its body, as its header says
+//!       32      BLAKE3 of its index
 //!       varint  revision of its first record
 //!       varint  2 x sub-revision of it, + 1 for a tombstone
 //!       the same two of its last record
@@ -22,9 +25,9 @@
 
 use super::block::{key, put_key};
 use super::cursor::{Cursor, Put};
+use super::digest::DIGEST;
 use super::fault::FormatFault;
-use super::header::DIGEST;
-use super::id::ObjectId;
+use super::id::{ObjectId, TimelineId};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
 
@@ -33,12 +36,16 @@ pub const FRAME_MAX: usize = 256 << 20;
 /// Packs of a base at most: with packs of 4 MiB that is 4 TiB.
 const PACKS_MAX: u64 = 1 << 20;
 
+/// The sort of entry that names a pack.
+const A_PACK: u8 = 1;
+
 const WHAT: &str = "a base";
 
 /// A base.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Base {
-    /// HashKV at the base's revision and compact revision, as its member would have answered.
+    /// HashKV at the base's revision and compact revision, by the rule of etcd 3.6: tombstones at the
+    /// compact revision are left out.
     pub hash: u32,
     /// Keys of Kubernetes were seen in the records.
     pub kubernetes: bool,
@@ -51,12 +58,16 @@ pub struct Base {
 /// A pack that a base uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackUse {
+    /// Where it lies.
+    pub timeline: TimelineId,
     /// Its name.
     pub id: ObjectId,
     /// Bytes of the object.
     pub bytes: u64,
     /// BLAKE3 of its body.
     pub body_digest: [u8; DIGEST],
+    /// BLAKE3 of its index.
+    pub index_digest: [u8; DIGEST],
     /// Its first record.
     pub first: RecordKey,
     /// Its last record.
@@ -76,6 +87,12 @@ impl PackUse {
 }
 
 impl Base {
+    /// Records that belong to it; none where their number makes no sense.
+    #[must_use]
+    pub fn living(&self) -> Option<u64> {
+        self.packs.iter().try_fold(0_u64, |sum, pack| sum.checked_add(pack.living()))
+    }
+
     /// The content of the object.
     ///
     /// # Errors
@@ -88,9 +105,12 @@ impl Base {
         out.push(u8::from(self.kubernetes));
         out.put_varint(self.packs.len() as u64);
         for pack in &self.packs {
+            out.push(A_PACK);
+            out.extend_from_slice(&pack.timeline.0);
             out.extend_from_slice(&pack.id.0);
             out.put_varint(pack.bytes);
             out.extend_from_slice(&pack.body_digest);
+            out.extend_from_slice(&pack.index_digest);
             put_key(&mut out, pack.first);
             put_key(&mut out, pack.last);
             out.put_varint(pack.records);
@@ -142,9 +162,13 @@ impl Base {
 }
 
 fn pack(cursor: &mut Cursor<'_>) -> Result<PackUse, FormatFault> {
+    if cursor.array()? != [A_PACK] {
+        return Err(cursor.senseless());
+    }
+    let timeline = TimelineId(cursor.array()?);
     let id = ObjectId(cursor.array()?);
     let bytes = cursor.varint()?;
-    let body_digest = cursor.array()?;
+    let (body_digest, index_digest) = (cursor.array()?, cursor.array()?);
     let (first, last) = (key(cursor)?, key(cursor)?);
     let records = cursor.varint()?;
     let dead = match cursor.sized()? {
@@ -156,9 +180,17 @@ fn pack(cursor: &mut Cursor<'_>) -> Result<PackUse, FormatFault> {
     };
     let dead = dead.filter(|dead| dead.max().is_none_or(|max| u64::from(max) < records));
     match dead {
-        Some(dead) if first <= last && records > 0 => {
-            Ok(PackUse { id, bytes, body_digest, first, last, records, dead })
-        }
+        Some(dead) if first <= last && records > 0 => Ok(PackUse {
+            timeline,
+            id,
+            bytes,
+            body_digest,
+            index_digest,
+            first,
+            last,
+            records,
+            dead,
+        }),
         _ => Err(cursor.senseless()),
     }
 }
@@ -181,7 +213,9 @@ mod tests {
     fn a_pack(first: i64, last: i64, dead: &[u32]) -> PackUse {
         PackUse {
             id: ObjectId([first as u8; 16]),
+            timeline: TimelineId([9; 16]),
             bytes: 1000,
+            index_digest: [8; DIGEST],
             body_digest: [last as u8; DIGEST],
             first: a_key(first, 0, false),
             last: a_key(last, 3, true),

@@ -5,25 +5,27 @@
 //!    varint  records
 //!    varint  bytes of the entries
 //!    entries, one a record
-//!       varint  revision, less that of the record before (of the first: of the block's first)
+//!       varint  revision, less that of the record before (of the first: as it is)
 //!       varint  2 x sub-revision, + 1 for a tombstone
 //!       varint  bytes of the value
 //!    values, one behind the other: KeyValue bytes exactly as etcd stores them
 //! ```
 
 use super::cursor::{Cursor, Put};
+use super::digest::{DIGEST, Domain};
 use super::fault::FormatFault;
 use super::filter::{self, KeyHash};
-use super::header::DIGEST;
 use rekindle_etcd::{RecordKey, Revision};
 use std::ops::Range;
 
-/// A block is closed when it has about so many bytes, before compression: enough to compress well,
-/// and little to read for one record.
+/// A block has at most so many bytes before compression, unless one record has more: enough to
+/// compress well, and little to read for one record.
 pub const RAW_TARGET: usize = 1 << 20;
-/// Most bytes of a block before compression. A record has one to itself where it is larger than
-/// [`RAW_TARGET`]; etcd refuses requests of more than 1.5 MiB unless it is told otherwise.
+/// Most bytes of a block of one record, before compression. etcd refuses requests of more than 1.5 MiB unless it is told otherwise.
 pub const RAW_MAX: usize = 256 << 20;
+
+/// Most bytes of an entry, and more than stand before the entries: three varints.
+const ENTRY_MAX: usize = 30;
 
 const WHAT: &str = "a block";
 
@@ -73,18 +75,21 @@ impl Builder {
     /// # Errors
     /// [`FormatFault::Senseless`] for one out of order, [`FormatFault::TooLarge`].
     pub fn add(&mut self, key: RecordKey, value: &[u8], name: &[u8]) -> Result<(), FormatFault> {
-        let (first, last) = self.span.unwrap_or((key, key));
-        if self.records > 0 && key <= last {
-            return Err(FormatFault::Senseless { what: "a record's place" });
-        }
-        let bytes = self.bytes() + value.len();
-        if bytes > RAW_MAX {
+        let (first, before) = match self.span {
+            Some((_, last)) if key <= last => {
+                return Err(FormatFault::Senseless { what: "a record's place" });
+            }
+            Some((first, last)) => (first, last.revision.get()),
+            None => (key, 0),
+        };
+        let bytes = self.bytes() + value.len() + ENTRY_MAX;
+        if bytes > RAW_MAX - ENTRY_MAX {
             let (got, max) = (bytes as u64, RAW_MAX as u64);
             return Err(FormatFault::TooLarge { what: WHAT, got, max });
         }
         self.span = Some((first, key));
         self.records += 1;
-        self.entries.put_varint(key.revision.get().abs_diff(last.revision.get()));
+        self.entries.put_varint(key.revision.get().abs_diff(before));
         self.entries.put_varint(packed_sub(key));
         self.entries.put_varint(value.len() as u64);
         self.values.extend_from_slice(value);
@@ -92,10 +97,10 @@ impl Builder {
         Ok(())
     }
 
-    /// It holds enough to be closed.
+    /// It holds enough to be closed before a value of so many bytes is added.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.bytes() >= RAW_TARGET
+    pub fn is_full_before(&self, value: usize) -> bool {
+        self.records > 0 && self.bytes().saturating_add(value) > RAW_TARGET
     }
 
     fn bytes(&self) -> usize {
@@ -128,7 +133,7 @@ impl Filled {
             records: self.records,
             stored: stored.len(),
             raw: self.raw.len(),
-            digest: *blake3::hash(&stored).as_bytes(),
+            digest: Domain::Block.digest(&[&stored]),
             filter: filter::build(self.names),
         };
         Ok((stored, entry))
@@ -141,7 +146,7 @@ impl Entry {
     /// # Errors
     /// Whatever no writer writes.
     pub fn open(&self, stored: &[u8]) -> Result<Records, FormatFault> {
-        if *blake3::hash(stored).as_bytes() != self.digest {
+        if Domain::Block.digest(&[stored]) != self.digest {
             return Err(FormatFault::Digest { what: WHAT });
         }
         self.open_unchecked(stored)
@@ -211,7 +216,7 @@ impl Records {
         let entries_len = cursor.sized()?.len();
         let values = raw.len() - cursor.rest().len();
         let (entries, value) = (values - entries_len..values, values..values);
-        let before = entry.first.revision;
+        let before = Revision::default();
         let mut records = Self { raw, entries, value, before };
         let start = (records.entries.clone(), records.value.clone());
         let mut span = None;

@@ -35,6 +35,12 @@ pub enum FormatFault {
         /// What stands there.
         got: u8,
     },
+    /// Something that a later version of this program does.
+    #[error("it is {what}, which this rekindle cannot read yet")]
+    NotYet {
+        /// What it is.
+        what: &'static str,
+    },
     /// It ends too early.
     #[error("it ends within {what}")]
     Ends {
@@ -80,4 +86,18 @@ pub enum FormatFault {
         /// What it is.
         what: &'static str,
     },
+}
+
+impl FormatFault {
+    /// Nothing is wrong with the object: a later version of this program has written it.
+    #[must_use]
+    pub fn is_too_new(&self) -> bool {
+        matches!(
+            self,
+            Self::Version { .. }
+                | Self::UnknownKind { .. }
+                | Self::Flags { .. }
+                | Self::NotYet { .. }
+        )
+    }
 }

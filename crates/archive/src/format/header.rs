@@ -1,7 +1,7 @@
 //! The plain beginning of every object: what it is, without any key.
 //!
 //! ```text
-//! header (240 bytes; 304 with a signature)
+//! header (256 bytes; 320 with a signature)
 //!    0   8  magic "rekindle"
 //!    8   2  format version
 //!   10   1  kind
@@ -9,31 +9,33 @@
 //!   12   4  zero
 //!   16  16  archive
 //!   32  16  timeline
-//!   48   8  first revision
-//!   56   8  last revision
-//!   64   8  compact revision, -1 for none
-//!   72   8  raft term
-//!   80   8  raft index
-//!   88   8  began, milliseconds since 1970
-//!   96   8  ended, milliseconds since 1970
-//!  104   8  records
-//!  112   8  live keys
-//!  120   8  bytes before compression
-//!  128   8  bytes written anew
-//!  136   8  cluster id
-//!  144   8  member id
-//!  152  16  etcd version, text filled up with zeros
-//!  168   8  body length
-//!  176  32  BLAKE3 of the body
-//!  208  32  BLAKE3 of all before
-//!  240  64  Ed25519 signature, where the flag says so
+//!   48  16  the object's own id
+//!   64   8  first revision
+//!   72   8  last revision
+//!   80   8  compact revision, -1 for none
+//!   88   8  raft term
+//!   96   8  raft index
+//!  104   8  state as of, milliseconds since 1970
+//!  112   8  ended, milliseconds since 1970
+//!  120   8  records
+//!  128   8  live keys
+//!  136   8  bytes before compression
+//!  144   8  bytes written anew
+//!  152   8  cluster id
+//!  160   8  member id
+//!  168  16  etcd version, text filled up with zeros
+//!  184   8  body length
+//!  192  32  BLAKE3 of the body
+//!  224  32  BLAKE3 of all before
+//!  256  64  Ed25519 signature, where the flag says so
 //! ```
 //!
-//! The first 168 bytes are the *facts*. What a kind of object has no use for is zero.
+//! The first 184 bytes are the *facts*. What a kind of object has no use for is zero.
 
 use super::Row;
+use super::digest::{DIGEST, Domain};
 use super::fault::FormatFault;
-use super::id::{ArchiveId, TimelineId};
+use super::id::{ArchiveId, ObjectId, TimelineId};
 use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm, Revision};
 use std::fmt;
 
@@ -45,8 +47,6 @@ pub const VERSION: u16 = 1;
 pub const FLAG_SEALED: u8 = 1;
 /// A signature follows the header.
 pub const FLAG_SIGNED: u8 = 1 << 1;
-/// Bytes of a digest.
-pub const DIGEST: usize = 32;
 /// Bytes of a signature.
 pub const SIGNATURE: usize = 64;
 
@@ -68,8 +68,10 @@ pub mod at {
     pub const ARCHIVE: usize = ZERO + 4;
     /// The timeline's id.
     pub const TIMELINE: usize = ARCHIVE + 16;
+    /// The object's own id.
+    pub const ID: usize = TIMELINE + 16;
     /// Of the records.
-    pub const FIRST: usize = TIMELINE + 16;
+    pub const FIRST: usize = ID + 16;
     /// Of the records; of a base the revision that it restores.
     pub const LAST: usize = FIRST + 8;
     /// The greater of scheduled and finished.
@@ -78,10 +80,10 @@ pub mod at {
     pub const TERM: usize = COMPACT + 8;
     /// Of the snapshot.
     pub const INDEX: usize = TERM + 8;
-    /// When it was begun.
-    pub const BEGAN: usize = INDEX + 8;
+    /// When the state was that of the records at the latest.
+    pub const STATE: usize = INDEX + 8;
     /// When it was ended.
-    pub const ENDED: usize = BEGAN + 8;
+    pub const ENDED: usize = STATE + 8;
     /// How many.
     pub const RECORDS: usize = ENDED + 8;
     /// How many.
@@ -106,23 +108,24 @@ pub mod at {
     pub const END: usize = CHECKSUM + DIGEST;
     /// Bytes of the facts.
     pub const FACTS: usize = BODY;
-    const _: () = assert!(END == 240);
+    const _: () = assert!(END == 256);
 
     /// The table in the module's head.
-    pub const TABLE: [Row; 23] = [
+    pub const TABLE: [Row; 24] = [
         (MAGIC, VERSION - MAGIC, "magic \"rekindle\""),
         (VERSION, KIND - VERSION, "format version"),
         (KIND, FLAGS - KIND, "kind"),
         (FLAGS, ZERO - FLAGS, "flags"),
         (ZERO, ARCHIVE - ZERO, "zero"),
         (ARCHIVE, TIMELINE - ARCHIVE, "archive"),
-        (TIMELINE, FIRST - TIMELINE, "timeline"),
+        (TIMELINE, ID - TIMELINE, "timeline"),
+        (ID, FIRST - ID, "the object's own id"),
         (FIRST, LAST - FIRST, "first revision"),
         (LAST, COMPACT - LAST, "last revision"),
         (COMPACT, TERM - COMPACT, "compact revision, -1 for none"),
         (TERM, INDEX - TERM, "raft term"),
-        (INDEX, BEGAN - INDEX, "raft index"),
-        (BEGAN, ENDED - BEGAN, "began, milliseconds since 1970"),
+        (INDEX, STATE - INDEX, "raft index"),
+        (STATE, ENDED - STATE, "state as of, milliseconds since 1970"),
         (ENDED, RECORDS - ENDED, "ended, milliseconds since 1970"),
         (RECORDS, KEYS - RECORDS, "records"),
         (KEYS, LOGICAL - KEYS, "live keys"),
@@ -181,6 +184,8 @@ pub struct Facts {
     pub archive: ArchiveId,
     /// The timeline that it belongs to.
     pub timeline: TimelineId,
+    /// Its own, which its name ends with.
+    pub id: ObjectId,
     /// The least revision of its records.
     pub first: Revision,
     /// The greatest one; of a base the revision that it restores.
@@ -191,8 +196,8 @@ pub struct Facts {
     pub term: RaftTerm,
     /// Raft index of the snapshot.
     pub index: RaftIndex,
-    /// When its making began.
-    pub began: Moment,
+    /// The records are what the cluster had at this moment or shortly before.
+    pub state: Moment,
     /// When it was ended.
     pub ended: Moment,
     /// Records in it; of a base those that it restores.
@@ -235,7 +240,7 @@ impl Facts {
     /// Digest of the facts, with which an unsealed body begins.
     #[must_use]
     pub fn digest(&self, sealed: bool, signed: bool) -> [u8; DIGEST] {
-        *blake3::hash(&self.encode(sealed, signed)).as_bytes()
+        Domain::Facts.digest(&[&self.encode(sealed, signed)])
     }
 
     /// The first bytes of a header.
@@ -249,6 +254,7 @@ impl Facts {
         out.extend_from_slice(&[0; at::ARCHIVE - at::ZERO]);
         out.extend_from_slice(&self.archive.0);
         out.extend_from_slice(&self.timeline.0);
+        out.extend_from_slice(&self.id.0);
         let compact = self.compact.map_or(-1, Revision::get);
         for number in [self.first.get(), self.last.get(), compact] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -256,7 +262,7 @@ impl Facts {
         for number in [self.term.0, self.index.0] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        for moment in [self.began, self.ended] {
+        for moment in [self.state, self.ended] {
             out.extend_from_slice(&moment.0.to_le_bytes());
         }
         let counts = [self.records, self.keys, self.logical_bytes, self.new_bytes];
@@ -281,7 +287,7 @@ pub fn encode(
     let mut out = facts.encode(sealed, signed);
     out.extend_from_slice(&body_bytes.to_le_bytes());
     out.extend_from_slice(body_digest);
-    let checksum = *blake3::hash(&out).as_bytes();
+    let checksum = Domain::Header.digest(&[&out]);
     out.extend_from_slice(&checksum);
     (out, checksum)
 }
@@ -303,7 +309,7 @@ impl Header {
             return Err(FormatFault::Version { got: version });
         }
         let head = bytes.get(..at::CHECKSUM).ok_or(ends)?;
-        if *blake3::hash(head).as_bytes() != field.array(at::CHECKSUM)? {
+        if Domain::Header.digest(&[head]) != field.array(at::CHECKSUM)? {
             return Err(FormatFault::Digest { what: "its header" });
         }
         let [flags] = field.array(at::FLAGS)?;
@@ -348,7 +354,7 @@ impl Header {
             let extra = usize::try_from(have - self.body_bytes).unwrap_or(usize::MAX);
             return Err(FormatFault::Extra { what: "its body", extra });
         }
-        if *blake3::hash(body).as_bytes() != self.body_digest {
+        if Domain::Body.digest(&[body]) != self.body_digest {
             return Err(FormatFault::Digest { what: "its body" });
         }
         Ok(body)
@@ -402,20 +408,26 @@ impl Fields<'_> {
         let etcd: [u8; at::BODY - at::ETCD] = self.array(at::ETCD)?;
         let length = etcd.iter().position(|byte| *byte == 0).unwrap_or(etcd.len());
         let (etcd, zeros) = etcd.split_at(length);
-        let etcd = std::str::from_utf8(etcd).ok().filter(|text| text.is_ascii());
+        let etcd = std::str::from_utf8(etcd)
+            .ok()
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
         if zeros.iter().any(|byte| *byte != 0) {
             return Err(senseless("the etcd version"));
+        }
+        if self.revision(at::FIRST)? > self.revision(at::LAST)? {
+            return Err(senseless("the span of revisions"));
         }
         Ok(Facts {
             kind: Kind::of(kind)?,
             archive: ArchiveId(self.array(at::ARCHIVE)?),
             timeline: TimelineId(self.array(at::TIMELINE)?),
+            id: ObjectId(self.array(at::ID)?),
             first: self.revision(at::FIRST)?,
             last: self.revision(at::LAST)?,
             compact,
             term: RaftTerm(self.u64(at::TERM)?),
             index: RaftIndex(self.u64(at::INDEX)?),
-            began: Moment(self.i64(at::BEGAN)?),
+            state: Moment(self.i64(at::STATE)?),
             ended: Moment(self.i64(at::ENDED)?),
             records: self.u64(at::RECORDS)?,
             keys: self.u64(at::KEYS)?,
@@ -438,12 +450,13 @@ pub(crate) mod tests {
             kind,
             archive: ArchiveId([1; 16]),
             timeline: TimelineId([2; 16]),
+            id: ObjectId([3; 16]),
             first: revision(3),
             last: revision(1 << 40),
             compact: Some(revision(77)),
             term: RaftTerm(4),
             index: RaftIndex(5),
-            began: Moment(1_790_000_000_000),
+            state: Moment(1_790_000_000_000),
             ended: Moment(1_790_000_001_234),
             records: 6,
             keys: 7,
@@ -458,7 +471,7 @@ pub(crate) mod tests {
     fn an_object(facts: &Facts, content: &[u8], signature: Option<[u8; SIGNATURE]>) -> Vec<u8> {
         let signed = signature.is_some();
         let body = [&facts.digest(false, signed)[..], content].concat();
-        let digest = *blake3::hash(&body).as_bytes();
+        let digest = Domain::Body.digest(&[&body]);
         let (mut object, _) = encode(facts, false, signed, body.len() as u64, &digest);
         object.extend(signature.into_iter().flatten());
         object.extend(body);
@@ -538,7 +551,7 @@ pub(crate) mod tests {
         let check = |change: fn(&mut Vec<u8>), want: FormatFault| {
             let mut bytes = an_object(&some_facts(Kind::Base), b"", None);
             change(&mut bytes);
-            let checksum = *blake3::hash(&bytes[..at::CHECKSUM]).as_bytes();
+            let checksum = Domain::Header.digest(&[&bytes[..at::CHECKSUM]]);
             bytes[at::CHECKSUM..at::END].copy_from_slice(&checksum);
             assert_eq!(Header::parse(&bytes).unwrap_err(), want);
         };
@@ -552,6 +565,8 @@ pub(crate) mod tests {
         check(|b| b[at::COMPACT + 7] = 0x80, senseless("the compact revision"));
         check(|b| b[at::ETCD] = 0, senseless("the etcd version"));
         check(|b| b[at::ETCD] = 0xff, senseless("the etcd version"));
+        check(|b| b[at::ETCD] = 0x1b, senseless("the etcd version"));
+        check(|b| b[at::FIRST + 6] = 1, senseless("the span of revisions"));
     }
 
     #[test]
@@ -560,7 +575,7 @@ pub(crate) mod tests {
         let object = an_object(&facts, b"content", None);
         let body = &object[at::END..];
         let other = Facts { records: 99, ..facts };
-        let digest = *blake3::hash(body).as_bytes();
+        let digest = Domain::Body.digest(&[body]);
         let (header, _) = encode(&other, false, false, body.len() as u64, &digest);
         let swapped = [&header[..], body].concat();
         let header = Header::parse(&swapped).unwrap();

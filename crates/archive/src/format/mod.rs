@@ -22,12 +22,14 @@
 pub mod base;
 pub mod block;
 mod cursor;
+mod digest;
 mod fault;
 pub mod filter;
 pub mod header;
 mod id;
 pub mod run;
 
+pub use digest::{DIGEST, Domain};
 pub use fault::FormatFault;
 pub use header::{Facts, Header, Kind};
 pub use id::{ArchiveId, ObjectId, TimelineId};

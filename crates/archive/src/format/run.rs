@@ -15,11 +15,13 @@
 //!          32      BLAKE3 of the bytes as stored
 //!          varint  bytes of the filter
 //!          filter
-//!    8  bytes of the index
+//!    8   bytes of the index
+//!    32  BLAKE3 of the index
 //! ```
 
 use super::block::{self, Entry};
 use super::cursor::{Cursor, Put};
+use super::digest::{DIGEST, Domain};
 use super::fault::FormatFault;
 use super::header::Facts;
 use rekindle_etcd::RecordKey;
@@ -53,16 +55,18 @@ impl Builder {
         &self.index
     }
 
-    /// The content of the run.
+    /// The content of the run, and the digest of its index.
     #[must_use]
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> (Vec<u8>, [u8; DIGEST]) {
         let Self { mut content, index } = self;
         let blocks = content.len();
         content.put_varint(index.len() as u64);
         index.iter().for_each(|entry| entry.put(&mut content));
         let bytes = (content.len() - blocks) as u64;
+        let digest = Domain::Index.digest(&[content.get(blocks..).unwrap_or_default()]);
         content.extend_from_slice(&bytes.to_le_bytes());
-        content
+        content.extend_from_slice(&digest);
+        (content, digest)
     }
 }
 
@@ -70,6 +74,7 @@ impl Builder {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
     blocks: Vec<(Range<usize>, Entry)>,
+    index_digest: [u8; DIGEST],
 }
 
 impl Run {
@@ -92,12 +97,17 @@ impl Run {
     /// Whatever no writer writes.
     pub fn parse_index(content: &[u8]) -> Result<Self, FormatFault> {
         let senseless = FormatFault::Senseless { what: WHAT };
-        let (rest, length) =
-            content.split_last_chunk::<8>().ok_or(FormatFault::Ends { what: WHAT })?;
+        let ends = FormatFault::Ends { what: WHAT };
+        let (rest, index_digest) = content.split_last_chunk::<DIGEST>().ok_or(ends.clone())?;
+        let (rest, length) = rest.split_last_chunk::<8>().ok_or(ends.clone())?;
         let length = usize::try_from(u64::from_le_bytes(*length)).ok();
         let start = length.and_then(|length| rest.len().checked_sub(length));
-        let start = start.ok_or(FormatFault::Ends { what: WHAT })?;
-        let mut cursor = Cursor::new(rest.get(start..).unwrap_or_default(), WHAT);
+        let start = start.ok_or(ends)?;
+        let index = rest.get(start..).unwrap_or_default();
+        if Domain::Index.digest(&[index]) != *index_digest {
+            return Err(FormatFault::Digest { what: WHAT });
+        }
+        let mut cursor = Cursor::new(index, WHAT);
         let mut blocks: Vec<(Range<usize>, Entry)> = Vec::new();
         let mut at = 0_usize;
         for _ in 0..cursor.varint()? {
@@ -111,12 +121,18 @@ impl Run {
             at = end;
         }
         cursor.end()?;
-        let run = Self { blocks };
+        let run = Self { blocks, index_digest: *index_digest };
         let sum = run.blocks.iter().try_fold(0_u64, |sum, (_, e)| sum.checked_add(e.records));
         match at == start && sum.is_some() {
             true => Ok(run),
             false => Err(senseless),
         }
+    }
+
+    /// BLAKE3 of its index, by which a base knows it.
+    #[must_use]
+    pub fn index_digest(&self) -> &[u8; DIGEST] {
+        &self.index_digest
     }
 
     /// Records in it.
@@ -173,7 +189,7 @@ mod tests {
         let revision = |number| Revision::new(number).unwrap();
         let (first, last) = (revision(10), revision(9 + blocks));
         let records = blocks as u64 * 2;
-        (run.finish(), Facts { first, last, records, ..some_facts(Kind::Pack) })
+        (run.finish().0, Facts { first, last, records, ..some_facts(Kind::Pack) })
     }
 
     #[test]
@@ -226,6 +242,6 @@ mod tests {
         }
         let facts = Facts { records: 2, ..some_facts(Kind::Pack) };
         let senseless = Err(FormatFault::Senseless { what: WHAT });
-        assert_eq!(Run::parse(&run.finish(), &facts), senseless);
+        assert_eq!(Run::parse(&run.finish().0, &facts), senseless);
     }
 }

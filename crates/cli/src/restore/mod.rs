@@ -255,12 +255,11 @@ fn decide(
 /// Bytes that a restored database has at most, quickly had.
 fn largest_size(source: &Source, backend: &Backend<&Source>) -> u64 {
     match &source.kind {
-        // Keys of 18 bytes, elements of 16, and leaves that are not full to the last byte.
+        // Keys of 18 bytes, elements of 16, and leaves of which half may stay empty.
         Kind::Base(base) => {
             let facts = &base.entry.header.facts;
-            let records = facts.records.saturating_mul(64);
-            let content = facts.logical_bytes.saturating_add(records);
-            content.saturating_add(content / 4).saturating_add(backend.db().size())
+            let content = facts.logical_bytes.saturating_add(facts.records.saturating_mul(40));
+            content.saturating_mul(2).saturating_add(backend.db().size())
         }
         _ => backend.db().size(),
     }

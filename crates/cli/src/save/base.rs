@@ -3,13 +3,12 @@
 use super::Saved;
 use crate::archive::{now, shown};
 use crate::args::SaveArgs;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::restore::free_space;
+use crate::source::Source;
 use crate::terminal;
-use rekindle_archive::{Archive, BaseWritten, Origin, write_base};
-use rekindle_datadir::FileSource;
-use rekindle_etcd::Backend;
+use rekindle_archive::{Archive, BaseWritten, Origin, prepare_base};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -31,7 +30,9 @@ impl Place {
             Failure::usage("there is no place for the snapshot on its way")
                 .remedy("name one: --spool")
         })?;
-        // Two archives may be saved into at once; of one archive the second waits for its turn.
+        let directory = std::path::absolute(&directory)
+            .map_err(|error| Failure::io("looking at", &directory, &error))?;
+        // Of one archive only one save goes on at a time on this host: the second is told so.
         let spool = directory.join(format!("{}.db", archive.id()));
         Ok(Self { archive, spool })
     }
@@ -40,7 +41,11 @@ impl Place {
     pub(super) fn check_space(&self, db_size: u64) -> Result<(), Failure> {
         let there = self.spool.ancestors().skip(1).find(|path| path.exists());
         let there = there.unwrap_or(Path::new("/"));
-        let (free, need) = (free_space(there)?, db_size.saturating_add(SPACE_MARGIN));
+        // What a killed run has left makes way for this one.
+        let leftover = self.spool.with_added_extension("part");
+        let leftover = std::fs::metadata(leftover).map_or(0, |found| found.len());
+        let free = free_space(there)?.saturating_add(leftover);
+        let need = db_size.saturating_add(SPACE_MARGIN);
         if free >= need {
             return Ok(());
         }
@@ -60,10 +65,21 @@ impl Place {
         origin: &Origin,
         stop: &AtomicBool,
     ) -> Result<Base<'_>, Failure> {
-        let source =
-            FileSource::open(part).map_err(|error| Failure::io("opening", part, &error))?;
-        let backend = Backend::open(source)?;
-        let work = || write_base(&self.archive, &backend, origin, &now, stop);
+        let source = Source::open(part, None)?;
+        let backend = source.backend()?;
+        let work = || -> Result<BaseWritten, Failure> {
+            let (prepared, digest) = std::thread::scope(|threads| {
+                // What is archived is proven, and not only what came over the wire.
+                let digest = threads.spawn(|| source.verify_digest(stop));
+                let prepared = prepare_base(&self.archive, &backend, origin, &now, stop);
+                let panicked =
+                    |_| Err(Failure::new(Code::Failed, "the digest thread has panicked"));
+                (prepared, digest.join().unwrap_or_else(panicked))
+            });
+            let prepared = prepared?;
+            digest?;
+            Ok(prepared.publish(now())?)
+        };
         let written = terminal::watching("archiving", None, || 0, work)?;
         Ok(Base { archive: &self.archive, written })
     }
@@ -93,7 +109,7 @@ impl Base<'_> {
         out.add("archive", "Archive", place.clone());
         out.add("object", "Object", self.written.name.clone());
         out.add("revision", "Revision", revision);
-        out.add("time", "Time", shown(facts.ended));
+        out.add("time", "Time", shown(facts.state));
         out.add("timeline", "Timeline", facts.timeline.to_string());
         out.add("records", "Records", facts.records);
         out.add("totalKey", "Keys", saved.status.live_keys);

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
-            Ok(output) => return output.print(args.output.format()),
+            Ok(done) => return done?.print(args.output.format()),
         }
     }
 }
@@ -63,7 +63,10 @@ enum Target {
 impl Target {
     fn new(args: &SaveArgs) -> Result<Self, Failure> {
         match crate::archive::find(&args.target)? {
-            Some(archive) => Ok(Self::Archive(Box::new(base::Place::new(archive, args)?))),
+            Some(archive) => {
+                crate::archive::keep_to_ourselves();
+                Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)))
+            }
             None => target(&args.target).map(Self::File),
         }
     }
@@ -239,7 +242,11 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn save(&self, (member, member_status): (Member, MemberStatus)) -> Result<Output, Failure> {
+    /// The outer failure is the member's, and another member may do better; the inner one is not.
+    fn save(
+        &self,
+        (member, member_status): (Member, MemberStatus),
+    ) -> Result<Result<Output, Failure>, Failure> {
         let role = match member_status.leader == member_status.header.member_id {
             true => "leader",
             false => "follower",
@@ -247,13 +254,17 @@ impl Attempt<'_> {
         let version = member_status.version;
         eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
         warn_of_version(&version);
-        if let Target::Archive(place) = self.target {
-            place.check_space(member_status.db_size)?;
+        if let Target::Archive(place) = self.target
+            && let Err(failure) = place.check_space(member_status.db_size)
+        {
+            return Ok(Err(failure));
         }
         let started = Instant::now();
-        let began = crate::archive::now();
         let missing = missing_directories(self.target.file());
-        let mut snapshot = NewSnapshot::create(&RealDisk, self.target.file())?;
+        let mut snapshot = match NewSnapshot::create(&RealDisk, self.target.file()) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Ok(Err(error.into())),
+        };
         for directory in missing {
             eprintln!("made directory {}", directory.display());
         }
@@ -263,7 +274,8 @@ impl Attempt<'_> {
             stream::receive(self.calls, &mut stream, &mut snapshot, &received)
         };
         let position = || received.load(Ordering::Relaxed);
-        let digest = terminal::watching("saving", None, position, work)?;
+        let received_whole = terminal::watching("saving", None, position, work)?;
+        let stream::Received { digest, state } = received_whole;
         let streamed = started.elapsed();
         let (status, facts) = self.check(&mut snapshot)?;
         self.calls.go_on()?;
@@ -273,7 +285,7 @@ impl Attempt<'_> {
         match self.target {
             Target::File(path) => {
                 snapshot.publish()?;
-                Ok(saved.output(path))
+                Ok(Ok(saved.output(path)))
             }
             Target::Archive(place) => {
                 let header = member_status.header;
@@ -282,11 +294,10 @@ impl Attempt<'_> {
                     member: MemberId(header.member_id),
                     etcd: saved.version.clone(),
                     live_keys: saved.status.live_keys,
-                    began,
+                    state,
                 };
-                place
-                    .add(snapshot.part(), &origin, self.calls.stop())
-                    .map(|base| base.output(&saved))
+                let base = place.add(snapshot.part(), &origin, self.calls.stop());
+                Ok(base.map(|base| base.output(&saved)))
             }
         }
     }

@@ -3,9 +3,11 @@
 //! Receiving, digesting and writing run beside each other: blocks go to all of them without being
 //! copied, many at once so that threads seldom wake each other, and a few such batches may wait.
 
+use crate::archive::now;
 use crate::failure::{Code, Failure};
 use crate::terminal::Calls;
 use bytes::Bytes;
+use rekindle_archive::format::header::Moment;
 use rekindle_client::{Error, SnapshotStream};
 use rekindle_datadir::NewSnapshot;
 use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
@@ -22,13 +24,20 @@ const WAITING: usize = 4;
 /// Blocks of a snapshot, in order.
 type Batch = Arc<Vec<Bytes>>;
 
+/// A snapshot that came whole.
+pub(super) struct Received {
+    pub digest: Sha256Digest,
+    /// When its first bytes had come: what it holds is of then or before.
+    pub state: Moment,
+}
+
 /// Receives a whole snapshot into `snapshot`, and proves that it is whole.
 pub(super) fn receive(
     calls: &Calls,
     stream: &mut SnapshotStream,
     snapshot: &mut NewSnapshot<'_>,
     received: &AtomicU64,
-) -> Result<Sha256Digest, Failure> {
+) -> Result<Received, Failure> {
     std::thread::scope(|threads| {
         let (to_digest, batches) = sync_channel::<Batch>(WAITING);
         let digest = threads.spawn(move || {
@@ -45,11 +54,12 @@ pub(super) fn receive(
         drop(consumers);
         // A disk that is full ends the stream, too: what it says comes first.
         joined(written)?.map_err(Failure::from)?;
-        streamed?;
-        joined(digest)?.map_err(|fault| {
+        let state = streamed?;
+        let digest = joined(digest)?.map_err(|fault| {
             let what = format!("the snapshot came damaged or not whole: {fault}");
             Failure::new(Code::Transient, what)
-        })
+        })?;
+        Ok(Received { digest, state })
     })
 }
 
@@ -62,17 +72,19 @@ fn hand_out(
     stream: &mut SnapshotStream,
     consumers: &[SyncSender<Batch>],
     received: &AtomicU64,
-) -> Result<(), Failure> {
+) -> Result<Moment, Failure> {
+    let mut state = None;
     loop {
         let batch = Arc::new(calls.wait(next_batch(stream))?);
+        let state = *state.get_or_insert_with(now);
         if batch.is_empty() {
-            return Ok(());
+            return Ok(state);
         }
         let bytes: usize = batch.iter().map(Bytes::len).sum();
         received.fetch_add(bytes as u64, Ordering::Relaxed);
         // A consumer that is gone has failed, and says so when it is joined.
         if !consumers.iter().all(|consumer| consumer.send(Arc::clone(&batch)).is_ok()) {
-            return Ok(());
+            return Ok(state);
         }
     }
 }

@@ -49,12 +49,34 @@ fn points_of_an_archive_are_found_or_refused() {
         let plan = plan(point, 0);
         assert!(plan.contains("base of an archive"), "{plan}");
     }
+    let listed = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let point = &listed["restorePoints"][0];
+    let [time, object] = ["time", "object"].map(|field| point[field].as_str().unwrap());
+    let name = object.rsplit('/').next().unwrap();
+    for point in [time, name] {
+        let plan = plan(point, 0);
+        assert!(plan.contains(&format!("{name}\n")) && plan.contains(time), "{point}: {plan}");
+    }
     let none = plan("1", 6);
     assert!(none.contains("holds no base at revision 1"), "{none}");
     let none = plan("2020-01-01T00:00:00Z", 6);
-    assert!(none.contains("holds no base from before 2020-01-01T00:00:00Z"), "{none}");
+    assert!(none.contains("holds no base from before 2020-01-01T00:00:00.000Z"), "{none}");
     assert!(plan("yesterday", 2).contains("\"yesterday\" is no point in time"));
     assert!(!only(&sites).data_dir().exists(), "a plan touches nothing");
+
+    // What cannot be read may be what is meant: nothing else is taken for it in silence.
+    let bad = std::path::Path::new(object).with_file_name("later.base");
+    std::fs::write(archive.join(bad), "rekindle").unwrap();
+    let told = plan("latest", 3);
+    assert!(told.contains("1 of the archive's objects cannot be read"), "{told}");
+    assert!(told.contains("later.base: it ends within its header"), "{told}");
+    plan(name, 0);
+
+    // A file of that very name is what is meant.
+    let file = format!("{}@42", archive.display());
+    std::fs::write(&file, "no database").unwrap();
+    assert!(plan("42", 3).contains("no database") || plan("42", 3).contains("not a bbolt"));
 }
 
 /// A pack with one byte changed: the restore fails, and nothing is in place.

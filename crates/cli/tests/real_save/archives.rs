@@ -6,7 +6,7 @@ use rekindle_testkit::etcd::{Cluster, Members};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn archive(words: &[&str], place: &Path) -> Command {
@@ -26,6 +26,11 @@ fn listed(place: &Path) -> Vec<Value> {
     let (json, _) = done(&mut archive(&["list", "-w=json"], place));
     let json: Value = serde_json::from_str(&json).unwrap();
     json["restorePoints"].as_array().unwrap().clone()
+}
+
+fn files(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[test]
@@ -52,6 +57,10 @@ fn bases_are_listed_with_what_they_hold() {
     assert_eq!(numbers("records"), [1, 3]);
     assert_eq!(numbers("keys"), [1, 1]);
     assert_eq!(points[0]["timeline"], points[1]["timeline"]);
+    let modes = files(&place)
+        .into_iter()
+        .map(|path| fs::metadata(&path).unwrap().permissions().mode() & 0o777);
+    assert!(modes.into_iter().all(|mode| mode == 0o600), "they hold all the cluster's secrets");
     assert_eq!(fs::read_dir(&spool).unwrap().count(), 0, "nothing stays in the spool");
 }
 
@@ -81,6 +90,38 @@ fn what_is_no_archive_is_refused_with_both_remedies() {
     fs::write(place.join("archive.json"), "{\"format\": 9}").unwrap();
     let told = failed(4, &mut save(&cluster, &place, target.dir()));
     assert!(told.contains("format version 9, and this rekindle knows those up to 1"), "{told}");
+    let told = failed(2, rekindle().arg("status").arg(&place));
+    assert!(told.contains("is an archive, which is no source for this yet"), "{told}");
+}
+
+/// A damaged archive once made every member send its snapshot, one after the other.
+#[test]
+fn a_damaged_archive_is_no_fault_of_the_members() {
+    let cluster = Cluster::start(Version::LATEST, Members(3));
+    let target = Target::new();
+    let place = target.dir().join("archive");
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    done(&mut save(&cluster, &place, target.dir()));
+    let base = listed(&place)[0]["object"].as_str().unwrap().to_owned();
+    fs::write(place.join(base), "rekindle").unwrap();
+    let told = failed(3, &mut save(&cluster, &place, target.dir()));
+    assert_eq!(told.matches("saving from").count(), 1, "{told}");
+}
+
+/// A part that a killed run has left counted as used, for ever.
+#[test]
+fn a_leftover_in_the_spool_makes_way() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let place = target.dir().join("archive");
+    let (told, _) = done(&mut archive(&["init", "--unencrypted"], &place));
+    let id = told.lines().find_map(|line| line.strip_prefix("id")).unwrap().trim();
+    let spool = target.dir().join("spool");
+    fs::create_dir(&spool).unwrap();
+    let leftover = fs::File::create(spool.join(format!("{id}.db.part"))).unwrap();
+    leftover.set_len(1 << 60).or_else(|_| leftover.set_len(1 << 40)).unwrap();
+    done(&mut save(&cluster, &place, &spool));
+    assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
 }
 
 #[test]
