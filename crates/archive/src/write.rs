@@ -301,7 +301,8 @@ impl<'a> Walk<'a> {
         let pairs = self.small.buckets.entry(schema::KEY.to_vec()).or_default();
         match pairs.first_mut() {
             Some((key, value)) => {
-                (key.clear(), value.clear());
+                key.clear();
+                value.clear();
                 key.extend_from_slice(pair.key);
                 value.extend_from_slice(pair.value);
             }

@@ -257,8 +257,8 @@ fn an_object_under_another_name_is_named() {
         Archive::init_unencrypted(Store::directory(root).unwrap(), "2026-11-21T00:00:00Z").unwrap();
     save(&archive, &content(20, 30)).unwrap();
     let name = archive.list().unwrap().bases[0].name.clone();
-    let copy = name.replace(|c: char| c == 'a' || c == '1', "b");
-    std::fs::create_dir_all(root.join(&copy).parent().unwrap()).unwrap();
+    let (before, _) = name.rsplit_once('-').unwrap();
+    let copy = format!("{before}-{:032x}.base", 7);
     std::fs::copy(root.join(&name), root.join(&copy)).unwrap();
     let listing = archive.list().unwrap();
     assert_eq!((listing.bases.len(), listing.unreadable.len()), (1, 1));
