@@ -69,7 +69,7 @@ pub fn linear(outcomes: &[(f64, Outcome)]) -> String {
     text
 }
 
-/// How far each is from its limit, and why.
+/// How far each is from its limit, what the limit alone would be beside the peer, and why.
 pub fn limits(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     for outcome in outcomes {
@@ -77,7 +77,11 @@ pub fn limits(outcomes: &[Outcome]) -> String {
         text += &match (reference(outcome), outcome.time(|who| who == Who::Us)) {
             (Some((name, series)), Some(ours)) => {
                 let times = ours.median() / series.median();
-                format!("- **{}**: {times:.2}x of {name}. {}\n", row.name, row.note)
+                let peer = outcome
+                    .time(|who| who == Who::Peer)
+                    .map(|peer| format!(" (the peer: {:.2}x)", peer.median() / series.median()));
+                let peer = peer.unwrap_or_default();
+                format!("- **{}**: {times:.2}x of {name}{peer}. {}\n", row.name, row.note)
             }
             _ => format!("- **{}**: {}\n", row.name, row.note),
         };
@@ -164,6 +168,6 @@ mod tests {
     #[test]
     fn limits_say_how_far_and_why() {
         let text = limits(&[an_outcome("restore", &[])]);
-        assert_eq!(text, "- **restore**: 1.10x of SHA-256 alone. Why.\n");
+        assert_eq!(text, "- **restore**: 1.10x of SHA-256 alone (the peer: 3.30x). Why.\n");
     }
 }
