@@ -69,6 +69,8 @@ pub enum StoreFaultKind {
     Exists,
     /// One may not.
     Denied,
+    /// There is no room.
+    Full,
     /// It is larger than any object of its kind: it was damaged.
     TooLarge,
     /// Anything else.
@@ -294,6 +296,9 @@ fn fault(doing: &'static str, object: String, error: &object_store::Error) -> St
         (E::AlreadyExists { .. }, _) => StoreFaultKind::Exists,
         (E::PermissionDenied { .. } | E::Unauthenticated { .. }, _)
         | (_, Some(io::ErrorKind::PermissionDenied)) => StoreFaultKind::Denied,
+        (_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) => {
+            StoreFaultKind::Full
+        }
         _ => StoreFaultKind::Failed,
     };
     StoreFault { doing, object, kind, cause: cause.to_string() }

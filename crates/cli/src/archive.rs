@@ -285,6 +285,8 @@ impl From<StoreFault> for Failure {
         match fault.kind {
             StoreFaultKind::NotFound => Self::new(Code::NotFound, what).remedy("check the path"),
             StoreFaultKind::TooLarge => Self::new(Code::BadData, what).remedy(ANOTHER_POINT),
+            StoreFaultKind::Full => Self::new(Code::Failed, what)
+                .remedy("make room; what was half-written has been removed"),
             StoreFaultKind::Denied => Self::new(Code::Failed, what)
                 .remedy("run as a user who may do that, or give this one the right"),
             _ => Self::new(Code::Failed, what),

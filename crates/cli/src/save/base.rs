@@ -9,6 +9,7 @@ use crate::restore::free_space;
 use crate::source::Source;
 use crate::terminal;
 use rekindle_archive::{Archive, BaseWritten, Origin, prepare_base};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -46,6 +47,13 @@ impl Place {
         let leftover = std::fs::metadata(leftover).map_or(0, |found| found.len());
         let free = free_space(there)?.saturating_add(leftover);
         let need = db_size.saturating_add(SPACE_MARGIN);
+        if shares_disk_with_etcd(there) {
+            eprintln!(
+                "warning: the spool {} is on the disk of {ETCDS_LOG}: a save slows etcd down there; \
+                 name another disk with --spool",
+                there.display()
+            );
+        }
         if free >= need {
             return Ok(());
         }
@@ -83,6 +91,14 @@ impl Place {
         let written = terminal::watching("archiving", None, || 0, work)?;
         Ok(Base { archive: &self.archive, written })
     }
+}
+
+/// Where an etcd of this host usually has its log.
+const ETCDS_LOG: &str = "/var/lib/etcd/member/wal";
+
+fn shares_disk_with_etcd(spool: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+    device(Path::new(ETCDS_LOG)).is_some_and(|log| device(spool) == Some(log))
 }
 
 fn default_spool() -> Option<PathBuf> {

@@ -18,13 +18,28 @@ const MEGABYTES: usize = 24;
 const MIDST: u64 = 12 << 20;
 
 fn full_cluster() -> Cluster {
+    cluster_of(|_| vec![7; 1 << 20])
+}
+
+/// With values that no compression makes smaller.
+fn noisy_cluster() -> Cluster {
+    cluster_of(|index| {
+        let mut state = index as u64 + 1;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        };
+        (0..1 << 20).map(|_| next()).collect()
+    })
+}
+
+fn cluster_of(value: impl Fn(usize) -> Vec<u8>) -> Cluster {
     let cluster = Cluster::start(Version::LATEST, Members(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::new(Config::new(cluster.client_urls())).unwrap();
         for index in 0..MEGABYTES {
-            let value = vec![7; 1 << 20];
-            client.put(Put::new(format!("k{index}"), value)).await.unwrap();
+            client.put(Put::new(format!("k{index}"), value(index))).await.unwrap();
         }
     });
     cluster
@@ -142,6 +157,32 @@ fn a_full_or_read_only_file_system_is_named_and_nothing_stays() {
         assert!(stderr.contains(want) && stderr.contains(remedy), "{stderr}");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "what is left in {options}");
     }
+}
+
+/// The base is not there, nor are the packs that were written for it.
+#[test]
+fn an_archive_on_a_full_file_system_holds_nothing_of_the_base() {
+    let cluster = noisy_cluster();
+    let target = Target::new();
+    let spool = tempfile::tempdir().unwrap();
+    let place = target.dir().join("archive").display().to_string();
+    let script = format!(
+        "mount -t tmpfs -o size=8m none '{}' && \"$0\" archive init --unencrypted '{place}' \
+         > '{}/init' && \"$0\" \"$@\"; code=$?; find '{place}' -type f; exit $code",
+        target.dir().display(),
+        spool.path().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", &script]);
+    command.arg(env!("CARGO_BIN_EXE_rekindle")).args(["save", &place]);
+    command.arg(format!("--endpoints={}", endpoints(&cluster)));
+    let output = command.arg("--spool").arg(spool.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("No space left") && stderr.contains("make room"), "{stderr}");
+    let left = String::from_utf8(output.stdout).unwrap();
+    assert!(left.lines().all(|name| name.ends_with(".json")), "{left}");
+    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 1, "only what init printed");
 }
 
 /// Makes the last leaf with overflow pages no leaf, in the database of a running member: its
