@@ -15,15 +15,12 @@ use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::Backend;
 use rekindle_etcd::restore::{Records, RecordsFault};
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Most bytes of a base: its packs and dead sets, and a frame that does not compress.
 const BASE_MAX: u64 = 1 << 30;
-/// Packs that are fetched before they are needed.
-const FETCHING: usize = 1;
 /// Threads that decompress.
 const DECOMPRESSORS: usize = 2;
 /// Blocks that wait for a thread, and that wait for the reader of its records.
@@ -179,20 +176,17 @@ struct Fetch {
 
 impl Fetch {
     fn run(mut self, packs: &[PackUse]) {
-        let mut coming = VecDeque::new();
-        let mut ahead = packs.iter();
+        let store = self.archive.store().clone();
+        let read =
+            |pack: &PackUse| store.read_later(&names::pack(pack.timeline, pack.id), pack.bytes);
+        let mut coming = packs.first().map(read);
         for (number, pack) in packs.iter().enumerate() {
-            while coming.len() <= FETCHING
-                && let Some(next) = ahead.next()
-            {
-                let name = names::pack(next.timeline, next.id);
-                coming.push_back(self.archive.store().read_later(&name, next.bytes));
-            }
-            let Some(bytes) = coming.pop_front() else { return };
-            let dealt = match bytes.wait() {
-                Ok(bytes) => self.deal_pack(number, pack, bytes),
-                Err(fault) => Err(fault.into()),
-            };
+            let Some(bytes) = coming.take() else { return };
+            let dealt = bytes.wait().map_err(Error::from).and_then(|bytes| {
+                // The next one comes while this one is dealt out.
+                coming = packs.get(number + 1).map(read);
+                self.deal_pack(number, pack, bytes)
+            });
             match dealt {
                 Ok(true) => {}
                 Ok(false) => return,
@@ -213,9 +207,10 @@ impl Fetch {
             return Err(damaged(FormatFault::Foreign));
         }
         let run = Run::parse(object.content(), &object.header.facts).map_err(damaged)?;
-        if run.span() != Some((pack.first, pack.last))
-            || object.header.facts.records != pack.records
-        {
+        let known = *run.index_digest() == pack.index_digest
+            && run.span() == Some((pack.first, pack.last))
+            && run.records() == pack.records;
+        if !known {
             return Err(damaged(FormatFault::Foreign));
         }
         let (object, name): (_, Arc<str>) = (Arc::new(object), name.as_str().into());

@@ -182,7 +182,7 @@ fn an_archive_on_a_full_file_system_holds_nothing_of_the_base() {
     assert!(stderr.contains("No space left") && stderr.contains("make room"), "{stderr}");
     let left = String::from_utf8(output.stdout).unwrap();
     assert!(left.lines().all(|name| name.ends_with(".json")), "{left}");
-    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 1, "only what init printed");
+    assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 1, "only what init printed");
 }
 
 /// Makes the last leaf with overflow pages no leaf, in the database of a running member: its
