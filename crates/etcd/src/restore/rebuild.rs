@@ -123,7 +123,8 @@ pub fn rebuild<S: ReadAt, W: Write>(
     rebuild.end_bucket()?;
     rebuild.write_needed(None)?;
     let records = rebuild.records;
-    let Writer::Between(writer) = rebuild.writer else {
+    // Records that found no bucket to go into are records that are lost.
+    let (Writer::Between(writer), None) = (rebuild.writer, rebuild.elsewhere) else {
         return Err(Error::NotEtcd.into());
     };
     Ok(Rebuilt { file: writer.finish()?, records, mended: report.findings })
@@ -351,6 +352,43 @@ mod tests {
             writer = bucket.finish().unwrap();
         }
         whole(writer.finish().unwrap())
+    }
+
+    /// Records that lie elsewhere: so many, and then a fault or not.
+    struct Elsewhere(Vec<Vec<u8>>, bool, Vec<u8>);
+
+    impl Records for Elsewhere {
+        fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault> {
+            match self.0.pop() {
+                Some(key) => {
+                    self.2 = key;
+                    Ok(Some(Pair { key: &self.2, value: &[], is_bucket: false }))
+                }
+                None if self.1 => Err("cut off".into()),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// The source's own record 7 does not count; without a bucket for them, records would be lost.
+    #[test]
+    fn records_from_elsewhere_are_all_there_is_or_nothing_is() {
+        let key = |number| RecordKey::first_of(Revision::new(number).unwrap()).to_bytes();
+        let own = key(7);
+        let check = |buckets: &[(&[u8], &[&[u8]])], cut_off| {
+            let source = a_database(buckets);
+            let db = Db::open(source).unwrap();
+            let whole_source = a_database(&[(schema::KEY, &[&own])]);
+            let plan = a_plan(&Backend::open(whole_source).unwrap(), false, BumpRequest::Never);
+            let mut records = Elsewhere((2..=6).rev().map(key).collect(), cut_off, Vec::new());
+            let source = Source { db: &db, records: Some(&mut records) };
+            rebuild(source, &plan, layout(), Vec::new()).map(|rebuilt| rebuilt.records)
+        };
+        assert_eq!(check(&[(schema::KEY, &[&own])], false).unwrap(), 5);
+        let cut_off = check(&[(schema::KEY, &[&own])], true).unwrap_err();
+        assert_eq!(cut_off.to_string(), "cut off");
+        let lost = check(&[(schema::META, &[])], false).unwrap_err();
+        assert!(matches!(lost, RebuildError::Source(Error::NotEtcd)), "{lost}");
     }
 
     fn whole(finished: Finished<Vec<u8>>) -> Vec<u8> {
