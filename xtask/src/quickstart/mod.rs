@@ -1,4 +1,4 @@
-//! The whole story in one command: a cluster, its snapshot, and three members from it.
+//! The whole story in one command: a cluster, its snapshot and archive, and three members from it.
 //!
 //! Every command that it shows is run as shown, and every line below one is of its output. What does
 //! not come out as it must ends the story with an error. No server outlives it.
@@ -25,8 +25,8 @@ pub const COMMAND: Command = Command {
 Usage: cargo xtask quickstart
 
 Builds rekindle, gets etcd 3.6 where it is not there yet (`cargo xtask tools etcd-3.6`), and runs
-the whole way on this machine, showing each command: load an etcd, save it, restore the snapshot as
-three members, start them, and compare HashKV. It works in a temporary folder and on free ports of
+the whole way on this machine, showing each command: load an etcd, save it to a file and into an
+archive, restore that as three members, start them, and compare HashKV. It works in a temporary folder and on free ports of
 127.0.0.1; when it ends, nothing of it is left.",
     run,
 };
@@ -81,9 +81,7 @@ impl Story {
         self.restore(&members)?;
         self.compare(&hash, &members)?;
         drop(self.servers);
-        println!("All of that is ended and gone. What next:");
-        println!("   {} save --help   # takes etcdctl's flags and ETCDCTL_*", self.rekindle);
-        println!("   cargo xtask bench --sizes 0.1   # us and etcdutl in turn");
+        println!("All of that is ended and gone. What next: {} save --help", self.rekindle);
         Ok(())
     }
 
@@ -112,7 +110,9 @@ impl Story {
     /// Returns the snapshot's HashKV and its revision, as rekindle and the source itself see them.
     fn save(&self) -> Result<String> {
         self.interrupt.check()?;
-        println!("2. Save it, and look at it (HashKV: hash, revision, compacted at).");
+        println!(
+            "2. Save it to a file (HashKV: hash, revision, compacted at) and into an archive."
+        );
         let keys = |output: &str| Ok(format!("keys: {}", field(output, "keys")?));
         let saved = self.shell.run_for("rekindle save backup.db", keys)?;
         let expected = format!("keys: {} in ", load::keys());
@@ -123,15 +123,19 @@ impl Story {
         let hash = self.shell.run_for("rekindle hashkv backup.db -w simple", all)?;
         let answer = self.shell.run_for("etcdctl endpoint hashkv", all)?;
         check_hashes(&hash, &answer, 1)?;
+        let id = |output: &str| field(output, "id");
+        self.shell.run_for("rekindle archive init --unencrypted archive", id)?;
+        let size = |output: &str| field(output, "size");
+        self.shell.run_for("rekindle save archive --spool .", size)?;
         Ok(hash)
     }
 
     fn restore(&mut self, members: &[Site; 3]) -> Result<()> {
         self.interrupt.check()?;
-        println!("3. Restore it as three members from one read, and start them.");
+        println!("3. Restore the archive as three members from one read, and start them.");
         let cluster = etcd::initial_cluster(members);
         let restored = self.shell.run(&format!(
-            "rekindle restore backup.db --members cluster --initial-cluster {cluster}"
+            "rekindle restore archive --members cluster --initial-cluster {cluster}"
         ))?;
         tell(&format!("restored {}", field(&restored, "restored")?));
         let began = Instant::now();

@@ -146,7 +146,7 @@ impl Base<'_> {
             (
                 "size",
                 format!(
-                    "{} of records, {} written in {} packs",
+                    "{} of records, {} written ({} packs)",
                     output::bytes(facts.logical_bytes),
                     output::bytes(facts.new_bytes),
                     grouped(self.written.packs)
