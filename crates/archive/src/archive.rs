@@ -25,12 +25,10 @@ const JSON_MAX: u64 = 1 << 20;
 struct ArchiveFile {
     /// It is read before the rest, which may be another then.
     format: u16,
-    /// Fields that a reader has to know.
+    /// What a reader has to know of it. That nothing in it is sealed was said aloud when it was made.
     requires: Vec<String>,
     archive: String,
     created: String,
-    /// Nothing in it is sealed: said aloud when it was made.
-    unencrypted: bool,
 }
 
 /// `timeline.json`.
@@ -73,7 +71,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::IsArchive`], [`Error::NotEmpty`], [`Error::Store`].
-    pub fn init_unencrypted(store: Store, created: &str) -> Result<Self, Error> {
+    pub fn init_unencrypted(store: Store, created: Moment) -> Result<Self, Error> {
         let place = store.place().to_owned();
         match store.read(names::ARCHIVE, JSON_MAX) {
             Ok(_) => return Err(Error::IsArchive { place }),
@@ -84,9 +82,9 @@ impl Archive {
             return Err(Error::NotEmpty { place });
         }
         let id = ArchiveId(object::random_id()?.0);
-        let (archive, created) = (id.to_string(), created.to_owned());
+        let (archive, created) = (id.to_string(), shown(created));
         let requires = vec![UNENCRYPTED.to_owned()];
-        let file = ArchiveFile { format: FORMAT, requires, archive, created, unencrypted: true };
+        let file = ArchiveFile { format: FORMAT, requires, archive, created };
         match store.create(names::ARCHIVE, to_json(&file)) {
             Err(fault) if fault.kind == StoreFaultKind::Exists => Err(Error::IsArchive { place }),
             done => {
@@ -111,7 +109,7 @@ impl Archive {
         let object = store.full_name(names::ARCHIVE);
         let file: ArchiveFile = from_json(&object, &bytes)?;
         match ArchiveId::parse(&file.archive) {
-            Some(id) if file.unencrypted => Ok(Self { store, id }),
+            Some(id) if file.requires == [UNENCRYPTED] => Ok(Self { store, id }),
             Some(_) => {
                 Err(Error::Json { object, fault: "it is neither sealed nor not".to_owned() })
             }
@@ -165,7 +163,7 @@ impl Archive {
         Ok(BaseEntry { name: found.name, bytes: found.bytes, header })
     }
 
-    /// The timeline of a cluster whose parent is not known; it is made if it is not there.
+    /// The timeline of a cluster that begins so; it is made if it is not there.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Json`].
@@ -173,7 +171,7 @@ impl Archive {
         &self,
         cluster: ClusterId,
         origin: TimelineOrigin,
-        began: &str,
+        began: Moment,
     ) -> Result<TimelineId, Error> {
         let id = origin.id(cluster);
         let name = names::timeline(id);
@@ -184,7 +182,7 @@ impl Archive {
             timeline: id.to_string(),
             cluster: cluster.to_string(),
             parent: origin.parent.map(|parent| parent.to_string()),
-            began: began.to_owned(),
+            began: shown(began),
             reason: origin.reason.to_owned(),
         };
         match self.store.create(&name, to_json(&file)) {
@@ -264,7 +262,7 @@ fn from_json<T: for<'a> Deserialize<'a>>(object: &str, bytes: &[u8]) -> Result<T
 }
 
 /// A moment as text, for the JSON files.
-pub(crate) fn shown(moment: Moment) -> String {
+fn shown(moment: Moment) -> String {
     jiff::Timestamp::from_millisecond(moment.0).map_or_else(|_| String::new(), |at| at.to_string())
 }
 
@@ -273,7 +271,7 @@ mod tests {
     use super::*;
 
     fn an_archive() -> Archive {
-        Archive::init_unencrypted(Store::memory().unwrap(), "2026-11-21T00:00:00Z").unwrap()
+        Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap()
     }
 
     #[test]
@@ -281,14 +279,14 @@ mod tests {
         let archive = an_archive();
         let store = archive.store().clone();
         assert_eq!(Archive::open(store.clone()).unwrap().id(), archive.id());
-        let again = Archive::init_unencrypted(store, "").unwrap_err();
+        let again = Archive::init_unencrypted(store, Moment(0)).unwrap_err();
         assert!(matches!(again, Error::IsArchive { .. }), "{again}");
 
         let store = Store::memory().unwrap();
         let none = Archive::open(store.clone()).unwrap_err();
         assert!(matches!(none, Error::NoArchive { .. }), "{none}");
         store.create("something/else", Vec::new()).unwrap();
-        let other = Archive::init_unencrypted(store, "").unwrap_err();
+        let other = Archive::init_unencrypted(store, Moment(0)).unwrap_err();
         assert!(matches!(other, Error::NotEmpty { .. }), "{other}");
     }
 
@@ -307,7 +305,9 @@ mod tests {
         check(r#"{"format": 0}"#, "format 0 is none");
         check(r#"{"format": 1}"#, "missing field `requires`");
         check(r#"{"format": 1, "requires": ["magic"]}"#, "needs \"magic\"");
-        let rest = r#""requires": [], "created": "", "unencrypted": true"#;
+        let bare = format!(r#"{{"format": 1, "requires": [], "archive": "{id}", "created": ""}}"#);
+        check(&bare, "it is neither sealed nor not");
+        let rest = r#""requires": ["unencrypted"], "created": """#;
         check(&format!(r#"{{"format": 1, "archive": "x", {rest}}}"#), "its id is none");
         let more = format!(r#"{{"format": 1, "archive": "{id}", "x": 1, {rest}}}"#);
         let store = Store::memory().unwrap();
@@ -320,10 +320,10 @@ mod tests {
         let archive = an_archive();
         let origin = TimelineOrigin { parent: None, fork: 0, reason: "first" };
         let (a, b) = (ClusterId(1), ClusterId(2));
-        let one = archive.timeline(a, origin, "2026-11-21T00:00:00Z").unwrap();
-        assert_eq!(archive.timeline(a, origin, "another time").unwrap(), one);
-        assert_ne!(archive.timeline(b, origin, "").unwrap(), one);
+        let one = archive.timeline(a, origin, Moment(0)).unwrap();
+        assert_eq!(archive.timeline(a, origin, Moment(1)).unwrap(), one);
+        assert_ne!(archive.timeline(b, origin, Moment(0)).unwrap(), one);
         let child = TimelineOrigin { parent: Some(one), fork: 7, reason: "restored" };
-        assert_ne!(archive.timeline(a, child, "").unwrap(), one);
+        assert_ne!(archive.timeline(a, child, Moment(0)).unwrap(), one);
     }
 }

@@ -21,4 +21,4 @@ pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
 pub use store::{Store, StoreFault, StoreFaultKind};
-pub use write::{BaseWritten, Origin, PreparedBase, prepare_base};
+pub use write::{BaseWritten, Origin, PreparedBase, Progress, prepare_base};

@@ -26,17 +26,13 @@ pub(crate) fn pack(timeline: TimelineId, id: ObjectId) -> String {
     format!("{TIMELINES}/{timeline}/packs/{id}.pack")
 }
 
-pub(crate) fn bases(timeline: TimelineId) -> String {
-    format!("{TIMELINES}/{timeline}/bases")
-}
-
 pub(crate) fn base(
     timeline: TimelineId,
     revision: Revision,
     index: RaftIndex,
     id: ObjectId,
 ) -> String {
-    format!("{}/{:020}-{:020}-{id}.base", bases(timeline), revision.get(), index.0)
+    format!("{TIMELINES}/{timeline}/bases/{:020}-{:020}-{id}.base", revision.get(), index.0)
 }
 
 #[cfg(test)]

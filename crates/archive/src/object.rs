@@ -4,12 +4,15 @@ use crate::error::Error;
 use crate::format::header::{self, Facts, Header};
 use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, Kind, ObjectId};
 
+/// Neither sealed nor signed, as all objects are so far.
+const PLAIN: u8 = 0;
+
 /// The bytes of an object with this content.
 pub(crate) fn build(facts: &Facts, content: &[u8]) -> Built {
-    let facts_digest = facts.digest(false, false);
+    let facts_digest = facts.digest(PLAIN);
     let body_digest = Domain::Body.digest(&[&facts_digest, content]);
     let body_bytes = (facts_digest.len() + content.len()) as u64;
-    let (mut bytes, _) = header::encode(facts, false, false, body_bytes, &body_digest);
+    let mut bytes = header::encode(facts, PLAIN, body_bytes, &body_digest);
     bytes.reserve_exact(facts_digest.len() + content.len());
     bytes.extend_from_slice(&facts_digest);
     bytes.extend_from_slice(content);
@@ -59,12 +62,13 @@ pub(crate) fn parse(
     if got != want {
         return Err(Error::damaged(name, FormatFault::Kind { got, want }));
     }
-    let not_yet = [(header.sealed, "sealed"), (header.signature.is_some(), "signed")];
-    if let Some((_, what)) = not_yet.into_iter().find(|(is, _)| *is) {
+    let not_yet = [(header::FLAG_SEALED, "sealed"), (header::FLAG_SIGNED, "signed")];
+    if let Some((_, what)) = not_yet.into_iter().find(|(flag, _)| header.flags & flag != 0) {
         return Err(Error::damaged(name, FormatFault::NotYet { what }));
     }
     let id = header.facts.id;
-    if !name.contains(&id.to_string()) {
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    if !stem.ends_with(&id.to_string()) {
         return Err(Error::Stranger {
             object: name.to_owned(),
             got: format!("the name {id}"),

@@ -56,7 +56,7 @@ pub struct BaseRecords {
     /// Of each decompressor, which take turns.
     blocks: Vec<Receiver<Result<Opening, Error>>>,
     turn: usize,
-    packs: Vec<PackUse>,
+    packs: Arc<[PackUse]>,
     current: Option<Opening>,
     /// Number of the next record in its pack.
     number: u64,
@@ -98,12 +98,13 @@ impl BaseRecords {
             jobs.push(job);
             blocks.push(block);
         }
-        let (archive, packs) = (archive.clone(), base.packs.clone());
-        start("fetch", move || Fetch { archive, jobs, turn: 0 }.run(&packs))?;
+        let packs: Arc<[PackUse]> = base.packs.as_slice().into();
+        let (archive, theirs) = (archive.clone(), Arc::clone(&packs));
+        start("fetch", move || Fetch { archive, jobs, turn: 0 }.run(&theirs))?;
         Ok(Self {
             blocks,
             turn: 0,
-            packs: base.packs.clone(),
+            packs,
             current: None,
             number: 0,
             key: Vec::new(),

@@ -3,13 +3,13 @@
 //! One thread walks the snapshot in the order of its records, some compress blocks, one puts them
 //! into packs and sends these off. The base itself comes last: what it names is there by then.
 
-use crate::archive::{Archive, TimelineOrigin, shown};
+use crate::archive::{Archive, BaseEntry, TimelineOrigin};
 use crate::error::Error;
 use crate::format::base::{Base, FRAME_MAX, PackUse};
 use crate::format::block::{self, Entry, Filled};
 use crate::format::header::{Facts, Moment};
 use crate::format::{FormatFault, Kind, TimelineId, run};
-use crate::store::Pending;
+use crate::store::{Pending, StoreFaultKind};
 use crate::{names, object};
 use rekindle_bolt::{BulkWriter, Damage, Halt, Layout, Pair, Part, ReadAt, Visit, check};
 use rekindle_etcd::{
@@ -18,14 +18,14 @@ use rekindle_etcd::{
 };
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A pack is closed when its blocks have so many bytes: few enough to be held in memory while they
 /// are read, and so many that a restore makes few requests.
 const PACK_TARGET: usize = 16 << 20;
-/// zstd's level: beside it, 3 and 9 were slower and made synthetic loads no smaller.
+/// zstd's level: the fastest, until it is chosen by measurement on real objects.
 const LEVEL: i32 = 1;
 /// Threads that compress.
 const COMPRESSORS: usize = 2;
@@ -47,6 +47,15 @@ pub struct Origin {
     pub live_keys: Option<u64>,
     /// When the first bytes of the snapshot had come: its state is of then or before.
     pub state: Moment,
+}
+
+/// What is told of the making of a base, and what it listens to.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Bytes of the records that were walked over.
+    pub walked: &'a AtomicU64,
+    /// Set to end it.
+    pub stop: &'a AtomicBool,
 }
 
 /// A base that was written.
@@ -82,7 +91,7 @@ pub fn prepare_base<'a, S: ReadAt>(
     backend: &Backend<S>,
     origin: &Origin,
     now: &(dyn Fn() -> Moment + Sync),
-    stop: &AtomicBool,
+    progress: &Progress<'_>,
 ) -> Result<PreparedBase<'a>, Error> {
     let facts = backend.facts()?;
     let hash = backend.hash_kv(&HashRequest::default())?.hash;
@@ -109,7 +118,7 @@ pub fn prepare_base<'a, S: ReadAt>(
         member: origin.member,
         etcd,
     };
-    let (packed, small) = write_packs(archive, backend, &facts, now, stop)?;
+    let (packed, small) = write_packs(archive, backend, &facts, now, progress)?;
     let (hash, kubernetes, packs) = (hash, small.kubernetes, packed.packs);
     let base = Base { hash, kubernetes, packs, frame: Vec::new() };
     facts.kind = Kind::Base;
@@ -137,8 +146,11 @@ impl PreparedBase<'_> {
         let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
         let content = self.base.encode().map_err(|fault| Error::damaged(&name, fault))?;
         let created = self.archive.store().create(&name, object::build(facts, &content).bytes);
-        // Whether it is there after all is not known: its packs stay in either case.
-        self.published = true;
+        // After a fault that says nothing of it, it may be there after all, and needs its packs.
+        self.published = match &created {
+            Ok(()) => true,
+            Err(fault) => fault.kind == StoreFaultKind::Failed,
+        };
         created?;
         let (facts, packs) = (self.facts.clone(), self.base.packs.len());
         Ok(BaseWritten { name, facts, packs, goes_on: self.goes_on })
@@ -176,7 +188,7 @@ fn timeline(
     if let Some(unreadable) = listing.unreadable.pop() {
         return Err(unreadable);
     }
-    let of_cluster = |base: &&crate::BaseEntry| base.header.facts.cluster == origin.cluster;
+    let of_cluster = |base: &&BaseEntry| base.header.facts.cluster == origin.cluster;
     let mut newest_first = listing.bases.iter().rev().filter(of_cluster);
     let newest = newest_first.clone().next();
     let before = newest_first.find(|base| base.header.facts.ended < origin.state);
@@ -193,7 +205,7 @@ fn timeline(
         },
         None => TimelineOrigin { parent: None, fork: 0, reason: "the first base of the cluster" },
     };
-    Ok((archive.timeline(origin.cluster, began, &shown(now))?, false))
+    Ok((archive.timeline(origin.cluster, began, now)?, false))
 }
 
 /// Writes all records of the snapshot into packs, and keeps the small buckets.
@@ -202,7 +214,7 @@ fn write_packs<S: ReadAt>(
     backend: &Backend<S>,
     facts: &Facts,
     now: &(dyn Fn() -> Moment + Sync),
-    stop: &AtomicBool,
+    progress: &Progress<'_>,
 ) -> Result<(Packed, Small), Error> {
     std::thread::scope(|threads| {
         let (to_compress, filled) = sync_channel(WAITING);
@@ -216,7 +228,7 @@ fn write_packs<S: ReadAt>(
         drop((filled, to_pack));
         let packer = Packer::new(archive, facts, now);
         let packer = threads.spawn(move || packer.run(&compressed));
-        let mut walk = Walk::new(&to_compress, stop);
+        let mut walk = Walk::new(&to_compress, progress);
         let walked = walk.run(backend);
         let small = walk.small;
         drop(to_compress);
@@ -256,7 +268,7 @@ fn compress(
 /// The walk over a snapshot: records go into blocks, the rest is kept.
 struct Walk<'a> {
     to_compress: &'a SyncSender<Numbered<Filled>>,
-    stop: &'a AtomicBool,
+    progress: &'a Progress<'a>,
     block: block::Builder,
     blocks: u64,
     bucket: Vec<u8>,
@@ -274,9 +286,9 @@ struct Small {
 }
 
 impl<'a> Walk<'a> {
-    fn new(to_compress: &'a SyncSender<Numbered<Filled>>, stop: &'a AtomicBool) -> Self {
+    fn new(to_compress: &'a SyncSender<Numbered<Filled>>, progress: &'a Progress<'a>) -> Self {
         let (block, small) = (block::Builder::default(), Small::default());
-        Self { to_compress, stop, block, blocks: 0, bucket: Vec::new(), small }
+        Self { to_compress, progress, block, blocks: 0, bucket: Vec::new(), small }
     }
 
     fn run<S: ReadAt>(&mut self, backend: &Backend<S>) -> Result<(), Error> {
@@ -292,6 +304,8 @@ impl<'a> Walk<'a> {
             read_record(pair).map_err(|fault| rekindle_etcd::Error::from(damage(pair, fault)))?;
         self.small.kubernetes |= schema::is_kubernetes(kv.key);
         self.small.records += 1;
+        let bytes = (pair.key.len() + pair.value.len()) as u64;
+        self.progress.walked.fetch_add(bytes, Ordering::Relaxed);
         if self.block.is_full_before(pair.value.len()) {
             self.hand_over()?;
         }
@@ -312,7 +326,7 @@ impl<'a> Walk<'a> {
     }
 
     fn hand_over(&mut self) -> Result<(), Error> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.progress.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
         let Some(block) = self.block.take() else { return Ok(()) };
@@ -498,4 +512,48 @@ fn span(entries: &[Entry]) -> Option<(RecordKey, RecordKey, u64, u64)> {
     let records = entries.iter().map(|entry| entry.records).sum();
     let raw = entries.iter().map(|entry| entry.raw as u64).sum();
     Some((first, last, records, raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// A backend without a record but one.
+    fn a_backend() -> Backend<Vec<u8>> {
+        let layout = Layout::new(4096, 4096).unwrap();
+        let mut bucket = BulkWriter::new(Vec::new(), layout).unwrap().bucket(schema::KEY).unwrap();
+        let at = RecordKey::first_of(Revision::new(2).unwrap());
+        let kv = rekindle_etcd::KeyValue { key: b"k", mod_revision: 2, ..Default::default() };
+        bucket.put(&at.to_bytes(), &kv.to_bytes()).unwrap();
+        let finished = bucket.finish().unwrap().finish().unwrap();
+        let mut bytes = finished.out;
+        bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
+        Backend::open(bytes).unwrap()
+    }
+
+    /// Its packs once stayed, and the user was told that they had been removed.
+    #[test]
+    fn a_base_that_could_not_be_created_takes_its_packs_away() {
+        let archive = Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap();
+        let origin = Origin {
+            cluster: ClusterId(1),
+            member: MemberId(2),
+            etcd: String::new(),
+            live_keys: None,
+            state: Moment(0),
+        };
+        let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+        let now = || Moment(1);
+        let prepared = prepare_base(&archive, &a_backend(), &origin, &now, &progress).unwrap();
+        let facts = &prepared.facts;
+        let pack = names::pack(facts.timeline, prepared.base.packs[0].id);
+        let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
+        archive.store().create(&name, b"in the way".to_vec()).unwrap();
+        archive.store().read(&pack, 1000).unwrap();
+        let failed = prepared.publish(now()).unwrap_err();
+        assert!(matches!(&failed, Error::Store(fault) if fault.kind == StoreFaultKind::Exists));
+        let gone = archive.store().read(&pack, 1000).unwrap_err();
+        assert_eq!(gone.kind, StoreFaultKind::NotFound);
+    }
 }

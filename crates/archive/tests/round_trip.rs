@@ -2,7 +2,7 @@
 
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Error, Origin, Store, prepare_base, read_base,
+    Archive, BaseEntry, BaseRecords, Error, Origin, Progress, Store, prepare_base, read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout, Pair, Visit, check};
 use rekindle_etcd::restore::Records;
@@ -10,7 +10,7 @@ use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision,
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// A clock that goes on by a second whenever it is looked at.
 static NOW: AtomicI64 = AtomicI64::new(0);
@@ -87,7 +87,9 @@ fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
     let going_on = AtomicBool::new(false);
     let now = || Moment(NOW.fetch_add(1000, Ordering::Relaxed));
     let origin = Origin { state: now(), ..origin() };
-    prepare_base(archive, &backend, &origin, &now, &going_on)?.publish(now()).map(drop)
+    let walked = AtomicU64::new(0);
+    let progress = Progress { walked: &walked, stop: &going_on };
+    prepare_base(archive, &backend, &origin, &now, &progress)?.publish(now()).map(drop)
 }
 
 /// Everything that a base brings back.
@@ -126,7 +128,7 @@ impl Visit for Collect {
 }
 
 fn an_archive() -> Archive {
-    Archive::init_unencrypted(Store::memory().unwrap(), "2026-11-21T00:00:00Z").unwrap()
+    Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap()
 }
 
 #[test]
@@ -189,7 +191,7 @@ fn no_damage_goes_unnoticed() {
     let root = directory.path();
     let store = || Store::directory(root).unwrap();
     let content = content(20, 30);
-    let archive = Archive::init_unencrypted(store(), "2026-11-21T00:00:00Z").unwrap();
+    let archive = Archive::init_unencrypted(store(), Moment(0)).unwrap();
     save(&archive, &content).unwrap();
     let everything = || -> Result<Content, Box<dyn std::error::Error>> {
         let archive = Archive::open(store())?;
@@ -230,8 +232,7 @@ fn no_damage_goes_unnoticed() {
 fn objects_that_were_swapped_are_noticed() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    let archive =
-        Archive::init_unencrypted(Store::directory(root).unwrap(), "2026-11-21T00:00:00Z").unwrap();
+    let archive = Archive::init_unencrypted(Store::directory(root).unwrap(), Moment(0)).unwrap();
     let mut other = content(20, 30);
     save(&archive, &other).unwrap();
     *other.get_mut(schema::KEY).unwrap()[0].1.last_mut().unwrap() ^= 1;
@@ -253,8 +254,7 @@ fn objects_that_were_swapped_are_noticed() {
 fn an_object_under_another_name_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    let archive =
-        Archive::init_unencrypted(Store::directory(root).unwrap(), "2026-11-21T00:00:00Z").unwrap();
+    let archive = Archive::init_unencrypted(Store::directory(root).unwrap(), Moment(0)).unwrap();
     save(&archive, &content(20, 30)).unwrap();
     let name = archive.list().unwrap().bases[0].name.clone();
     let (before, _) = name.rsplit_once('-').unwrap();
@@ -275,8 +275,9 @@ fn objects(archive: &Archive) -> usize {
 fn what_does_not_become_a_base_takes_its_packs_away() {
     let (archive, content) = (an_archive(), content(20_000, 2000));
     let backend = Backend::open(a_database(&content)).unwrap();
-    let going_on = AtomicBool::new(false);
-    let prepare = || prepare_base(&archive, &backend, &origin(), &|| Moment(1), &going_on);
+    let (walked, going_on) = (AtomicU64::new(0), AtomicBool::new(false));
+    let progress = Progress { walked: &walked, stop: &going_on };
+    let prepare = || prepare_base(&archive, &backend, &origin(), &|| Moment(1), &progress);
     let prepared = prepare().unwrap();
     assert_eq!(objects(&archive), 3, "packs and no base");
     drop(prepared);
@@ -297,8 +298,10 @@ fn what_does_not_become_a_base_takes_its_packs_away() {
 fn a_base_that_was_stopped_is_none() {
     let (archive, content) = (an_archive(), content(500, 100));
     let backend = Backend::open(a_database(&content)).unwrap();
-    let stop = AtomicBool::new(true);
-    let stopped = prepare_base(&archive, &backend, &origin(), &|| Moment(1), &stop).err().unwrap();
+    let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(true));
+    let progress = Progress { walked: &walked, stop: &stop };
+    let stopped =
+        prepare_base(&archive, &backend, &origin(), &|| Moment(1), &progress).err().unwrap();
     assert!(matches!(stopped, Error::Stopped), "{stopped}");
     assert!(archive.list().unwrap().bases.is_empty());
 }

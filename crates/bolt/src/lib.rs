@@ -41,4 +41,4 @@ pub use format::{PageId, TxId};
 pub use meta::Meta;
 pub use page::{Leaf, Pair};
 pub use scan::Scan;
-pub use source::{Piece, ReadAt};
+pub use source::{Piece, ReadAt, read_one_by_one};

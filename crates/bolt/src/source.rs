@@ -22,19 +22,31 @@ pub trait ReadAt {
     /// # Errors
     /// As [`Self::read_exact_at`].
     fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
-        buf.resize(pieces.iter().map(|piece| piece.len).sum(), 0);
-        let mut rest = buf.as_mut_slice();
-        for piece in pieces {
-            let (part, behind) = rest.split_at_mut_checked(piece.len).unwrap_or_default();
-            self.read_exact_at(part, piece.offset)?;
-            rest = behind;
-        }
-        Ok(())
+        read_one_by_one(self, buf, pieces)
     }
 
     /// These pieces will very likely be read next, or next but a few, with [`Self::read_pieces`]: a
     /// medium may begin.
     fn will_read(&self, _pieces: &[Piece]) {}
+}
+
+/// What [`ReadAt::read_pieces`] does where nothing better is known.
+///
+/// # Errors
+/// As [`ReadAt::read_exact_at`].
+pub fn read_one_by_one<S: ReadAt + ?Sized>(
+    source: &S,
+    buf: &mut Vec<u8>,
+    pieces: &[Piece],
+) -> io::Result<()> {
+    buf.resize(Piece::sum(pieces), 0);
+    let mut rest = buf.as_mut_slice();
+    for piece in pieces {
+        let (part, behind) = rest.split_at_mut_checked(piece.len).unwrap_or_default();
+        source.read_exact_at(part, piece.offset)?;
+        rest = behind;
+    }
+    Ok(())
 }
 
 /// A part of a file.
@@ -47,6 +59,12 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Bytes of all these.
+    #[must_use]
+    pub fn sum(pieces: &[Self]) -> usize {
+        pieces.iter().map(|piece| piece.len).sum()
+    }
+
     /// The first byte behind it.
     pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(self.len as u64)

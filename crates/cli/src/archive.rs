@@ -32,8 +32,7 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|error| Failure::io("making", &path, &error))?;
     keep_to_ourselves();
-    let archive =
-        Archive::init_unencrypted(Store::directory(&path)?, &Timestamp::now().to_string())?;
+    let archive = Archive::init_unencrypted(Store::directory(&path)?, now())?;
     let mode = std::fs::metadata(&path).map_or(0, |found| found.permissions().mode());
     if mode & 0o077 != 0 {
         eprintln!("warning: others may look into {}: chmod 700 it", path.display());
@@ -176,7 +175,7 @@ pub(crate) enum Point {
     Revision(Revision),
     /// As it was at that time.
     Time(Moment),
-    /// That base, by the end of its object's name.
+    /// That base, by the last part of its object's name.
     Object(String),
 }
 
@@ -187,7 +186,8 @@ impl Point {
             return Ok(Self::Latest);
         }
         if text.ends_with(".base") {
-            return Ok(Self::Object(text.to_owned()));
+            let name = text.rsplit('/').next().unwrap_or(text);
+            return Ok(Self::Object(name.to_owned()));
         }
         if let Some(revision) = text.parse().ok().and_then(Revision::new) {
             return Ok(Self::Revision(revision));
@@ -211,7 +211,7 @@ impl Point {
             Self::Latest => true,
             Self::Revision(revision) => facts.last == *revision,
             Self::Time(time) => facts.state <= *time,
-            Self::Object(name) => base.name.ends_with(name.as_str()),
+            Self::Object(name) => base.name.rsplit('/').next() == Some(name.as_str()),
         }
     }
 
@@ -255,6 +255,13 @@ impl Point {
         }
         // Clocks may differ; within a timeline raft does not.
         let of_timeline = |base: &&BaseEntry| base.header.facts.timeline == facts.timeline;
+        if matches!(self, Self::Revision(_)) && !fitting().all(|base| of_timeline(&base)) {
+            let what = format!(
+                "the archive holds revision {} of several histories: the cluster was restored",
+                facts.last
+            );
+            return Err(Failure::refused(what).remedy(by_name));
+        }
         let position = |base: &&BaseEntry| (base.header.facts.term, base.header.facts.index);
         Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
@@ -323,6 +330,73 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle_archive::format::{ArchiveId, Facts, Header, Kind, ObjectId, TimelineId};
+    use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm};
+
+    /// A base of a cluster and a timeline, of a revision and a time.
+    fn a_base(cluster: u64, timeline: u8, revision: i64, state: i64) -> BaseEntry {
+        let last = Revision::new(revision).unwrap();
+        let facts = Facts {
+            kind: Kind::Base,
+            archive: ArchiveId([0; 16]),
+            timeline: TimelineId([timeline; 16]),
+            id: ObjectId([0; 16]),
+            first: last,
+            last,
+            compact: None,
+            term: RaftTerm(1),
+            index: RaftIndex(revision.unsigned_abs()),
+            state: Moment(state),
+            ended: Moment(state),
+            records: 1,
+            keys: 1,
+            logical_bytes: 1,
+            new_bytes: 1,
+            cluster: ClusterId(cluster),
+            member: MemberId(1),
+            etcd: String::new(),
+        };
+        let name = format!("timelines/{timeline}/bases/{cluster}-{revision}-{state}.base");
+        let header = Header { facts, flags: 0, body_bytes: 0, body_digest: [0; 32] };
+        BaseEntry { name, bytes: 0, header }
+    }
+
+    /// Which base a point means, by the end of its name, or what is said instead.
+    fn check_choice(bases: &[BaseEntry], point: &str, want: &str) {
+        let listing = Listing { bases: bases.to_vec(), unreadable: Vec::new() };
+        let got = match Point::parse(point, Moment(0)).unwrap().choose(&listing) {
+            Ok(base) => base.name.clone(),
+            Err(failure) => failure.what,
+        };
+        assert!(got.contains(want), "{point}: {got}");
+    }
+
+    #[test]
+    fn a_point_means_one_base_or_is_refused() {
+        let one = [a_base(1, 1, 5, 100), a_base(1, 1, 7, 200), a_base(1, 1, 9, 300)];
+        check_choice(&one, "latest", "1-9-300.base");
+        check_choice(&one, "7", "1-7-200.base");
+        check_choice(&one, "1970-01-01T00:00:00.200Z", "1-7-200.base");
+        check_choice(&one, "1970-01-01T00:00:00.199Z", "1-5-100.base");
+        check_choice(&one, "1-5-100.base", "1-5-100.base");
+        check_choice(&one, "timelines/1/bases/1-5-100.base", "1-5-100.base");
+        // Once any end of a name was enough, and this meant the newest.
+        check_choice(&one, ".base", "holds no base .base");
+        check_choice(&one, "00.base", "holds no base 00.base");
+        // A clock that went wrong does not make an old state the newest.
+        check_choice(&[a_base(1, 1, 9, 100), a_base(1, 1, 7, 200)], "latest", "1-9-100.base");
+    }
+
+    #[test]
+    fn neither_cluster_nor_history_is_guessed() {
+        let clusters = [a_base(1, 1, 5, 100), a_base(2, 2, 5, 200)];
+        check_choice(&clusters, "latest", "such bases of several clusters");
+        check_choice(&clusters, "1-5-100.base", "1-5-100.base");
+        let histories = [a_base(1, 1, 5, 100), a_base(1, 1, 8, 150), a_base(1, 2, 5, 200)];
+        check_choice(&histories, "5", "revision 5 of several histories");
+        check_choice(&histories, "8", "1-8-150.base");
+        check_choice(&histories, "latest", "1-5-200.base");
+    }
 
     #[test]
     fn points_in_time() {

@@ -1,10 +1,9 @@
 //! Reading in the background: to copy out of the page cache takes as long as a digest over it.
 
-use rekindle_bolt::Piece;
+use crate::source::FileSource;
+use rekindle_bolt::{Piece, ReadAt};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,7 +25,8 @@ pub(crate) struct ReadAhead {
 
 #[derive(Debug)]
 struct Shared {
-    file: Arc<File>,
+    /// Reads nothing ahead itself.
+    source: FileSource,
     queue: Mutex<Queue>,
     /// Something was asked for, or the end has come.
     asked: Condvar,
@@ -65,9 +65,9 @@ enum State {
 impl ReadAhead {
     /// # Errors
     /// The machine gives no thread.
-    pub(crate) fn start(file: Arc<File>) -> io::Result<Self> {
+    pub(crate) fn start(source: FileSource) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            file,
+            source,
             queue: Mutex::default(),
             asked: Condvar::new(),
             read: Condvar::new(),
@@ -82,7 +82,7 @@ impl ReadAhead {
 
     /// Asks for a batch.
     pub(crate) fn ask(&self, pieces: &[Piece]) {
-        if len_of(pieces) > LEN_MAX {
+        if Piece::sum(pieces) > LEN_MAX {
             return;
         }
         let mut queue = self.shared.lock();
@@ -103,26 +103,23 @@ impl ReadAhead {
             return false;
         };
         (0..place).for_each(|_| queue.drop_first());
-        loop {
-            match queue.batches.pop_front() {
-                Some(Batch { pieces: found, state: State::Ready(bytes), .. })
-                    if found == pieces =>
-                {
+        while let Some(mut batch) = queue.batches.pop_front_if(|first| first.pieces == pieces) {
+            match batch.state {
+                State::Ready(bytes) => {
                     let given = std::mem::replace(buf, bytes);
                     queue.keep(given);
                     return true;
                 }
-                Some(batch @ Batch { state: State::Reading, .. }) if batch.pieces == pieces => {
+                State::Waiting => return false,
+                State::Reading => {
+                    batch.state = State::Reading;
                     queue.batches.push_front(batch);
                     queue = self.shared.wait(queue);
                 }
-                Some(other) if other.pieces != pieces => {
-                    queue.batches.push_front(other);
-                    return false;
-                }
-                _ => return false,
             }
         }
+        // It could not be read.
+        false
     }
 }
 
@@ -155,7 +152,7 @@ impl Shared {
             let mut bytes = queue.spare.pop().unwrap_or_default();
             drop(queue);
 
-            let read = read_pieces(&self.file, &mut bytes, &pieces);
+            let read = self.source.read_pieces(&mut bytes, &pieces);
 
             queue = self.lock();
             queue.finish(number, read.is_ok(), bytes);
@@ -211,20 +208,4 @@ impl Queue {
             None => self.keep(bytes),
         }
     }
-}
-
-fn len_of(pieces: &[Piece]) -> usize {
-    pieces.iter().map(|piece| piece.len).sum()
-}
-
-/// Fills `buf` with these pieces, one behind the other.
-pub(crate) fn read_pieces(file: &File, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
-    buf.resize(len_of(pieces), 0);
-    let mut rest = buf.as_mut_slice();
-    for piece in pieces {
-        let (part, behind) = rest.split_at_mut(piece.len);
-        file.read_exact_at(part, piece.offset)?;
-        rest = behind;
-    }
-    Ok(())
 }

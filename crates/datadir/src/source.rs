@@ -1,7 +1,7 @@
 //! A file of this machine as the pure crates read it.
 
-use crate::read_ahead::{ReadAhead, read_pieces};
-use rekindle_bolt::{Piece, ReadAt};
+use crate::read_ahead::ReadAhead;
+use rekindle_bolt::{Piece, ReadAt, read_one_by_one};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -34,7 +34,7 @@ impl FileSource {
     /// the reader leaves a core idle; without a thread, which a machine may refuse, it does nothing.
     #[must_use]
     pub fn reading_ahead(mut self) -> Self {
-        self.ahead = ReadAhead::start(Arc::clone(&self.file)).ok();
+        self.ahead = ReadAhead::start(self.shared()).ok();
         self
     }
 
@@ -63,7 +63,7 @@ impl ReadAt for FileSource {
     fn read_pieces(&self, buf: &mut Vec<u8>, pieces: &[Piece]) -> io::Result<()> {
         match &self.ahead {
             Some(ahead) if ahead.take(buf, pieces) => Ok(()),
-            _ => read_pieces(&self.file, buf, pieces),
+            _ => read_one_by_one(self, buf, pieces),
         }
     }
 

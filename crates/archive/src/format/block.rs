@@ -21,7 +21,8 @@ use std::ops::Range;
 /// A block has at most so many bytes before compression, unless one record has more: enough to
 /// compress well, and little to read for one record.
 pub const RAW_TARGET: usize = 1 << 20;
-/// Most bytes of a block of one record, before compression. etcd refuses requests of more than 1.5 MiB unless it is told otherwise.
+/// Most bytes of a block of one record, before compression. etcd refuses requests of more than
+/// 1.5 MiB unless it is told otherwise.
 pub const RAW_MAX: usize = 256 << 20;
 
 /// Most bytes of an entry, and more than stand before the entries: three varints.

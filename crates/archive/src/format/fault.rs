@@ -92,12 +92,10 @@ impl FormatFault {
     /// Nothing is wrong with the object: a later version of this program has written it.
     #[must_use]
     pub fn is_too_new(&self) -> bool {
-        matches!(
-            self,
-            Self::Version { .. }
-                | Self::UnknownKind { .. }
-                | Self::Flags { .. }
-                | Self::NotYet { .. }
-        )
+        match self {
+            Self::Version { got } => *got > VERSION,
+            Self::UnknownKind { .. } | Self::Flags { .. } | Self::NotYet { .. } => true,
+            _ => false,
+        }
     }
 }

@@ -30,7 +30,8 @@
 //!  256  64  Ed25519 signature, where the flag says so
 //! ```
 //!
-//! The first 184 bytes are the *facts*. What a kind of object has no use for is zero.
+//! The first 184 bytes are the *facts*. What a kind of object has no use for is zero, a compact
+//! revision -1.
 
 use super::Row;
 use super::digest::{DIGEST, Domain};
@@ -90,7 +91,7 @@ pub mod at {
     pub const KEYS: usize = RECORDS + 8;
     /// Before compression.
     pub const LOGICAL: usize = KEYS + 8;
-    /// This object and what was written for it.
+    /// Of the packs that were written for it.
     pub const NEW: usize = LOGICAL + 8;
     /// Whose records these are.
     pub const CLUSTER: usize = NEW + 8;
@@ -221,36 +222,31 @@ pub struct Facts {
 pub struct Header {
     /// What it says.
     pub facts: Facts,
-    /// The body is sealed to the archive's key.
-    pub sealed: bool,
+    /// `FLAG_*` bits.
+    pub flags: u8,
     /// Bytes of the body as stored.
     pub body_bytes: u64,
     /// BLAKE3 of the body as stored.
     pub body_digest: [u8; DIGEST],
-    /// Ed25519 over [`Header::signed`].
-    pub signature: Option<[u8; SIGNATURE]>,
-    /// The bytes that a signature is of.
-    signed: [u8; DIGEST],
 }
 
 /// Most bytes of a header.
 pub const HEADER_MAX: usize = at::END + SIGNATURE;
 
 impl Facts {
-    /// Digest of the facts, with which an unsealed body begins.
+    /// Digest of the facts, with which an unsealed body begins. `flags` are those of the header.
     #[must_use]
-    pub fn digest(&self, sealed: bool, signed: bool) -> [u8; DIGEST] {
-        Domain::Facts.digest(&[&self.encode(sealed, signed)])
+    pub fn digest(&self, flags: u8) -> [u8; DIGEST] {
+        Domain::Facts.digest(&[&self.encode(flags)])
     }
 
     /// The first bytes of a header.
-    fn encode(&self, sealed: bool, signed: bool) -> Vec<u8> {
-        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+    fn encode(&self, flags: u8) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_MAX);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.push(self.kind as u8);
-        out.push(flag(sealed, FLAG_SEALED) | flag(signed, FLAG_SIGNED));
+        out.push(flags);
         out.extend_from_slice(&[0; at::ARCHIVE - at::ZERO]);
         out.extend_from_slice(&self.archive.0);
         out.extend_from_slice(&self.timeline.0);
@@ -275,21 +271,15 @@ impl Facts {
     }
 }
 
-/// Bytes of a header without its signature, and what a signature has to be of.
+/// Bytes of a header, but for a signature.
 #[must_use]
-pub fn encode(
-    facts: &Facts,
-    sealed: bool,
-    signed: bool,
-    body_bytes: u64,
-    body_digest: &[u8; DIGEST],
-) -> (Vec<u8>, [u8; DIGEST]) {
-    let mut out = facts.encode(sealed, signed);
+pub fn encode(facts: &Facts, flags: u8, body_bytes: u64, body_digest: &[u8; DIGEST]) -> Vec<u8> {
+    let mut out = facts.encode(flags);
     out.extend_from_slice(&body_bytes.to_le_bytes());
     out.extend_from_slice(body_digest);
     let checksum = Domain::Header.digest(&[&out]);
     out.extend_from_slice(&checksum);
-    (out, checksum)
+    out
 }
 
 impl Header {
@@ -316,28 +306,18 @@ impl Header {
         if flags & !(FLAG_SEALED | FLAG_SIGNED) != 0 {
             return Err(FormatFault::Flags { got: flags });
         }
-        let signed = flags & FLAG_SIGNED != 0;
-        let signature = signed.then(|| field.array(at::END)).transpose()?;
         Ok(Self {
             facts: field.facts()?,
-            sealed: flags & FLAG_SEALED != 0,
+            flags,
             body_bytes: field.u64(at::BODY)?,
             body_digest: field.array(at::BODY_DIGEST)?,
-            signature,
-            signed: field.array(at::CHECKSUM)?,
         })
     }
 
     /// Bytes of the header itself.
     #[must_use]
     pub fn size(&self) -> usize {
-        at::END + if self.signature.is_some() { SIGNATURE } else { 0 }
-    }
-
-    /// What the signature is of.
-    #[must_use]
-    pub fn signed(&self) -> &[u8; DIGEST] {
-        &self.signed
+        at::END + if self.flags & FLAG_SIGNED != 0 { SIGNATURE } else { 0 }
     }
 
     /// The body of an object that begins with this header, whole and unchanged.
@@ -367,7 +347,7 @@ impl Header {
     pub fn content<'a>(&self, unsealed: &'a [u8]) -> Result<&'a [u8], FormatFault> {
         let (digest, content) =
             unsealed.split_first_chunk::<DIGEST>().ok_or(FormatFault::Ends { what: "its body" })?;
-        if *digest != self.facts.digest(self.sealed, self.signature.is_some()) {
+        if *digest != self.facts.digest(self.flags) {
             return Err(FormatFault::Foreign);
         }
         Ok(content)
@@ -468,12 +448,11 @@ pub(crate) mod tests {
         }
     }
 
-    fn an_object(facts: &Facts, content: &[u8], signature: Option<[u8; SIGNATURE]>) -> Vec<u8> {
-        let signed = signature.is_some();
-        let body = [&facts.digest(false, signed)[..], content].concat();
+    fn an_object(facts: &Facts, content: &[u8], flags: u8) -> Vec<u8> {
+        let body = [&facts.digest(flags)[..], content].concat();
         let digest = Domain::Body.digest(&[&body]);
-        let (mut object, _) = encode(facts, false, signed, body.len() as u64, &digest);
-        object.extend(signature.into_iter().flatten());
+        let mut object = encode(facts, flags, body.len() as u64, &digest);
+        object.extend([9; SIGNATURE].iter().filter(|_| flags & FLAG_SIGNED != 0));
         object.extend(body);
         object
     }
@@ -504,10 +483,10 @@ pub(crate) mod tests {
         let without = Facts { compact: None, etcd: String::new(), ..some_facts(Kind::Segment) };
         let long = Facts { etcd: "3.6.16-rc.12+gke".to_owned(), ..some_facts(Kind::Pack) };
         for facts in [some_facts(Kind::Base), without, long] {
-            for signature in [None, Some([9; SIGNATURE])] {
-                let object = an_object(&facts, b"content", signature);
+            for flags in [0, FLAG_SEALED, FLAG_SIGNED] {
+                let object = an_object(&facts, b"content", flags);
                 let header = Header::parse(&object).unwrap();
-                assert_eq!((&header.facts, header.signature), (&facts, signature));
+                assert_eq!((&header.facts, header.flags), (&facts, flags));
                 let body = header.body(&object).unwrap();
                 assert_eq!(header.content(body).unwrap(), b"content");
             }
@@ -518,7 +497,7 @@ pub(crate) mod tests {
     #[test]
     fn no_bit_of_an_object_can_be_changed() {
         let facts = some_facts(Kind::Base);
-        let object = an_object(&facts, b"content", None);
+        let object = an_object(&facts, b"content", 0);
         let read = |object: &[u8]| {
             let header = Header::parse(object)?;
             Ok::<_, FormatFault>(header.content(header.body(object)?)?.to_vec())
@@ -549,7 +528,7 @@ pub(crate) mod tests {
     #[test]
     fn what_a_header_may_not_say() {
         let check = |change: fn(&mut Vec<u8>), want: FormatFault| {
-            let mut bytes = an_object(&some_facts(Kind::Base), b"", None);
+            let mut bytes = an_object(&some_facts(Kind::Base), b"", 0);
             change(&mut bytes);
             let checksum = Domain::Header.digest(&[&bytes[..at::CHECKSUM]]);
             bytes[at::CHECKSUM..at::END].copy_from_slice(&checksum);
@@ -572,11 +551,11 @@ pub(crate) mod tests {
     #[test]
     fn a_body_under_another_header_is_foreign() {
         let facts = some_facts(Kind::Pack);
-        let object = an_object(&facts, b"content", None);
+        let object = an_object(&facts, b"content", 0);
         let body = &object[at::END..];
         let other = Facts { records: 99, ..facts };
         let digest = Domain::Body.digest(&[body]);
-        let (header, _) = encode(&other, false, false, body.len() as u64, &digest);
+        let header = encode(&other, 0, body.len() as u64, &digest);
         let swapped = [&header[..], body].concat();
         let header = Header::parse(&swapped).unwrap();
         let body = header.body(&swapped).unwrap();

@@ -125,7 +125,7 @@ impl Prepared {
             check_took_no_part(&plan, target)?;
         }
         if !args.allow_little_space {
-            check_space(source, &backend, &targets)?;
+            check_space(&backend, &targets)?;
         }
         let replaced = targets.iter().map(|target| holds_something(&target.place));
         let replaced = replaced.collect::<Result<_, _>>()?;
@@ -244,8 +244,8 @@ fn decide(
         .map_err(|fault| Failure::usage(format!("--initial-cluster: {fault}")))?;
     let has_nospace = facts.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
     let size_at_most = match has_nospace {
-        true => in_use(source, backend).map_err(at)?,
-        false => largest_size(source, backend),
+        true => in_use(backend).map_err(at)?,
+        false => largest_size(backend),
     };
     let source_facts = SourceFacts { facts, kubernetes, size_at_most };
     let request = Request { cluster, bump: wanted.bump, quota: wanted.quota };
@@ -253,8 +253,8 @@ fn decide(
 }
 
 /// Bytes that a restored database has at most, quickly had.
-fn largest_size(source: &Source, backend: &Backend<&Source>) -> u64 {
-    match &source.kind {
+fn largest_size(backend: &Backend<&Source>) -> u64 {
+    match &backend.db().source().kind {
         // Keys of 18 bytes, elements of 16, and leaves of which half may stay empty.
         Kind::Base(base) => {
             let facts = &base.entry.header.facts;
@@ -266,9 +266,9 @@ fn largest_size(source: &Source, backend: &Backend<&Source>) -> u64 {
 }
 
 /// Bytes in use: what a defragmented copy needs at most. Walks the whole database.
-fn in_use(source: &Source, backend: &Backend<&Source>) -> Result<u64, rekindle_etcd::Error> {
-    if matches!(source.kind, Kind::Base(_)) {
-        return Ok(largest_size(source, backend));
+fn in_use(backend: &Backend<&Source>) -> Result<u64, rekindle_etcd::Error> {
+    if matches!(backend.db().source().kind, Kind::Base(_)) {
+        return Ok(largest_size(backend));
     }
     match check(backend.db(), &mut ()) {
         Ok(report) => Ok(report.usage.in_use_bytes()),
@@ -356,11 +356,7 @@ fn holds_something(place: &Place) -> Result<bool, Failure> {
 }
 
 /// Old and new stand side by side for a while: there must be room for the new.
-fn check_space(
-    source: &Source,
-    backend: &Backend<&Source>,
-    targets: &[Target],
-) -> Result<(), Failure> {
+fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Failure> {
     let need = |size: u64| {
         let each = size.saturating_add(wal::SEGMENT_BYTES + SPACE_MARGIN);
         each.saturating_mul(targets.len() as u64)
@@ -372,10 +368,10 @@ fn check_space(
         }
         let free = free_space(there)?;
         // The file's size is quickly had, and more than is needed; its use takes a walk.
-        if free >= need(largest_size(source, backend)) {
+        if free >= need(largest_size(backend)) {
             continue;
         }
-        let need = need(in_use(source, backend)?);
+        let need = need(in_use(backend)?);
         if free < need {
             let what = format!(
                 "{} has {} free, the restore needs up to {}",

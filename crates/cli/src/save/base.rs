@@ -8,10 +8,10 @@ use crate::output::{self, Output, grouped};
 use crate::restore::free_space;
 use crate::source::Source;
 use crate::terminal;
-use rekindle_archive::{Archive, BaseWritten, Origin, prepare_base};
+use rekindle_archive::{Archive, BaseWritten, Origin, Progress, prepare_base};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Where root keeps snapshots on their way into an archive.
 const SPOOL_OF_ROOT: &str = "/var/lib/rekindle/spool";
@@ -75,11 +75,13 @@ impl Place {
     ) -> Result<Base<'_>, Failure> {
         let source = Source::open(part, None)?;
         let backend = source.backend()?;
+        let walked = AtomicU64::new(0);
         let work = || -> Result<BaseWritten, Failure> {
             let (prepared, digest) = std::thread::scope(|threads| {
                 // What is archived is proven, and not only what came over the wire.
                 let digest = threads.spawn(|| source.verify_digest(stop));
-                let prepared = prepare_base(&self.archive, &backend, origin, &now, stop);
+                let progress = Progress { walked: &walked, stop };
+                let prepared = prepare_base(&self.archive, &backend, origin, &now, &progress);
                 let panicked =
                     |_| Err(Failure::new(Code::Failed, "the digest thread has panicked"));
                 (prepared, digest.join().unwrap_or_else(panicked))
@@ -88,7 +90,8 @@ impl Place {
             digest?;
             Ok(prepared.publish(now())?)
         };
-        let written = terminal::watching("archiving", None, || 0, work)?;
+        let written =
+            terminal::watching("archiving", None, || walked.load(Ordering::Relaxed), work)?;
         Ok(Base { archive: &self.archive, written })
     }
 }
