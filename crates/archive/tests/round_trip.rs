@@ -7,9 +7,9 @@ use rekindle_archive::{
 use rekindle_bolt::{BulkWriter, Layout, Pair, Visit, check};
 use rekindle_etcd::restore::Records;
 use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision, schema};
+use rekindle_testkit::content::{files, noise};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// A clock that goes on by a second whenever it is looked at.
@@ -17,18 +17,6 @@ static NOW: AtomicI64 = AtomicI64::new(0);
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 type Content = BTreeMap<Vec<u8>, Pairs>;
-
-/// Bytes that no compression makes smaller.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
-}
 
 /// A keyspace of so many records with values of so many bytes, some of them deletes, and the
 /// buckets around it.
@@ -167,20 +155,6 @@ fn bases_of_one_cluster_share_a_timeline_until_it_goes_back() {
     assert_eq!(timelines.len(), 4);
     let same = |timeline| timelines.iter().filter(|other| **other == timeline).count();
     assert!(timelines.iter().all(|timeline| same(*timeline) == 2), "{timelines:?}");
-}
-
-/// Files of an archive in a directory, by name.
-fn files(root: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(root).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path),
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Each byte of each object changed, each object cut at each byte: never is anything else read than

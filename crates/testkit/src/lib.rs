@@ -7,6 +7,7 @@
 //! deadline.
 
 pub mod certs;
+pub mod content;
 pub mod doubles;
 pub mod etcd;
 pub mod oracle;

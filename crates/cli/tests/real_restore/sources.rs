@@ -3,6 +3,7 @@
 use crate::booted::{KvHash, hashes};
 use crate::command::{done, rekindle};
 use rekindle_testkit::Version;
+use rekindle_testkit::content::files;
 use rekindle_testkit::etcd::{Cluster, ROOT_PASSWORD, ROOT_USER};
 use serde_json::Value;
 use std::io::Write;
@@ -98,7 +99,11 @@ impl Source {
             compact_revision: ours["compactRevision"].as_i64().unwrap(),
         };
         assert_eq!(of_file, hash, "rekindle hashkv and {}", cluster.version());
-        let archive = files(&archive, Path::new(""));
+        let files = files(&archive).into_iter().map(|path| {
+            let name = path.strip_prefix(&archive).unwrap().to_owned();
+            (name, std::fs::read(path).unwrap())
+        });
+        let archive = files.collect();
         Some(Self { bytes: std::fs::read(&path).unwrap(), archive, revision, hash })
     }
 }
@@ -114,20 +119,6 @@ fn save(cluster: &Cluster, target: &Path, spool: &Path) {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// All files below a directory, by their names in it.
-fn files(root: &Path, below: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(root.join(below)).unwrap() {
-        let name = below.join(entry.unwrap().file_name());
-        let path = root.join(&name);
-        match path.is_dir() {
-            true => found.extend(files(root, &name)),
-            false => found.push((name, std::fs::read(path).unwrap())),
-        }
-    }
-    found
 }
 
 /// The revision in a response's header.

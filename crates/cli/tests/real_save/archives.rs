@@ -2,11 +2,12 @@
 
 use crate::command::{Target, done, endpoints, failed, rekindle};
 use rekindle_testkit::Version;
+use rekindle_testkit::content::files;
 use rekindle_testkit::etcd::{Cluster, Members};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 fn archive(words: &[&str], place: &Path) -> Command {
@@ -26,11 +27,6 @@ fn listed(place: &Path) -> Vec<Value> {
     let (json, _) = done(&mut archive(&["list", "-w=json"], place));
     let json: Value = serde_json::from_str(&json).unwrap();
     json["restorePoints"].as_array().unwrap().clone()
-}
-
-fn files(root: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::command::{Target, done, endpoints, failed};
 use rekindle_client::{Client, Config, Put};
 use rekindle_testkit::Version;
+use rekindle_testkit::content::noise;
 use rekindle_testkit::etcd::{Cluster, Members};
 use rekindle_testkit::proxy::{Fault, Proxy};
 use std::fs;
@@ -23,14 +24,7 @@ fn full_cluster() -> Cluster {
 
 /// With values that no compression makes smaller.
 fn noisy_cluster() -> Cluster {
-    cluster_of(|index| {
-        let mut state = index as u64 + 1;
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 56) as u8
-        };
-        (0..1 << 20).map(|_| next()).collect()
-    })
+    cluster_of(|index| noise(index as u64, 1 << 20))
 }
 
 fn cluster_of(value: impl Fn(usize) -> Vec<u8>) -> Cluster {
