@@ -155,7 +155,7 @@ impl Archive {
 
     fn base_entry(&self, found: Listed, start: &[u8]) -> Result<BaseEntry, Error> {
         let name = self.store.full_name(&found.name);
-        let header = object::parse(&name, Kind::Base, self.id, start)?;
+        let header = object::parse(self, &name, Kind::Base, start)?;
         let want = (header.size() as u64).saturating_add(header.body_bytes);
         if found.bytes < want {
             return Err(Error::damaged(&name, FormatFault::Ends { what: "its body" }));

@@ -1,23 +1,13 @@
 //! Whole objects: a header and its body, put together and taken apart.
 
+use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::header::{self, Facts, Header};
-use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, Kind, ObjectId};
+use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
+use bytes::Bytes;
 
 /// Neither sealed nor signed, as all objects are so far.
 const PLAIN: u8 = 0;
-
-/// The bytes of an object with this content.
-pub(crate) fn build(facts: &Facts, content: &[u8]) -> Built {
-    let facts_digest = facts.digest(PLAIN);
-    let body_digest = Domain::Body.digest(&[&facts_digest, content]);
-    let body_bytes = (facts_digest.len() + content.len()) as u64;
-    let mut bytes = header::encode(facts, PLAIN, body_bytes, &body_digest);
-    bytes.reserve_exact(facts_digest.len() + content.len());
-    bytes.extend_from_slice(&facts_digest);
-    bytes.extend_from_slice(content);
-    Built { bytes, body_digest }
-}
 
 /// An object that was put together.
 pub(crate) struct Built {
@@ -26,35 +16,44 @@ pub(crate) struct Built {
 }
 
 /// An object that was read and whose digests were compared.
-pub(crate) struct Opened<B> {
+pub(crate) struct Opened {
     pub header: Header,
-    bytes: B,
-    /// Where the content begins.
-    start: usize,
+    pub content: Bytes,
 }
 
-impl<B: AsRef<[u8]>> Opened<B> {
-    /// Reads the object that lies at `name`, which must be of this kind and archive.
-    pub(crate) fn new(name: &str, want: Kind, archive: ArchiveId, bytes: B) -> Result<Self, Error> {
-        let damaged = |fault| Error::damaged(name, fault);
-        let object = bytes.as_ref();
-        let header = parse(name, want, archive, object)?;
-        let body = header.body(object).map_err(damaged)?;
-        let content = header.content(body).map_err(damaged)?;
-        let start = object.len() - content.len();
-        Ok(Self { header, bytes, start })
-    }
+/// The bytes of an object of this archive with this content.
+#[expect(clippy::unnecessary_wraps, reason = "sealing will fail where there is no randomness")]
+pub(crate) fn build(_archive: &Archive, facts: &Facts, content: &[u8]) -> Result<Built, Error> {
+    let facts_digest = facts.digest(PLAIN);
+    let body_digest = Domain::Body.digest(&[&facts_digest, content]);
+    let body_bytes = (facts_digest.len() + content.len()) as u64;
+    let mut bytes = header::encode(facts, PLAIN, body_bytes, &body_digest);
+    bytes.reserve_exact(facts_digest.len() + content.len());
+    bytes.extend_from_slice(&facts_digest);
+    bytes.extend_from_slice(content);
+    Ok(Built { bytes, body_digest })
+}
 
-    pub(crate) fn content(&self) -> &[u8] {
-        self.bytes.as_ref().get(self.start..).unwrap_or_default()
-    }
+/// Reads the object that lies at `name` (with its place), which must be of this kind and archive.
+pub(crate) fn open(
+    archive: &Archive,
+    name: &str,
+    want: Kind,
+    bytes: &Bytes,
+) -> Result<Opened, Error> {
+    let damaged = |fault| Error::damaged(name, fault);
+    let header = parse(archive, name, want, bytes)?;
+    let body = header.body(bytes).map_err(damaged)?;
+    let content = header.content(body).map_err(damaged)?;
+    let content = bytes.slice_ref(content);
+    Ok(Opened { header, content })
 }
 
 /// The header of the object that lies at `name`, which must be of this kind and archive.
 pub(crate) fn parse(
+    archive: &Archive,
     name: &str,
     want: Kind,
-    archive: ArchiveId,
     bytes: &[u8],
 ) -> Result<Header, Error> {
     let header = Header::parse(bytes).map_err(|fault| Error::damaged(name, fault))?;
@@ -75,11 +74,11 @@ pub(crate) fn parse(
             want: "this one".to_owned(),
         });
     }
-    if header.facts.archive != archive {
+    if header.facts.archive != archive.id() {
         return Err(Error::Stranger {
             object: name.to_owned(),
             got: format!("archive {}", header.facts.archive),
-            want: format!("archive {archive}"),
+            want: format!("archive {}", archive.id()),
         });
     }
     Ok(header)

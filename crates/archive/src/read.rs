@@ -10,7 +10,7 @@ use crate::format::block::{self, Entry};
 use crate::format::run::Run;
 use crate::format::{FormatFault, Kind};
 use crate::names;
-use crate::object::Opened;
+use crate::object::{self, Opened};
 use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::Backend;
@@ -33,9 +33,9 @@ const WAITING: usize = 2;
 pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
     let name = archive.store().full_name(&entry.name);
     let bytes = archive.store().read(&entry.name, entry.bytes.min(BASE_MAX))?;
-    let object = Opened::new(&name, Kind::Base, archive.id(), bytes)?;
+    let object = object::open(archive, &name, Kind::Base, &bytes)?;
     let damaged = |fault| Error::damaged(&name, fault);
-    let base = Base::parse(object.content()).map_err(damaged)?;
+    let base = Base::parse(&object.content).map_err(damaged)?;
     let facts = &entry.header.facts;
     let frame = Backend::open(&base.frame)?.facts()?;
     let last_record = base.packs.last().map(|pack| pack.last);
@@ -78,7 +78,7 @@ struct Opening {
 struct Job {
     pack: usize,
     begins: bool,
-    object: Arc<Opened<Bytes>>,
+    object: Arc<Opened>,
     range: Range<usize>,
     entry: Entry,
     name: Arc<str>,
@@ -203,11 +203,11 @@ impl Fetch {
     fn deal_pack(&mut self, number: usize, pack: &PackUse, bytes: Bytes) -> Result<bool, Error> {
         let name = self.archive.store().full_name(&names::pack(pack.timeline, pack.id));
         let damaged = |fault| Error::damaged(&name, fault);
-        let object = Opened::new(&name, Kind::Pack, self.archive.id(), bytes)?;
+        let object = object::open(&self.archive, &name, Kind::Pack, &bytes)?;
         if object.header.body_digest != pack.body_digest {
             return Err(damaged(FormatFault::Foreign));
         }
-        let run = Run::parse(object.content(), &object.header.facts).map_err(damaged)?;
+        let run = Run::parse(&object.content, &object.header.facts).map_err(damaged)?;
         let known = *run.index_digest() == pack.index_digest
             && run.span() == Some((pack.first, pack.last))
             && run.records() == pack.records;
@@ -236,7 +236,7 @@ impl Fetch {
 fn decompress(jobs: &Receiver<Result<Job, Error>>, opened: &SyncSender<Result<Opening, Error>>) {
     for job in jobs {
         let opening = job.and_then(|Job { pack, begins, object, range, entry, name }| {
-            let records = Run::open(object.content(), &range, &entry);
+            let records = Run::open(&object.content, &range, &entry);
             let records = records.map_err(|fault| Error::damaged(&name, fault))?;
             Ok(Opening { pack, begins, records })
         });

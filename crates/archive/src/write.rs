@@ -145,7 +145,8 @@ impl PreparedBase<'_> {
         let facts = &self.facts;
         let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
         let content = self.base.encode().map_err(|fault| Error::damaged(&name, fault))?;
-        let created = self.archive.store().create(&name, object::build(facts, &content).bytes);
+        let object = object::build(self.archive, facts, &content)?;
+        let created = self.archive.store().create(&name, object.bytes);
         // After a fault that says nothing of it, it may be there after all, and needs its packs.
         self.published = match &created {
             Ok(()) => true,
@@ -480,7 +481,7 @@ impl<'a> Packer<'a> {
             ..self.facts.clone()
         };
         let (content, index_digest) = run.finish();
-        let built = object::build(&facts, &content);
+        let built = object::build(self.archive, &facts, &content)?;
         let (bytes, body_digest) = (built.bytes.len() as u64, built.body_digest);
         if self.sending.len() >= SENDING
             && let Some(oldest) = self.sending.pop_front()
