@@ -1,0 +1,77 @@
+//! `rekindle archive list`: the restore points.
+
+use super::{open, shown};
+use crate::args::ListArgs;
+use crate::failure::{Code, Failure};
+use crate::output::{self, Output, grouped};
+use rekindle_archive::{BaseEntry, Listing};
+use rekindle_etcd::Revision;
+use serde_json::{Value, json};
+
+pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
+    let archive = open(&args.archive)?;
+    let listing = archive.list()?;
+    for error in &listing.unreadable {
+        eprintln!("warning: {error}");
+    }
+    listing_output(&listing).print(args.output.format())?;
+    match listing.unreadable.len() {
+        0 => Ok(()),
+        count => {
+            let what = format!("{count} of the archive's objects cannot be read");
+            Err(Failure::new(Code::BadData, what).remedy(
+                "the restore points that are listed do not need them; look at the store's own history",
+            ))
+        }
+    }
+}
+
+fn listing_output(listing: &Listing) -> Output {
+    let mut out = Output::default();
+    let mut rows = Vec::new();
+    for base in &listing.bases {
+        let facts = &base.header.facts;
+        let time = shown(facts.state);
+        let revision = facts.last.get();
+        out.simple += &format!("{time}, {revision}, {}, {}\n", base.bytes, facts.etcd);
+        rows.push(vec![
+            time,
+            revision.to_string(),
+            grouped(facts.records),
+            output::bytes(facts.logical_bytes),
+            output::bytes(facts.new_bytes.saturating_add(base.bytes)),
+            facts.etcd.clone(),
+            facts.cluster.to_string(),
+        ]);
+    }
+    out.simple = out.simple.trim_end().to_owned();
+    let points: Vec<Value> = listing.bases.iter().map(to_json).collect();
+    out.add("restorePoints", "Restore points", points);
+    out.add("unreadable", "Unreadable", listing.unreadable.len());
+    let head = ["TIME", "REVISION", "RECORDS", "SIZE", "NEW", "ETCD", "CLUSTER"];
+    out.text = match rows.is_empty() {
+        true => "nothing has been saved into it\n".to_owned(),
+        false => output::table(&head, &rows),
+    };
+    out
+}
+
+fn to_json(base: &BaseEntry) -> Value {
+    let facts = &base.header.facts;
+    json!({
+        "time": shown(facts.state),
+        "ended": shown(facts.ended),
+        "revision": facts.last.get(),
+        "compactRevision": facts.compact.map_or(-1, Revision::get),
+        "raftTerm": facts.term.0,
+        "raftIndex": facts.index.0,
+        "records": facts.records,
+        "keys": facts.keys,
+        "size": facts.logical_bytes,
+        "newBytes": facts.new_bytes.saturating_add(base.bytes),
+        "etcdVersion": facts.etcd,
+        "cluster": facts.cluster.to_string(),
+        "timeline": facts.timeline.to_string(),
+        "object": base.name,
+    })
+}

@@ -1,0 +1,38 @@
+//! `rekindle archive`: making archives, and what they hold.
+
+mod failure;
+mod init;
+mod list;
+mod place;
+mod point;
+
+pub(crate) use place::{find, open, parse_source};
+pub(crate) use point::Point;
+
+use crate::args::ArchiveCommand;
+use crate::failure::Failure;
+use jiff::Timestamp;
+use rekindle_archive::format::header::Moment;
+
+pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
+    match command {
+        ArchiveCommand::Init(args) => init::run(args),
+        ArchiveCommand::List(args) => list::run(args),
+    }
+}
+
+/// What is written from here on can be read by its owner only, as a snapshot can.
+pub(crate) fn keep_to_ourselves() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// A moment as it is printed: RFC 3339, UTC, all that is known of it: who names it finds the same.
+pub(crate) fn shown(moment: Moment) -> String {
+    let at = Timestamp::from_millisecond(moment.0).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// The clock, for headers.
+pub(crate) fn now() -> Moment {
+    Moment(Timestamp::now().as_millisecond())
+}

@@ -1,0 +1,196 @@
+//! A point of an archive, and the base that brings it back.
+
+use super::shown;
+use crate::failure::{Code, Failure};
+use jiff::Timestamp;
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{BaseEntry, Listing};
+use rekindle_etcd::Revision;
+use std::time::Duration;
+
+/// A point of an archive, behind the last `@` of an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// The newest.
+    Latest,
+    /// That revision.
+    Revision(Revision),
+    /// As it was at that time.
+    Time(Moment),
+    /// That base, by the last part of its object's name.
+    Object(String),
+}
+
+impl Point {
+    /// Reads `latest`, a revision, an RFC 3339 time, an age such as `10m`, or a base's name.
+    pub(crate) fn parse(text: &str, now: Moment) -> Result<Self, Failure> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if text.ends_with(".base") {
+            let name = text.rsplit('/').next().unwrap_or(text);
+            return Ok(Self::Object(name.to_owned()));
+        }
+        if let Some(revision) = text.parse().ok().and_then(Revision::new) {
+            return Ok(Self::Revision(revision));
+        }
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Ok(Self::Time(Moment(time.as_millisecond())));
+        }
+        let age = crate::time::parse_duration(text).ok().filter(|age| *age > Duration::ZERO);
+        let age = age.and_then(|age| i64::try_from(age.as_millis()).ok());
+        age.and_then(|age| Some(Self::Time(Moment(now.0.checked_sub(age)?)))).ok_or_else(|| {
+            Failure::usage(format!("\"{text}\" is no point in time")).remedy(
+                "name latest, a revision, a time such as 2026-11-20T10:00:00Z, an age such as 10m, \
+                 or a base by its object's name",
+            )
+        })
+    }
+
+    fn fits(&self, base: &BaseEntry) -> bool {
+        let facts = &base.header.facts;
+        match self {
+            Self::Latest => true,
+            Self::Revision(revision) => facts.last == *revision,
+            Self::Time(time) => facts.state <= *time,
+            Self::Object(name) => base.name.rsplit('/').next() == Some(name.as_str()),
+        }
+    }
+
+    /// The base that brings it back. Nothing is guessed: neither which cluster is meant, nor what an
+    /// object that cannot be read would have been.
+    pub(crate) fn choose<'a>(&self, listing: &'a Listing) -> Result<&'a BaseEntry, Failure> {
+        let fitting = || listing.bases.iter().filter(|base| self.fits(base));
+        let newest = fitting().next_back().ok_or_else(|| {
+            let what = match self {
+                Self::Latest => "the archive holds no base".to_owned(),
+                Self::Revision(revision) => {
+                    format!("the archive holds no base at revision {revision}")
+                }
+                Self::Time(time) => {
+                    format!("the archive holds no base from before {}", shown(*time))
+                }
+                Self::Object(name) => format!("the archive holds no base {name}"),
+            };
+            Failure::new(Code::NotFound, what).remedy("rekindle archive list shows what there is")
+        })?;
+        if matches!(self, Self::Object(_)) {
+            return Ok(newest);
+        }
+        let by_name = "name the base: @ and the last part of its object's name, which rekindle archive \
+                       list -w json shows";
+        if let Some(error) = listing.unreadable.first() {
+            let count = listing.unreadable.len();
+            let what = format!(
+                "{count} of the archive's objects cannot be read, and may be what is meant; the \
+                 first: {error}"
+            );
+            return Err(Failure::new(Code::BadData, what).remedy(by_name));
+        }
+        let facts = &newest.header.facts;
+        if let Some(other) = fitting().find(|base| base.header.facts.cluster != facts.cluster) {
+            let what = format!(
+                "the archive holds such bases of several clusters: {} and {}",
+                facts.cluster, other.header.facts.cluster
+            );
+            return Err(Failure::refused(what).remedy(by_name));
+        }
+        // Clocks may differ; within a timeline raft does not.
+        let of_timeline = |base: &&BaseEntry| base.header.facts.timeline == facts.timeline;
+        if matches!(self, Self::Revision(_)) && !fitting().all(|base| of_timeline(&base)) {
+            let what = format!(
+                "the archive holds revision {} of several histories: the cluster was restored",
+                facts.last
+            );
+            return Err(Failure::refused(what).remedy(by_name));
+        }
+        let position = |base: &&BaseEntry| (base.header.facts.term, base.header.facts.index);
+        Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_archive::format::{ArchiveId, Facts, Header, Kind, ObjectId, TimelineId};
+    use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm};
+
+    /// A base of a cluster and a timeline, of a revision and a time.
+    fn a_base(cluster: u64, timeline: u8, revision: i64, state: i64) -> BaseEntry {
+        let last = Revision::new(revision).unwrap();
+        let facts = Facts {
+            kind: Kind::Base,
+            archive: ArchiveId([0; 16]),
+            timeline: TimelineId([timeline; 16]),
+            id: ObjectId([0; 16]),
+            first: last,
+            last,
+            compact: None,
+            term: RaftTerm(1),
+            index: RaftIndex(revision.unsigned_abs()),
+            state: Moment(state),
+            ended: Moment(state),
+            records: 1,
+            keys: 1,
+            logical_bytes: 1,
+            new_bytes: 1,
+            cluster: ClusterId(cluster),
+            member: MemberId(1),
+            etcd: String::new(),
+        };
+        let name = format!("timelines/{timeline}/bases/{cluster}-{revision}-{state}.base");
+        let header = Header { facts, flags: 0, body_bytes: 0, body_digest: [0; 32] };
+        BaseEntry { name, bytes: 0, header }
+    }
+
+    /// Which base a point means, by the end of its name, or what is said instead.
+    fn check_choice(bases: &[BaseEntry], point: &str, want: &str) {
+        let listing = Listing { bases: bases.to_vec(), unreadable: Vec::new() };
+        let got = match Point::parse(point, Moment(0)).unwrap().choose(&listing) {
+            Ok(base) => base.name.clone(),
+            Err(failure) => failure.what,
+        };
+        assert!(got.contains(want), "{point}: {got}");
+    }
+
+    #[test]
+    fn a_point_means_one_base_or_is_refused() {
+        let one = [a_base(1, 1, 5, 100), a_base(1, 1, 7, 200), a_base(1, 1, 9, 300)];
+        check_choice(&one, "latest", "1-9-300.base");
+        check_choice(&one, "7", "1-7-200.base");
+        check_choice(&one, "1970-01-01T00:00:00.200Z", "1-7-200.base");
+        check_choice(&one, "1970-01-01T00:00:00.199Z", "1-5-100.base");
+        check_choice(&one, "1-5-100.base", "1-5-100.base");
+        check_choice(&one, "timelines/1/bases/1-5-100.base", "1-5-100.base");
+        // Once any end of a name was enough, and this meant the newest.
+        check_choice(&one, ".base", "holds no base .base");
+        check_choice(&one, "00.base", "holds no base 00.base");
+        // A clock that went wrong does not make an old state the newest.
+        check_choice(&[a_base(1, 1, 9, 100), a_base(1, 1, 7, 200)], "latest", "1-9-100.base");
+    }
+
+    #[test]
+    fn neither_cluster_nor_history_is_guessed() {
+        let clusters = [a_base(1, 1, 5, 100), a_base(2, 2, 5, 200)];
+        check_choice(&clusters, "latest", "such bases of several clusters");
+        check_choice(&clusters, "1-5-100.base", "1-5-100.base");
+        let histories = [a_base(1, 1, 5, 100), a_base(1, 1, 8, 150), a_base(1, 2, 5, 200)];
+        check_choice(&histories, "5", "revision 5 of several histories");
+        check_choice(&histories, "8", "1-8-150.base");
+        check_choice(&histories, "latest", "1-5-200.base");
+    }
+
+    #[test]
+    fn points_in_time() {
+        let now = Moment(1_000_000);
+        let parse = |text| Point::parse(text, now).ok();
+        assert_eq!(parse("latest"), Some(Point::Latest));
+        assert_eq!(parse("42"), Revision::new(42).map(Point::Revision));
+        assert_eq!(parse("10s"), Some(Point::Time(Moment(990_000))));
+        assert_eq!(parse("1970-01-01T00:00:02Z"), Some(Point::Time(Moment(2000))));
+        assert_eq!(parse("x.base"), Some(Point::Object("x.base".to_owned())));
+        for bad in ["", "-5", "newest", "0s", "2026-11-20", "-10m"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
