@@ -1,7 +1,7 @@
 //! What can go wrong with an archive.
 
 use crate::format::FormatFault;
-use crate::store::StoreFault;
+use crate::store::{StoreFault, StoreFaultKind};
 use crate::write::Contradiction;
 use rekindle_etcd::Revision;
 
@@ -105,6 +105,12 @@ pub enum Error {
     /// A thread of ours has panicked.
     #[error("a thread has panicked: this is a fault of rekindle")]
     Panicked,
+    /// An object that a base needs is not there.
+    #[error("{object} is gone, and a base needs it")]
+    Missing {
+        /// Where it should lie.
+        object: String,
+    },
     /// A range of the log that a base needs is not there.
     #[error("{base} needs revision {missing} of the log, which no segment has")]
     LogMissing {
@@ -157,6 +163,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of reading an object that a base needs.
+    pub(crate) fn reading(fault: StoreFault) -> Self {
+        match fault.kind {
+            StoreFaultKind::NotFound => Self::Missing { object: fault.object },
+            _ => fault.into(),
+        }
+    }
+
     pub(crate) fn damaged(object: &str, fault: FormatFault) -> Self {
         Self::Damaged { object: object.to_owned(), fault }
     }

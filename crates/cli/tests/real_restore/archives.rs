@@ -4,6 +4,7 @@ use crate::booted;
 use crate::command::{done, identity, only, refused, restore, restore_alone};
 use crate::sources::Source;
 use rekindle_testkit::Version;
+use rekindle_testkit::content::files;
 use rekindle_testkit::etcd::{Members, Sites};
 
 #[test]
@@ -51,7 +52,7 @@ fn points_of_an_archive_are_found_or_refused() {
     }
     let listed = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-    let point = &listed["restorePoints"][0];
+    let point = listed["restorePoints"].as_array().unwrap().last().unwrap();
     let [time, object] = ["time", "object"].map(|field| point[field].as_str().unwrap());
     let name = object.rsplit('/').next().unwrap();
     for point in [time, name] {
@@ -79,21 +80,35 @@ fn points_of_an_archive_are_found_or_refused() {
     assert!(plan("42", 3).contains("no database") || plan("42", 3).contains("not a bbolt"));
 }
 
-/// A pack with one byte changed: the restore fails, and nothing is in place.
+/// Packs or segments with one byte changed, or gone: the restore fails, and nothing is in place.
 #[test]
 fn a_damaged_archive_is_refused_and_leaves_nothing() {
     let source = Source::of(Version::LATEST);
     let sites = Sites::new(Members(1));
     let archive = source.write_archive(sites.dir());
-    let timelines = archive.join("timelines");
-    let timeline = std::fs::read_dir(timelines).unwrap().next().unwrap().unwrap().path();
-    let pack = std::fs::read_dir(timeline.join("packs")).unwrap().next().unwrap().unwrap().path();
-    let mut bytes = std::fs::read(&pack).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&pack, bytes).unwrap();
-    let told = refused(3, restore_alone(&archive, &sites, &[]));
-    assert!(told.contains(&pack.display().to_string()), "{told}");
-    assert!(told.contains("its body was changed: its digest is another"), "{told}");
-    assert!(!only(&sites).data_dir().exists());
+    let refuse = || {
+        let told = refused(3, restore_alone(&archive, &sites, &[]));
+        assert!(!only(&sites).data_dir().exists());
+        told
+    };
+    for (kind, when_gone) in [
+        ("pack", ".pack is gone, and a base needs it"),
+        ("seg", "of the log, which no segment has"),
+    ] {
+        let mut objects = files(&archive);
+        objects.retain(|path| path.extension().unwrap() == kind);
+        let whole: Vec<_> = objects.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        for (path, bytes) in objects.iter().zip(&whole) {
+            let mut changed = bytes.clone();
+            *changed.last_mut().unwrap() ^= 1;
+            std::fs::write(path, changed).unwrap();
+        }
+        let told = refuse();
+        assert!(told.contains(&format!(".{kind}: its body was changed: its digest")), "{told}");
+        objects.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let told = refuse();
+        assert!(told.contains(when_gone), "{told}");
+        objects.iter().zip(whole).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    }
+    done(restore_alone(&archive, &sites, &[]));
 }
