@@ -13,6 +13,7 @@ mod error;
 pub mod format;
 mod names;
 mod object;
+mod plan;
 mod read;
 mod store;
 mod write;
@@ -21,4 +22,7 @@ pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
 pub use store::{Store, StoreFault, StoreFaultKind};
-pub use write::{BaseWritten, Origin, PreparedBase, Progress, prepare_base};
+pub use write::{
+    BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,
+    PreparedBase, Progress, prepare_base,
+};

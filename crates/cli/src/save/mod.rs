@@ -48,9 +48,19 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
-            Ok(done) => return done?.print(args.output.format()),
+            Ok(done) => {
+                let Done { output, alarm } = done?;
+                output.print(args.output.format())?;
+                return alarm.map_or(Ok(()), Err);
+            }
         }
     }
+}
+
+/// What was saved, and what is wrong nevertheless.
+struct Done {
+    output: Output,
+    alarm: Option<Failure>,
 }
 
 /// Where a snapshot goes.
@@ -246,7 +256,7 @@ impl Attempt<'_> {
     fn save(
         &self,
         (member, member_status): (Member, MemberStatus),
-    ) -> Result<Result<Output, Failure>, Failure> {
+    ) -> Result<Result<Done, Failure>, Failure> {
         let role = match member_status.leader == member_status.header.member_id {
             true => "leader",
             false => "follower",
@@ -285,7 +295,7 @@ impl Attempt<'_> {
         match self.target {
             Target::File(path) => {
                 snapshot.publish()?;
-                Ok(Ok(saved.output(path)))
+                Ok(Ok(Done { output: saved.output(path), alarm: None }))
             }
             Target::Archive(place) => {
                 let header = member_status.header;
@@ -295,9 +305,10 @@ impl Attempt<'_> {
                     etcd: saved.version.clone(),
                     live_keys: saved.status.live_keys,
                     state,
+                    current: self.floor > 0,
                 };
                 let base = place.add(snapshot.part(), &origin, self.calls.stop());
-                Ok(base.map(|base| base.output(&saved)))
+                Ok(base.map(|base| Done { output: base.output(&saved), alarm: base.alarm() }))
             }
         }
     }
