@@ -117,16 +117,10 @@ impl Source {
                 database = Some(below);
             }
         }
-        if database.is_none() && is_there(&path.join("archive.json"))? {
-            let what = format!("{} is an archive, which is no source for this yet", path.display());
-            return Err(Failure::usage(what).remedy(
-                "rekindle archive list shows what it holds, rekindle restore brings it back",
-            ));
-        }
         let Some(database) = database else {
             let what = format!("{} is a directory without member/snap/db", path.display());
             return Err(Failure::new(Code::NotFound, what)
-                .remedy("name a snapshot file, a db file or an etcd data directory"));
+                .remedy("name a snapshot file, a db file, an etcd data directory or an archive"));
         };
         let file = open_file(database)?;
         lock_shared(file.file(), path)?;

@@ -118,7 +118,7 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Refuses what is no file, and a file that is at work: an etcd locks its database.
-fn replaceable(path: &Path) -> Result<(), Failure> {
+pub(crate) fn replaceable(path: &Path) -> Result<(), Failure> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -147,7 +147,7 @@ fn replaceable(path: &Path) -> Result<(), Failure> {
 }
 
 /// The directories above a file that are not there yet, the highest first.
-fn missing_directories(target: &Path) -> Vec<&Path> {
+pub(crate) fn missing_directories(target: &Path) -> Vec<&Path> {
     let above = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
     let mut missing: Vec<_> = above.take_while(|path| !path.exists()).collect();
     missing.reverse();
