@@ -19,6 +19,12 @@ pub enum Domain {
     Index,
     /// What a timeline's id follows from.
     Timeline,
+    /// A generation of an archive's keys.
+    Fingerprint,
+    /// A sealed key, whole.
+    KeyObject,
+    /// A secret key, from which follows the one that endorses the next generation.
+    Endorser,
 }
 
 impl Domain {
@@ -32,6 +38,9 @@ impl Domain {
             Self::Block => "rekindle 2026 block",
             Self::Index => "rekindle 2026 index",
             Self::Timeline => "rekindle 2026 timeline",
+            Self::Fingerprint => "rekindle 2026 fingerprint",
+            Self::KeyObject => "rekindle 2026 key object",
+            Self::Endorser => "rekindle 2026 endorser",
         }
     }
 

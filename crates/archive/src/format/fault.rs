@@ -35,11 +35,11 @@ pub enum FormatFault {
         /// What stands there.
         got: u8,
     },
-    /// Something that a later version of this program does.
-    #[error("it is {what}, which this rekindle cannot read yet")]
-    NotYet {
-        /// What it is.
-        what: &'static str,
+    /// The key of its generation does not open it.
+    #[error("its body does not open with the key that its header names: {cause}")]
+    Sealed {
+        /// What the opening came to.
+        cause: String,
     },
     /// It ends too early.
     #[error("it ends within {what}")]
@@ -94,7 +94,7 @@ impl FormatFault {
     pub fn is_too_new(&self) -> bool {
         match self {
             Self::Version { got } => *got > VERSION,
-            Self::UnknownKind { .. } | Self::Flags { .. } | Self::NotYet { .. } => true,
+            Self::UnknownKind { .. } | Self::Flags { .. } => true,
             _ => false,
         }
     }

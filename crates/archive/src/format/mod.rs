@@ -27,12 +27,15 @@ mod fault;
 pub mod filter;
 pub mod header;
 mod id;
+pub mod keys;
 pub mod run;
 
 pub use digest::{DIGEST, Domain};
 pub use fault::FormatFault;
 pub use header::{Facts, Header, Kind};
 pub use id::{ArchiveId, ObjectId, TimelineId};
+pub(crate) use id::{hex, parse_hex};
+pub use keys::{Fingerprint, Generation};
 
 /// One row of a byte table: offset, size, name.
 pub type Row = (usize, usize, &'static str);
