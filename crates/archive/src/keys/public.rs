@@ -226,3 +226,84 @@ impl GenerationFile {
         if endorsed { Ok(public) } else { Err(Error::Unendorsed { object }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive's first keys, and the store that the next ones are put into.
+    fn given_keys() -> (Store, ArchiveId, Identity, Public) {
+        let (archive, secret) = (ArchiveId([1; 16]), Identity::generate());
+        let first = Public::of(archive, None, Some(&secret), &[]);
+        (Store::memory().unwrap(), archive, secret, first)
+    }
+
+    /// What becomes of a second generation whose endorsement is by this secret.
+    fn check_endorsed(by: impl Fn(&Identity) -> Identity, want: Result<u32, ()>) {
+        let (store, archive, secret, first) = given_keys();
+        let next = Public::of(archive, Some(&first), Some(&Identity::generate()), &[]);
+        let file = generation_file(&next, &first.fingerprint, &by(&secret), Moment(0));
+        store.create(&names::public_keys(Generation(2)), file).unwrap();
+        match (later_generations(&store, archive, &first), want) {
+            (Ok(later), Ok(number)) => assert_eq!(later[0].keys.generation, Generation(number)),
+            (Err(Error::Unendorsed { .. }), Err(())) => {}
+            (got, _) => panic!("{got:?}"),
+        }
+    }
+
+    #[test]
+    fn only_who_holds_a_generation_begins_the_next() {
+        check_endorsed(Identity::clone, Ok(2));
+        check_endorsed(|_| Identity::generate(), Err(()));
+    }
+
+    /// The owner of generation 1 endorses another second one: what follows the true one is refused.
+    #[test]
+    fn a_generation_follows_one_only() {
+        let (store, archive, secret, first) = given_keys();
+        let public = |previous, secret| Public::of(archive, Some(previous), Some(secret), &[]);
+        let (one, other) = (Identity::generate(), Identity::generate());
+        let (one_public, other_public) = (public(&first, &one), public(&first, &other));
+        let file = generation_file(&other_public, &first.fingerprint, &secret, Moment(0));
+        store.create(&names::public_keys(Generation(2)), file).unwrap();
+        let third = public(&one_public, &Identity::generate());
+        let file = generation_file(&third, &one_public.fingerprint, &one, Moment(0));
+        store.create(&names::public_keys(Generation(3)), file).unwrap();
+        let refused = later_generations(&store, archive, &first).unwrap_err();
+        // Its fingerprint is over what came before.
+        assert!(refused.to_string().contains("its keys do not have its fingerprint"), "{refused}");
+    }
+
+    #[test]
+    fn generations_have_no_gaps() {
+        let (store, archive, secret, first) = given_keys();
+        let second = Public::of(archive, Some(&first), Some(&secret), &[]);
+        let third = Public::of(archive, Some(&second), Some(&secret), &[]);
+        let file = generation_file(&third, &second.fingerprint, &secret, Moment(0));
+        store.create(&names::public_keys(Generation(3)), file).unwrap();
+        let refused = later_generations(&store, archive, &first).unwrap_err();
+        assert!(refused.to_string().contains("generation 2 is missing before it"), "{refused}");
+    }
+
+    #[test]
+    fn a_file_says_what_its_keys_need() {
+        let (_, archive, _, first) = given_keys();
+        let check = |change: fn(&mut ArchiveKeys), requires: &[&str], want: &str| {
+            let mut keys = ArchiveKeys::of(&first);
+            change(&mut keys);
+            let requires: Vec<_> = requires.iter().map(ToString::to_string).collect();
+            let refused = keys.check("it", archive, &requires, None).unwrap_err().to_string();
+            assert!(refused.contains(want), "{refused}");
+        };
+        let whole: fn(&mut ArchiveKeys) = |_| {};
+        check(whole, &[], "neither sealed nor not");
+        check(whole, &["sealed", "unencrypted"], "neither sealed nor not");
+        check(whole, &["unencrypted"], "are not what it says that it requires");
+        check(whole, &["sealed", "signed"], "are not what it says that it requires");
+        check(|keys| keys.sealing = None, &["sealed"], "are not what it says that it requires");
+        check(|keys| keys.fingerprint = None, &["sealed"], "do not have its fingerprint");
+        check(|keys| keys.signers.push("x".into()), &["sealed"], "a signer's public key is none");
+        let bad = |keys: &mut ArchiveKeys| keys.sealing.as_mut().unwrap().recipient.push('x');
+        check(bad, &["sealed"], "its public key is none");
+    }
+}
