@@ -97,6 +97,14 @@ impl Store {
         Self::new(Arc::new(InMemory::new()), "memory".to_owned())
     }
 
+    /// Any store of `object_store`, such as one that fails on purpose. It is shown as `place`.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn from_objects(objects: Arc<dyn ObjectStore>, place: &str) -> Result<Self, StoreFault> {
+        Self::new(objects, place.to_owned())
+    }
+
     fn new(objects: Arc<dyn ObjectStore>, place: String) -> Result<Self, StoreFault> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).build().map_err(|error| StoreFault {
@@ -170,8 +178,10 @@ impl Store {
     pub fn read_starts(&self, names: Vec<Listed>, len: u64) -> Vec<Result<Bytes, StoreFault>> {
         let read = |listed: Listed| async move {
             let path = Path::from(listed.name.as_str());
-            let read = self.objects.store.get_range(&path, 0..len.min(listed.bytes)).await;
-            read.map_err(|error| self.objects.fault("reading", &listed.name, &error))
+            let len = len.min(listed.bytes);
+            let read = self.objects.store.get_range(&path, 0..len).await;
+            let read = read.map_err(|error| self.objects.fault("reading", &listed.name, &error))?;
+            self.objects.whole(&listed.name, read, len)
         };
         self.runtime.block_on(stream::iter(names).map(read).buffered(PARALLEL).collect())
     }
@@ -256,7 +266,21 @@ impl Objects {
                 cause: format!("it has {size} bytes, where {bytes_max} are the most"),
             });
         }
-        found.bytes().await.map_err(failed)
+        self.whole(name, found.bytes().await.map_err(failed)?, size)
+    }
+
+    /// What a store hands over without an error is not always all of it.
+    fn whole(&self, name: &str, bytes: Bytes, want: u64) -> Result<Bytes, StoreFault> {
+        let got = bytes.len() as u64;
+        if got == want {
+            return Ok(bytes);
+        }
+        Err(StoreFault {
+            doing: "reading",
+            object: self.full_name(name),
+            kind: StoreFaultKind::Failed,
+            cause: format!("{got} bytes came instead of {want}"),
+        })
     }
 }
 
@@ -307,6 +331,7 @@ fn fault(doing: &'static str, object: String, error: &object_store::Error) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle_testkit::fault_store::{Fault, FaultStore, When};
 
     fn check(store: &Store) {
         assert_eq!(store.is_empty(), Ok(true));
@@ -338,6 +363,47 @@ mod tests {
         assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));
         let long = store.read_starts(store.list("b").unwrap(), 100);
         assert_eq!(long[0].as_ref().unwrap(), "b/1");
+    }
+
+    fn faulty() -> (Arc<FaultStore>, Store) {
+        let objects = FaultStore::new(Arc::new(InMemory::new()));
+        let store = Store::from_objects(objects.clone(), "faulty").unwrap();
+        (objects, store)
+    }
+
+    #[test]
+    fn what_is_cut_short_is_no_object() {
+        let (objects, store) = faulty();
+        store.create("a/1", b"object".to_vec()).unwrap();
+        objects.fail(Fault::Truncated, When::From(2));
+        let cut = store.read("a/1", 100).unwrap_err();
+        assert_eq!(cut.to_string(), "reading faulty/a/1: 3 bytes came instead of 6");
+        let starts = store.read_starts(vec![Listed { name: "a/1".to_owned(), bytes: 6 }], 4);
+        let cut = starts.into_iter().next().unwrap().unwrap_err();
+        assert_eq!(cut.to_string(), "reading faulty/a/1: 2 bytes came instead of 4");
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        let check = |fault: Fault, want: StoreFaultKind| {
+            let (objects, store) = faulty();
+            objects.fail(fault, When::From(1));
+            assert_eq!(store.read("a", 100).unwrap_err().kind, want, "{fault:?}");
+        };
+        check(Fault::Denied, StoreFaultKind::Denied);
+        check(Fault::NotFound, StoreFaultKind::NotFound);
+        check(Fault::Error, StoreFaultKind::Failed);
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_no_other_object() {
+        let (objects, store) = faulty();
+        objects.fail(Fault::LostAnswer, When::Once(1));
+        store.create("a", b"object".to_vec()).unwrap_err();
+        store.create("a", b"object".to_vec()).expect("it is the same");
+        objects.fail(Fault::Exists, When::Once(4));
+        let exists = store.create("b", b"object".to_vec()).unwrap_err();
+        assert_eq!(exists.kind, StoreFaultKind::Exists);
     }
 
     #[test]

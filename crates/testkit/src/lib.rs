@@ -10,6 +10,7 @@ pub mod certs;
 pub mod content;
 pub mod doubles;
 pub mod etcd;
+pub mod fault_store;
 pub mod oracle;
 mod ports;
 pub mod proxy;
