@@ -24,7 +24,7 @@ pub const COMMAND: Command = Command {
 Usage: cargo xtask test [--lane NAME]... [FILTER...]
 
 Lanes, in this order; one over its budget has failed:
-  setup   600 s  get the real servers (`cargo xtask tools`), fetch and compile
+  setup  1200 s  get the real servers (`cargo xtask tools`), fetch and compile
   fmt      20 s  rustfmt and gofmt
   clippy  120 s  clippy with warnings as errors, on the fuzz targets too; go vet
   unit    120 s  tests of libraries, binaries and tests/*.rs; tidy is among them
