@@ -141,16 +141,16 @@ mod tests {
 
     #[test]
     fn npm_packages_are_pinned_by_hash_alone() {
-        let version = "3.37.0".to_owned();
+        fn rule(project: &Project) -> Vec<Finding> {
+            check_azurite(project, Some(&"3.37.0".to_owned())).into_iter().collect()
+        }
         let check = |lock: &str, expected: &[&str]| {
             let package = "\"azurite\": \"3.37.0\"";
             let files = [
                 ("tools/npm/azurite/package.json", package),
                 ("tools/npm/azurite/package-lock.json", lock),
             ];
-            let check =
-                |project: &Project| check_azurite(project, Some(&version)).into_iter().collect();
-            tests::check(check, &files, expected);
+            tests::check(rule, &files, expected);
         };
         check("\"azurite\": \"3.37.0\"", &[]);
         check("\"azurite\": \"3.36.0\"", &["package-lock.json:1: pin: does not have"]);
