@@ -20,5 +20,8 @@ mod write;
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
-pub use store::{Store, StoreFault, StoreFaultKind};
+pub use store::{
+    Finding, Place, Probe, Provider, Store, StoreFault, StoreFaultKind, StoreOptions, Upload,
+    Wanted,
+};
 pub use write::{BaseWritten, Origin, PreparedBase, Progress, prepare_base};

@@ -9,7 +9,7 @@ use crate::format::base::{Base, FRAME_MAX, PackUse};
 use crate::format::block::{self, Entry, Filled};
 use crate::format::header::{Facts, Moment};
 use crate::format::{FormatFault, Kind, TimelineId, run};
-use crate::store::{Pending, StoreFaultKind};
+use crate::store::Pending;
 use crate::{names, object};
 use rekindle_bolt::{BulkWriter, Damage, Halt, Layout, Pair, Part, ReadAt, Visit, check};
 use rekindle_etcd::{
@@ -150,7 +150,7 @@ impl PreparedBase<'_> {
         // After a fault that says nothing of it, it may be there after all, and needs its packs.
         self.published = match &created {
             Ok(()) => true,
-            Err(fault) => fault.kind == StoreFaultKind::Failed,
+            Err(fault) => fault.may_be_done(),
         };
         created?;
         let (facts, packs) = (self.facts.clone(), self.base.packs.len());
@@ -518,7 +518,7 @@ fn span(entries: &[Entry]) -> Option<(RecordKey, RecordKey, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Store, StoreFaultKind};
 
     /// A backend without a record but one.
     fn a_backend() -> Backend<Vec<u8>> {

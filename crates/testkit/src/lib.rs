@@ -15,6 +15,7 @@ pub mod oracle;
 mod ports;
 pub mod proxy;
 pub mod sim_disk;
+pub mod stores;
 mod tools;
 
 pub use tools::{Version, tool};
