@@ -1,12 +1,15 @@
 //! An archive as a whole: what makes a place one, and what it holds.
 
 use crate::error::Error;
+use crate::format::base::Part;
 use crate::format::header::{HEADER_MAX, Header, Moment};
 use crate::format::{ArchiveId, Domain, FormatFault, Kind, TimelineId};
+use crate::plan::cover::{Piece, SegmentEntry, cover};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
-use rekindle_etcd::ClusterId;
+use rekindle_etcd::{ClusterId, Revision};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An archive in a store.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ struct TimelineFile {
     cluster: String,
     /// The timeline that it went on from, if that is known.
     parent: Option<String>,
-    /// The raft index at which the two part.
-    fork: u64,
+    /// The last revision that both have; 0 where that is not known.
+    fork: i64,
     began: String,
     reason: String,
 }
@@ -163,6 +166,25 @@ impl Archive {
         Ok(BaseEntry { name: found.name, bytes: found.bytes, header })
     }
 
+    /// What there is in these timelines to make bases of, by names alone.
+    pub(crate) fn stock(
+        &self,
+        timelines: impl Iterator<Item = TimelineId>,
+    ) -> Result<Stock, Error> {
+        let mut stock = Stock::default();
+        for timeline in timelines.collect::<BTreeSet<_>>() {
+            let packs = self.store.list(&names::packs(timeline))?;
+            stock.packs.extend(packs.into_iter().map(|found| (found.name, found.bytes)));
+            let segment = |Listed { name, bytes }: Listed| {
+                let (first, last) = names::span_of_segment(&name)?;
+                Some(SegmentEntry { name, bytes, first, last })
+            };
+            let log = self.store.list(&names::log(timeline))?;
+            stock.logs.insert(timeline, log.into_iter().filter_map(segment).collect());
+        }
+        Ok(stock)
+    }
+
     /// The timeline of a cluster that begins so; it is made if it is not there.
     ///
     /// # Errors
@@ -178,7 +200,7 @@ impl Archive {
         let file = TimelineFile {
             format: FORMAT,
             requires: Vec::new(),
-            fork: origin.fork,
+            fork: origin.fork.get(),
             timeline: id.to_string(),
             cluster: cluster.to_string(),
             parent: origin.parent.map(|parent| parent.to_string()),
@@ -200,6 +222,22 @@ impl Archive {
     }
 }
 
+/// Packs and segments that were listed.
+#[derive(Debug, Default)]
+pub(crate) struct Stock {
+    /// Bytes of packs, by their names.
+    pub packs: BTreeMap<String, u64>,
+    logs: BTreeMap<TimelineId, Vec<SegmentEntry>>,
+}
+
+impl Stock {
+    /// The segments that a part of a base needs. Fails with the first revision that none has.
+    pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
+        let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
+        cover(segments, part.first.revision, part.last.revision)
+    }
+}
+
 /// What [`ArchiveFile::requires`] says of an archive that is not encrypted.
 const UNENCRYPTED: &str = "unencrypted";
 
@@ -208,8 +246,8 @@ const UNENCRYPTED: &str = "unencrypted";
 pub(crate) struct TimelineOrigin {
     /// What it goes on from.
     pub parent: Option<TimelineId>,
-    /// Where they part: the number of a base's raft index.
-    pub fork: u64,
+    /// The last revision that both have; 0 where that is not known.
+    pub fork: Revision,
     /// Why, for people.
     pub reason: &'static str,
 }
@@ -217,7 +255,7 @@ pub(crate) struct TimelineOrigin {
 impl TimelineOrigin {
     fn id(self, cluster: ClusterId) -> TimelineId {
         let parent = self.parent.map_or([0; 16], |parent| parent.0);
-        let parts = [&cluster.0.to_le_bytes()[..], &parent, &self.fork.to_le_bytes()];
+        let parts = [&cluster.0.to_le_bytes()[..], &parent, &self.fork.get().to_le_bytes()];
         let digest = Domain::Timeline.digest(&parts);
         let mut id = [0; 16];
         id.iter_mut().zip(digest).for_each(|(byte, digit)| *byte = digit);
@@ -318,12 +356,16 @@ mod tests {
     #[test]
     fn timelines_are_made_once_and_agree() {
         let archive = an_archive();
-        let origin = TimelineOrigin { parent: None, fork: 0, reason: "first" };
+        let origin = TimelineOrigin { parent: None, fork: Revision::default(), reason: "first" };
         let (a, b) = (ClusterId(1), ClusterId(2));
         let one = archive.timeline(a, origin, Moment(0)).unwrap();
         assert_eq!(archive.timeline(a, origin, Moment(1)).unwrap(), one);
         assert_ne!(archive.timeline(b, origin, Moment(0)).unwrap(), one);
-        let child = TimelineOrigin { parent: Some(one), fork: 7, reason: "restored" };
+        let child = TimelineOrigin {
+            parent: Some(one),
+            fork: Revision::new(7).unwrap(),
+            reason: "restored",
+        };
         assert_ne!(archive.timeline(a, child, Moment(0)).unwrap(), one);
     }
 }

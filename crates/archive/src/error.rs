@@ -1,7 +1,9 @@
 //! What can go wrong with an archive.
 
 use crate::format::FormatFault;
-use crate::store::StoreFault;
+use crate::store::{StoreFault, StoreFaultKind};
+use crate::write::Contradiction;
+use rekindle_etcd::Revision;
 
 /// Why an archive did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +105,72 @@ pub enum Error {
     /// A thread of ours has panicked.
     #[error("a thread has panicked: this is a fault of rekindle")]
     Panicked,
+    /// An object that a base needs is not there.
+    #[error("{object} is gone, and a base needs it")]
+    Missing {
+        /// Where it should lie.
+        object: String,
+    },
+    /// A range of the log that a base needs is not there.
+    #[error("{base} needs revision {missing} of the log, which no segment has")]
+    LogMissing {
+        /// The base.
+        base: String,
+        /// The first revision that is missing.
+        missing: Revision,
+    },
+    /// The records of a part are not those that a base means.
+    #[error(
+        "{base}: the archive's records from revision {first} to {last} are not those it was made of"
+    )]
+    Log {
+        /// The base.
+        base: String,
+        /// The first revision.
+        first: Revision,
+        /// The last one.
+        last: Revision,
+    },
+    /// The snapshot contradicts the cluster's last base.
+    #[error("the snapshot contradicts the last base: {0}")]
+    Contradiction(Contradiction),
+    /// The snapshot is older than what the archive has, and nothing says that the cluster went back.
+    #[error(
+        "the snapshot is older than the newest base, and no linearizable read shows whether the \
+         cluster went back or this member lags behind"
+    )]
+    Lagging,
+    /// The base took so long that what it shares with older ones may have been pruned.
+    #[error("the base took more than 12 hours")]
+    TooLate,
+    /// What the base shares with an older one was pruned meanwhile.
+    #[error("{object} was pruned meanwhile, and the base with it")]
+    Vanished {
+        /// What is gone.
+        object: String,
+    },
+    /// A file of the spool cannot be read or written.
+    #[error("{path}: {cause}")]
+    Spool {
+        /// The file.
+        path: String,
+        /// What the system says.
+        cause: String,
+    },
     /// Whoever asked has asked to stop.
     #[error("interrupted")]
     Stopped,
 }
 
 impl Error {
+    /// Of reading an object that a base needs.
+    pub(crate) fn reading(fault: StoreFault) -> Self {
+        match fault.kind {
+            StoreFaultKind::NotFound => Self::Missing { object: fault.object },
+            _ => fault.into(),
+        }
+    }
+
     pub(crate) fn damaged(object: &str, fault: FormatFault) -> Self {
         Self::Damaged { object: object.to_owned(), fault }
     }

@@ -13,6 +13,7 @@ mod error;
 pub mod format;
 mod names;
 mod object;
+mod plan;
 mod read;
 mod store;
 mod write;
@@ -24,4 +25,7 @@ pub use store::{
     Finding, Place, Probe, Provider, Store, StoreFault, StoreFaultKind, StoreOptions, Upload,
     Wanted,
 };
-pub use write::{BaseWritten, Origin, PreparedBase, Progress, prepare_base};
+pub use write::{
+    BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,
+    PreparedBase, Progress, prepare_base,
+};

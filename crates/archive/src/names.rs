@@ -4,10 +4,11 @@
 //! archive.json                                              what the archive is
 //! timelines/<id>/timeline.json                              what the timeline is
 //! timelines/<id>/packs/<id>.pack                            records written in bulk
+//! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
 //! ```
 //!
-//! Numbers have 20 digits, so that names sort like them. They are there for people and for order:
+//! Numbers but for levels have 20 digits, so that names sort like them. They are there for people and for order:
 //! what counts stands in the header.
 
 use crate::format::{ObjectId, TimelineId};
@@ -22,8 +23,37 @@ pub(crate) fn timeline(id: TimelineId) -> String {
     format!("{TIMELINES}/{id}/timeline.json")
 }
 
+/// Where the packs of a timeline are.
+pub(crate) fn packs(timeline: TimelineId) -> String {
+    format!("{TIMELINES}/{timeline}/packs")
+}
+
 pub(crate) fn pack(timeline: TimelineId, id: ObjectId) -> String {
-    format!("{TIMELINES}/{timeline}/packs/{id}.pack")
+    format!("{}/{id}.pack", packs(timeline))
+}
+
+/// Where the log of a timeline is.
+pub(crate) fn log(timeline: TimelineId) -> String {
+    format!("{TIMELINES}/{timeline}/log")
+}
+
+/// Where a segment lies that was not merged of others, nor written by one who follows the cluster.
+pub(crate) fn segment(
+    timeline: TimelineId,
+    first: Revision,
+    last: Revision,
+    id: ObjectId,
+) -> String {
+    let (log, first, last) = (log(timeline), first.get(), last.get());
+    format!("{log}/0/{:020}-{first:020}-{last:020}-{id}.seg", 0)
+}
+
+/// The first and the last revision that a segment's name tells.
+pub(crate) fn span_of_segment(name: &str) -> Option<(Revision, Revision)> {
+    let stem = name.rsplit('/').next()?.strip_suffix(".seg")?;
+    let mut numbers = stem.split('-').skip(1).map(|number| number.parse().ok());
+    let mut next = || numbers.next().flatten().and_then(Revision::new);
+    Some((next()?, next()?))
 }
 
 pub(crate) fn base(
@@ -46,5 +76,16 @@ mod tests {
             base(timeline, Revision::new(revision).unwrap(), RaftIndex(7), id)
         };
         assert!(name(9) < name(10) && name(10) < name(i64::MAX));
+    }
+
+    #[test]
+    fn segments_tell_their_revisions() {
+        let revision = |number| Revision::new(number).unwrap();
+        let (first, last) = (revision(7), revision(1200));
+        let name = segment(TimelineId([1; 16]), first, last, ObjectId([2; 16]));
+        assert_eq!(span_of_segment(&name), Some((first, last)));
+        for bad in ["", "x.seg", "1-2-3", "0-1.seg", "0--1-5-x.seg", "a/b/0-x-5-y.seg"] {
+            assert_eq!(span_of_segment(bad), None, "{bad}");
+        }
     }
 }

@@ -1,20 +1,20 @@
 //! A base for a restore: its small buckets, and its records one after the other.
 //!
-//! One thread fetches packs ahead and compares their digests, some decompress blocks; the records
-//! come out in their order. Memory is a few packs and a few blocks.
+//! One thread fetches packs and segments ahead and compares their digests, some decompress blocks;
+//! the records come out in their order. Memory is a few objects and a few blocks.
 
 use crate::archive::{Archive, BaseEntry};
 use crate::error::Error;
-use crate::format::base::{Base, PackUse};
+use crate::format::base::{Base, Part, PartKind};
 use crate::format::block::{self, Entry};
 use crate::format::run::Run;
-use crate::format::{FormatFault, Kind};
+use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests, segment};
 use crate::names;
 use crate::object::{self, Opened};
 use bytes::Bytes;
 use rekindle_bolt::Pair;
-use rekindle_etcd::Backend;
 use rekindle_etcd::restore::{Records, RecordsFault};
+use rekindle_etcd::{Backend, RecordKey, Revision};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -38,12 +38,11 @@ pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
     let base = Base::parse(&object.content).map_err(damaged)?;
     let facts = &entry.header.facts;
     let frame = Backend::open(&base.frame)?.facts()?;
-    let last_record = base.packs.last().map(|pack| pack.last);
     let frame_is_its_own = frame.revision() == facts.last
         && frame.compaction.revision() == facts.compact
         && frame.term.unwrap_or_default() == facts.term
         && frame.consistent_index.unwrap_or_default() == facts.index
-        && frame.last_record == last_record;
+        && frame.last_record.is_none() == base.parts.is_empty();
     let whole = object.header == entry.header && base.living() == Some(facts.records);
     match whole && frame_is_its_own {
         true => Ok(base),
@@ -56,60 +55,91 @@ pub struct BaseRecords {
     /// Of each decompressor, which take turns.
     blocks: Vec<Receiver<Result<Opening, Error>>>,
     turn: usize,
-    packs: Arc<[PackUse]>,
+    parts: Arc<[Part]>,
     current: Option<Opening>,
-    /// Number of the next record in its pack.
-    number: u64,
+    progress: InPart,
     key: Vec<u8>,
+    /// The record that was handed out last, and the one that should be the last.
+    last: (Option<RecordKey>, Option<RecordKey>),
     /// Records that were handed out, and that there are to be.
     count: (u64, u64),
     base: String,
 }
 
+/// How far a part was read.
+#[derive(Default)]
+struct InPart {
+    part: usize,
+    /// Its records so far.
+    records: u64,
+    log: LogDigest,
+}
+
 /// A block that was opened.
 struct Opening {
-    pack: usize,
-    /// It is the first of its pack.
-    begins: bool,
+    part: usize,
+    /// Only these revisions of it are meant.
+    clip: Option<Clip>,
     records: block::Records,
+    /// Digests of the values, where the part is known by them.
+    values: std::vec::IntoIter<[u8; DIGEST]>,
 }
+
+/// First and last revision.
+type Clip = (Revision, Revision);
 
 /// A block that is to be opened.
 struct Job {
-    pack: usize,
-    begins: bool,
+    source: Arc<Source>,
     object: Arc<Opened>,
+    /// Where the run begins in the content.
+    run: usize,
     range: Range<usize>,
     entry: Entry,
-    name: Arc<str>,
+}
+
+/// An object that records are read of.
+#[derive(Clone, Debug)]
+struct Source {
+    /// The part that they belong to.
+    part: usize,
+    name: String,
+    bytes: u64,
+    clip: Option<Clip>,
 }
 
 impl BaseRecords {
     /// Begins to read.
     ///
     /// # Errors
-    /// The machine gives no threads.
+    /// [`Error::LogMissing`]; [`Error::Store`] where the log cannot be listed; the machine gives no
+    /// threads.
     pub fn new(archive: &Archive, entry: &BaseEntry, base: &Base) -> Result<Self, Error> {
+        let sources = sources(archive, entry, &base.parts)?;
         let (mut jobs, mut blocks) = (Vec::new(), Vec::new());
         for _ in 0..DECOMPRESSORS {
             let (job, to_open) = sync_channel::<Result<Job, Error>>(WAITING);
             let (opened, block) = sync_channel(WAITING);
-            start("decompress", move || decompress(&to_open, &opened))?;
+            let archive = archive.clone();
+            start("decompress", move || decompress(&archive, &to_open, &opened))?;
             jobs.push(job);
             blocks.push(block);
         }
-        let packs: Arc<[PackUse]> = base.packs.as_slice().into();
-        let (archive, theirs) = (archive.clone(), Arc::clone(&packs));
-        start("fetch", move || Fetch { archive, jobs, turn: 0 }.run(&theirs))?;
+        let parts: Arc<[Part]> = base.parts.as_slice().into();
+        let name_of_base = archive.store().full_name(&entry.name);
+        let (archive, theirs) = (archive.clone(), Arc::clone(&parts));
+        let fetch = Fetch { archive, parts: theirs, jobs, turn: 0 };
+        start("fetch", move || fetch.run(sources))?;
         Ok(Self {
             blocks,
             turn: 0,
-            packs,
+            parts,
             current: None,
-            number: 0,
+            progress: InPart::default(),
             key: Vec::new(),
+            last: (None, Backend::open(base.frame.as_slice())?.facts()?.last_record),
             count: (0, entry.header.facts.records),
-            base: entry.name.clone(),
+            base: name_of_base,
         })
     }
 
@@ -119,12 +149,66 @@ impl BaseRecords {
         self.turn = (self.turn + 1) % self.blocks.len();
         let Ok(opening) = blocks.recv() else { return Ok(false) };
         let opening = opening?;
-        if opening.begins {
-            self.number = 0;
+        while self.progress.part < opening.part {
+            self.end_part()?;
         }
         self.current = Some(opening);
         Ok(true)
     }
+
+    /// The part has given all that it should.
+    fn end_part(&mut self) -> Result<(), Error> {
+        let InPart { part, records, log } = std::mem::take(&mut self.progress);
+        self.progress.part = part + 1;
+        let Some(part) = self.parts.get(part) else { return Ok(()) };
+        let same = match part.what {
+            PartKind::Pack { .. } => true,
+            PartKind::Log { digest } => digest == log.value(),
+        };
+        match same && records == part.records {
+            true => Ok(()),
+            false => {
+                let (first, last) = (part.first.revision, part.last.revision);
+                Err(Error::Log { base: self.base.clone(), first, last })
+            }
+        }
+    }
+
+    /// All parts have given what they should, and nothing else is there.
+    fn end(&mut self) -> Result<(), Error> {
+        while self.progress.part < self.parts.len() {
+            self.end_part()?;
+        }
+        match self.count.0 == self.count.1 && self.last.0 == self.last.1 {
+            true => Ok(()),
+            false => Err(Error::damaged(&self.base, FormatFault::Ends { what: "its records" })),
+        }
+    }
+}
+
+/// The objects that hold the records of these parts, in their order.
+fn sources(archive: &Archive, entry: &BaseEntry, parts: &[Part]) -> Result<Vec<Source>, Error> {
+    let is_log = |part: &&Part| matches!(part.what, PartKind::Log { .. });
+    let stock = archive.stock(parts.iter().filter(is_log).map(|part| part.timeline))?;
+    let mut sources = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        if let PartKind::Pack { id, .. } = part.what {
+            let name = names::pack(part.timeline, id);
+            sources.push(Source { part: number, name, bytes: part.bytes, clip: None });
+            continue;
+        }
+        let pieces = stock.cover(part).map_err(|missing| Error::LogMissing {
+            base: archive.store().full_name(&entry.name),
+            missing,
+        })?;
+        sources.extend(pieces.into_iter().map(|piece| Source {
+            part: number,
+            name: piece.segment.name.clone(),
+            bytes: piece.segment.bytes,
+            clip: Some((piece.from, piece.to)),
+        }));
+    }
+    Ok(sources)
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
@@ -137,28 +221,32 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> 
 impl Records for BaseRecords {
     fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault> {
         loop {
-            let Some(Opening { pack, records, .. }) = &mut self.current else {
+            let Some(opening) = &mut self.current else {
                 if self.next_block()? {
                     continue;
                 }
-                return match self.count {
-                    (got, want) if got == want => Ok(None),
-                    _ => {
-                        let fault = FormatFault::Ends { what: "its records" };
-                        Err(Error::damaged(&self.base, fault).into())
-                    }
-                };
+                self.end()?;
+                return Ok(None);
             };
-            let Some(key) = records.advance() else {
+            let Some(key) = opening.records.advance() else {
                 self.current = None;
                 continue;
             };
-            let number = u32::try_from(self.number).ok();
-            self.number += 1;
-            let pack = self.packs.get(*pack);
-            let dead = pack.zip(number).is_some_and(|(pack, number)| pack.dead.contains(number));
+            let value = opening.values.next();
+            let (from, to) = opening.clip.unwrap_or((key.revision, key.revision));
+            if key.revision < from || key.revision > to {
+                continue;
+            }
+            if let Some(value) = value {
+                self.progress.log.add(key, &value);
+            }
+            let number = u32::try_from(self.progress.records).ok();
+            self.progress.records += 1;
+            let part = self.parts.get(self.progress.part);
+            let dead = part.zip(number).is_some_and(|(part, number)| part.dead.contains(number));
             if !dead {
                 self.count.0 += 1;
+                self.last.0 = Some(key);
                 self.key = key.to_bytes();
                 break;
             }
@@ -168,25 +256,26 @@ impl Records for BaseRecords {
     }
 }
 
-/// Fetches packs and deals out their blocks.
+/// Fetches objects and deals out their blocks.
 struct Fetch {
     archive: Archive,
+    parts: Arc<[Part]>,
     jobs: Vec<SyncSender<Result<Job, Error>>>,
     turn: usize,
 }
 
 impl Fetch {
-    fn run(mut self, packs: &[PackUse]) {
+    fn run(mut self, sources: Vec<Source>) {
         let store = self.archive.store().clone();
-        let read =
-            |pack: &PackUse| store.read_later(&names::pack(pack.timeline, pack.id), pack.bytes);
-        let mut coming = packs.first().map(read);
-        for (number, pack) in packs.iter().enumerate() {
+        let read = |source: &Arc<Source>| store.read_later(&source.name, source.bytes);
+        let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
+        let mut coming = sources.first().map(read);
+        for (number, source) in sources.iter().enumerate() {
             let Some(bytes) = coming.take() else { return };
-            let dealt = bytes.wait().map_err(Error::from).and_then(|bytes| {
+            let dealt = bytes.wait().map_err(Error::reading).and_then(|bytes| {
                 // The next one comes while this one is dealt out.
-                coming = packs.get(number + 1).map(read);
-                self.deal_pack(number, pack, bytes)
+                coming = sources.get(number + 1).map(read);
+                self.deal_object(source, &bytes)
             });
             match dealt {
                 Ok(true) => {}
@@ -200,29 +289,36 @@ impl Fetch {
     }
 
     /// Whether anybody still wants it.
-    fn deal_pack(&mut self, number: usize, pack: &PackUse, bytes: Bytes) -> Result<bool, Error> {
-        let name = self.archive.store().full_name(&names::pack(pack.timeline, pack.id));
-        let damaged = |fault| Error::damaged(&name, fault);
-        let object = object::open(&self.archive, &name, Kind::Pack, &bytes)?;
-        if object.header.body_digest != pack.body_digest {
-            return Err(damaged(FormatFault::Foreign));
-        }
-        let run = Run::parse(&object.content, &object.header.facts).map_err(damaged)?;
-        let known = *run.index_digest() == pack.index_digest
-            && run.span() == Some((pack.first, pack.last))
-            && run.records() == pack.records;
-        if !known {
-            return Err(damaged(FormatFault::Foreign));
-        }
-        let (object, name): (_, Arc<str>) = (Arc::new(object), name.as_str().into());
-        for (index, (range, entry)) in run.blocks().enumerate() {
-            let (object, name, entry) = (Arc::clone(&object), Arc::clone(&name), entry.clone());
-            let job = Job { pack: number, begins: index == 0, object, range, entry, name };
+    fn deal_object(&mut self, source: &Arc<Source>, bytes: &Bytes) -> Result<bool, Error> {
+        let (object, run, start) = self.open(source, bytes)?;
+        let object = Arc::new(object);
+        for (range, entry) in run.blocks() {
+            let (source, object) = (Arc::clone(source), Arc::clone(&object));
+            let job = Job { source, object, run: start, range, entry: entry.clone() };
             if !self.deal(Ok(job)) {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// An object, its run, and where that begins in its content.
+    fn open(&self, source: &Source, bytes: &Bytes) -> Result<(Opened, Run, usize), Error> {
+        let name = self.archive.store().full_name(&source.name);
+        let damaged = |fault| Error::damaged(&name, fault);
+        let kind = if source.clip.is_some() { Kind::Segment } else { Kind::Pack };
+        let object = object::open(&self.archive, &name, kind, bytes)?;
+        let content = match kind {
+            Kind::Segment => segment::parse(&object.content).map_err(damaged)?.1,
+            _ => &object.content,
+        };
+        let run = Run::parse(content, &object.header.facts).map_err(damaged)?;
+        let start = object.content.len() - content.len();
+        let part = self.parts.get(source.part);
+        match part.is_some_and(|part| is_known(part, &object, &run)) {
+            true => Ok((object, run, start)),
+            false => Err(damaged(FormatFault::Foreign)),
+        }
     }
 
     /// Whether anybody still wants it.
@@ -233,15 +329,50 @@ impl Fetch {
     }
 }
 
-fn decompress(jobs: &Receiver<Result<Job, Error>>, opened: &SyncSender<Result<Opening, Error>>) {
+/// It is what the base says of it. What a segment holds shows when all of its range was read.
+fn is_known(part: &Part, object: &Opened, run: &Run) -> bool {
+    match part.what {
+        PartKind::Pack { body_digest, index_digest, .. } => {
+            object.header.body_digest == body_digest
+                && *run.index_digest() == index_digest
+                && run.span() == Some((part.first, part.last))
+                && run.records() == part.records
+        }
+        PartKind::Log { .. } => object.header.facts.timeline == part.timeline,
+    }
+}
+
+fn decompress(
+    archive: &Archive,
+    jobs: &Receiver<Result<Job, Error>>,
+    opened: &SyncSender<Result<Opening, Error>>,
+) {
+    let digests = ValueDigests::default();
     for job in jobs {
-        let opening = job.and_then(|Job { pack, begins, object, range, entry, name }| {
-            let records = Run::open(&object.content, &range, &entry);
-            let records = records.map_err(|fault| Error::damaged(&name, fault))?;
-            Ok(Opening { pack, begins, records })
+        let opening = job.and_then(|job| {
+            let open = job.open(&digests);
+            open.map_err(|fault| {
+                Error::damaged(&archive.store().full_name(&job.source.name), fault)
+            })
         });
         if opened.send(opening).is_err() {
             return;
         }
+    }
+}
+
+impl Job {
+    fn open(&self, digests: &ValueDigests) -> Result<Opening, FormatFault> {
+        let run = self.object.content.get(self.run..).unwrap_or_default();
+        let records = Run::open(run, &self.range, &self.entry)?;
+        let Source { part, clip, .. } = *self.source;
+        let mut values = Vec::new();
+        if clip.is_some() {
+            let mut records = records.clone();
+            while records.advance().is_some() {
+                values.push(digests.of(records.value()));
+            }
+        }
+        Ok(Opening { part, clip, records, values: values.into_iter() })
     }
 }

@@ -2,7 +2,8 @@
 
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Error, Origin, Progress, Store, prepare_base, read_base,
+    Archive, BaseEntry, BaseRecords, BaseRequest, Error, Origin, Progress, Store, prepare_base,
+    read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout, Pair, Visit, check};
 use rekindle_etcd::restore::Records;
@@ -67,6 +68,7 @@ fn origin() -> Origin {
         etcd: "3.6.16".to_owned(),
         live_keys: Some(90),
         state: Moment(1000),
+        current: true,
     }
 }
 
@@ -77,7 +79,8 @@ fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
     let origin = Origin { state: now(), ..origin() };
     let walked = AtomicU64::new(0);
     let progress = Progress { walked: &walked, stop: &going_on };
-    prepare_base(archive, &backend, &origin, &now, &progress)?.publish(now()).map(drop)
+    let request = BaseRequest { archive, origin: &origin, tables: None, now: &now, progress };
+    prepare_base(&request, &backend)?.publish(now()).map(drop)
 }
 
 /// Everything that a base brings back.
@@ -251,21 +254,23 @@ fn what_does_not_become_a_base_takes_its_packs_away() {
     let backend = Backend::open(a_database(&content)).unwrap();
     let (walked, going_on) = (AtomicU64::new(0), AtomicBool::new(false));
     let progress = Progress { walked: &walked, stop: &going_on };
-    let prepare = || prepare_base(&archive, &backend, &origin(), &|| Moment(1), &progress);
+    let (archive, origin, now) = (&archive, &origin(), &|| Moment(1));
+    let request = BaseRequest { archive, origin, tables: None, now, progress };
+    let prepare = || prepare_base(&request, &backend);
     let prepared = prepare().unwrap();
-    assert_eq!(objects(&archive), 3, "packs and no base");
+    assert_eq!(objects(archive), 3, "packs and no base");
     drop(prepared);
-    assert_eq!(objects(&archive), 0);
+    assert_eq!(objects(archive), 0);
     // Stopped while packs are on their way.
     std::thread::scope(|threads| {
         let prepared = threads.spawn(prepare);
-        while objects(&archive) == 0 && !prepared.is_finished() {
+        while objects(archive) == 0 && !prepared.is_finished() {
             std::thread::yield_now();
         }
         going_on.store(true, Ordering::Relaxed);
         drop(prepared.join().unwrap());
     });
-    assert_eq!(objects(&archive), 0);
+    assert_eq!(objects(archive), 0);
 }
 
 #[test]
@@ -274,8 +279,9 @@ fn a_base_that_was_stopped_is_none() {
     let backend = Backend::open(a_database(&content)).unwrap();
     let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(true));
     let progress = Progress { walked: &walked, stop: &stop };
-    let stopped =
-        prepare_base(&archive, &backend, &origin(), &|| Moment(1), &progress).err().unwrap();
+    let (archive, origin, now) = (&archive, &origin(), &|| Moment(1));
+    let request = BaseRequest { archive, origin, tables: None, now, progress };
+    let stopped = prepare_base(&request, &backend).err().unwrap();
     assert!(matches!(stopped, Error::Stopped), "{stopped}");
     assert!(archive.list().unwrap().bases.is_empty());
 }

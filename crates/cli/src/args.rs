@@ -39,6 +39,7 @@ pub(crate) struct ArchiveArgs {
 pub(crate) enum ArchiveCommand {
     Init(InitArgs),
     List(ListArgs),
+    Export(ExportArgs),
 }
 
 /// Make an archive of an empty or new directory.
@@ -56,6 +57,23 @@ pub(crate) struct InitArgs {
 pub(crate) struct ListArgs {
     /// The archive: a directory or a file:// URL.
     pub archive: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Write a restore point as a plain snapshot file, for etcd's own tools.
+///
+/// The file has every key and value, users, leases and members as they were: `etcdutl snapshot restore`
+/// takes it. It gets its name only when it was read back and its HashKV is that of the cluster.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// The archive, and which point of it: ARCHIVE[@POINT], the newest where none is named.
+    pub source: PathBuf,
+    /// File to write.
+    pub file: PathBuf,
+    /// Replace the file if it is there, once the new one is whole.
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -183,13 +201,13 @@ pub(crate) struct SaveArgs {
     pub output: OutputArgs,
 }
 
-/// Say what a snapshot or a stopped member's data directory holds, and check it completely.
+/// Say what a snapshot, a stopped member or a base of an archive holds, and check it completely.
 ///
 /// Prints etcdutl's numbers, the checker's verdict, every bucket, and what of it is Kubernetes'.
 /// Nothing is ever written. Exit code 3 where something is damaged.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
-    /// Snapshot file, db file, or data directory of a stopped member.
+    /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
     pub source: PathBuf,
     /// Also compare the SHA-256 at the end of a snapshot (reads every byte once more). Nothing else
     /// proves the bytes of values.
@@ -202,13 +220,13 @@ pub(crate) struct StatusArgs {
     pub output: OutputArgs,
 }
 
-/// Compute HashKV of a snapshot or a stopped member, as etcd would answer it.
+/// Compute HashKV of a snapshot, a stopped member or a base of an archive, as etcd would answer it.
 ///
 /// Compare it with `etcdctl endpoint hashkv`: equal revision and equal compact revision mean equal
 /// keyspaces. Nothing is ever written (etcdutl's own hashkv changes its input).
 #[derive(Debug, ClapArgs)]
 pub(crate) struct HashkvArgs {
-    /// Snapshot file, db file, or data directory of a stopped member.
+    /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
     pub source: PathBuf,
     /// Hash up to this revision; 0: the latest.
     #[arg(long, default_value_t = 0, value_name = "REVISION")]
@@ -229,7 +247,7 @@ pub(crate) struct HashkvArgs {
 /// aside as <data-dir>.before-<time> and never deleted. The database comes out defragmented.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RestoreArgs {
-    /// Snapshot file, db file, or data directory of a stopped member.
+    /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
     #[arg(required_unless_present_any = ["rollback", "resume"])]
     pub source: Option<PathBuf>,
     /// Name of this member [default: default]

@@ -141,18 +141,32 @@ impl From<etcd::Error> for Failure {
     }
 }
 
+impl From<etcd::RecordsError> for Failure {
+    fn from(error: etcd::RecordsError) -> Self {
+        let what = error.to_string();
+        match error {
+            etcd::RecordsError::Database(error) => error.into(),
+            etcd::RecordsError::Records(fault) => of_records(fault),
+            _ => Self::new(Code::Failed, what),
+        }
+    }
+}
+
+/// What is told of records that come from an archive.
+fn of_records(fault: etcd::RecordsFault) -> Failure {
+    match fault.downcast::<archive::Error>() {
+        Ok(error) => (*error).into(),
+        Err(fault) => Failure::new(Code::Failed, fault.to_string()),
+    }
+}
+
 impl From<datadir::Error> for Failure {
     fn from(error: datadir::Error) -> Self {
         let what = error.to_string();
         match error {
             datadir::Error::Io { action, path, error } => Self::io(action, &path, &error),
             datadir::Error::Rebuild(RebuildError::Source(error)) => error.into(),
-            datadir::Error::Rebuild(RebuildError::Records(fault)) => {
-                match fault.downcast::<archive::Error>() {
-                    Ok(error) => (*error).into(),
-                    Err(_) => Self::new(Code::Failed, what),
-                }
-            }
+            datadir::Error::Rebuild(RebuildError::Records(fault)) => of_records(fault),
             datadir::Error::Rebuild(RebuildError::KubernetesAfterAll) => Self::refused(what)
                 .remedy("pass --bump-revision 1000000000 --mark-compacted, or --bump-revision 0"),
             datadir::Error::InUse { .. } => Self::refused(what).remedy(

@@ -21,13 +21,17 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
             false => TombstonesAtCompaction::Skipped,
         },
     };
-    let source = Source::open(&args.source, None)?.reading_ahead();
+    let source = Source::open_any(&args.source, None)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {
         eprintln!("warning: {}: {cut}", source.path.display());
     }
-    let hash = backend.hash_kv(&request).map_err(|error| {
-        let failure = Failure::from(error).at(&source.path);
+    let hash = match source.records()? {
+        Some(mut records) => backend.hash_kv_of(&mut records, &request).map_err(Failure::from),
+        None => backend.hash_kv(&request).map_err(Failure::from),
+    };
+    let hash = hash.map_err(|failure| {
+        let failure = failure.at(&source.path);
         match failure.code {
             Code::NotFound => failure.remedy("rekindle status shows which revisions there are"),
             _ => failure,

@@ -42,7 +42,6 @@ enum Bytes {
 pub(crate) struct ArchivedBase {
     pub archive: Archive,
     pub entry: BaseEntry,
-    /// Without its frame.
     pub base: Base,
 }
 
@@ -84,8 +83,8 @@ impl Source {
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
         let listing = archive.list()?;
         let entry = point.choose(&listing)?.clone();
-        let mut base = read_base(&archive, &entry)?;
-        let bytes = Bytes::Memory(std::mem::take(&mut base.frame));
+        let base = read_base(&archive, &entry)?;
+        let bytes = Bytes::Memory(base.frame.clone());
         let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
         Ok(Self { path: path.to_owned(), kind, bytes })
     }
@@ -118,16 +117,10 @@ impl Source {
                 database = Some(below);
             }
         }
-        if database.is_none() && is_there(&path.join("archive.json"))? {
-            let what = format!("{} is an archive, which is no source for this yet", path.display());
-            return Err(Failure::usage(what).remedy(
-                "rekindle archive list shows what it holds, rekindle restore brings it back",
-            ));
-        }
         let Some(database) = database else {
             let what = format!("{} is a directory without member/snap/db", path.display());
             return Err(Failure::new(Code::NotFound, what)
-                .remedy("name a snapshot file, a db file or an etcd data directory"));
+                .remedy("name a snapshot file, a db file, an etcd data directory or an archive"));
         };
         let file = open_file(database)?;
         lock_shared(file.file(), path)?;

@@ -4,6 +4,7 @@ use crate::args::StatusArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::source::{Kind, Log, Source};
+use rekindle_bolt::Usage;
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{AlarmKind, Boots, BucketUse, Error, Facts, KeyCount, Line, Member, Status};
 use serde_json::{Value, json};
@@ -16,11 +17,14 @@ const LINES: [Line; 4] = [Line::V3_4, Line::V3_5, Line::V3_6, Line::V3_7];
 pub(crate) const SOUND: &str = "sound: no damage in pages and records";
 
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let source = Source::open(&args.source, args.wal_dir.as_deref())?.reading_ahead();
+    let source = Source::open_any(&args.source, args.wal_dir.as_deref())?.reading_ahead();
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;
     let at = |error: Error| Failure::from(error).at(&source.path);
-    let status = backend.status(KeyCount::Remembered).map_err(at)?;
+    let status = match source.records()? {
+        Some(mut records) => backend.status_of(&mut records, KeyCount::Remembered)?,
+        None => backend.status(KeyCount::Remembered).map_err(at)?,
+    };
     // Small buckets that cannot be read are one finding more; the rest is still worth telling.
     let facts = backend.facts();
     let cut = source.cut(backend.db().page_size());
@@ -88,7 +92,9 @@ impl Report<'_> {
     fn output(&self) -> Output {
         let status = self.status;
         let version = self.version();
-        let size = output::bytes(status.total_size);
+        // A base has no file and no pages.
+        let usage = (!self.is_base()).then_some(&status.report.usage);
+        let size = usage.map_or_else(|| "-".to_owned(), |_| output::bytes(status.total_size));
         let (hash, revision) = (status.hash, status.revision.get());
         let mut out = Output {
             simple: format!("{hash:08x}, {revision}, {}, {size}, {version}", self.live_keys()),
@@ -97,14 +103,14 @@ impl Report<'_> {
         out.add("hash", "Hash", hash);
         out.add("revision", "Revision", revision);
         out.add("totalKey", "Keys", status.live_keys);
-        out.add("totalSize", "Size", status.total_size);
+        out.add("totalSize", "Size", usage.map(|_| status.total_size));
         out.add("version", "Version", version.clone());
         out.add("records", "Records", status.records);
         out.add("tombstones", "Tombstones", status.tombstones);
         out.add("pairs", "Pairs in all buckets", status.pairs());
-        out.add("pageSize", "Page size", status.report.usage.page_size);
-        out.add("inUse", "Bytes in use", status.report.usage.in_use_bytes());
-        out.add("free", "Bytes free", status.report.usage.free_bytes());
+        out.add("pageSize", "Page size", usage.map(|usage| usage.page_size));
+        out.add("inUse", "Bytes in use", usage.map(Usage::in_use_bytes));
+        out.add("free", "Bytes free", usage.map(Usage::free_bytes));
         out.add("kubernetesKeys", "Kubernetes keys", status.kubernetes.live_keys);
         out.add("kubernetesBytes", "Kubernetes bytes", status.kubernetes.bytes);
         out.add("source", "Source", self.describe());
@@ -121,6 +127,10 @@ impl Report<'_> {
         out.json.insert("buckets".to_owned(), status.buckets.iter().map(bucket_json).collect());
         out.text = self.text(&version, &size);
         out
+    }
+
+    fn is_base(&self) -> bool {
+        matches!(self.source.kind, Kind::Base(_))
     }
 
     /// The storage version, as etcdutl prints it.
@@ -167,19 +177,10 @@ impl Report<'_> {
             size.to_owned(),
             version.to_owned(),
         ];
-        let usage = &status.report.usage;
         let mut rows = vec![
             ("source", self.source_line()),
             ("checker", self.checker_lines()),
-            (
-                "size",
-                format!(
-                    "{size}: {} in use, {} free, pages of {} bytes",
-                    output::bytes(usage.in_use_bytes()),
-                    output::bytes(usage.free_bytes()),
-                    usage.page_size
-                ),
-            ),
+            ("size", self.size_line(size)),
             (
                 "records",
                 format!("{} ({} deletes)", grouped(status.records), grouped(status.tombstones)),
@@ -205,6 +206,19 @@ impl Report<'_> {
         output::table(&header, &[row])
             + &output::lines(&rows)
             + &output::table(&["BUCKET", "PAIRS", "BYTES"], &buckets)
+    }
+
+    fn size_line(&self, size: &str) -> String {
+        if let Kind::Base(base) = &self.source.kind {
+            return format!("{} of records", output::bytes(base.entry.header.facts.logical_bytes));
+        }
+        let usage = &self.status.report.usage;
+        format!(
+            "{size}: {} in use, {} free, pages of {} bytes",
+            output::bytes(usage.in_use_bytes()),
+            output::bytes(usage.free_bytes()),
+            usage.page_size
+        )
     }
 
     fn describe(&self) -> String {
@@ -239,6 +253,10 @@ impl Report<'_> {
                 (Kind::Snapshot(_), None) => "\nonly --verify-hash proves the bytes of values",
                 _ => "",
             };
+            if self.is_base() {
+                return "sound: no damage in records, and every byte was compared with its digests"
+                    .to_owned();
+            }
             return format!("{SOUND}{unproven}");
         }
         let shown = 10;

@@ -28,5 +28,5 @@ pub use restore::{
     Ended, Job, Progress, Restored, Target, Undo, check_resume, check_target, plan_roll_back,
     restore, resume, roll_back,
 };
-pub use snapshot::NewSnapshot;
+pub use snapshot::{Database, NewSnapshot};
 pub use source::FileSource;

@@ -370,12 +370,12 @@ fn write_databases<S: ReadAt>(
 }
 
 /// Counts what is written, and ends it on request.
-struct Watched<'a> {
-    files: Box<dyn NewFile + 'a>,
-    progress: &'a Progress,
+pub(crate) struct Watched<'f, 'p> {
+    pub files: Box<dyn NewFile + 'f>,
+    pub progress: &'p Progress,
 }
 
-impl Write for Watched<'_> {
+impl Write for Watched<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.progress.stop.load(Ordering::Relaxed) {
             return Err(io::Error::other("interrupted"));

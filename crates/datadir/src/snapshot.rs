@@ -3,8 +3,12 @@
 use crate::disk::{Disk, NewFile};
 use crate::error::{At, Error};
 use crate::place::{make_parents, parent};
+use crate::restore::{Progress, Watched};
+use rekindle_bolt::{Layout, ReadAt};
+use rekindle_etcd::restore::{Source, copy};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// A snapshot that is being written, as `<name>.part` (the name that etcdctl uses). Dropped before
 /// it is published, it leaves nothing behind.
@@ -14,6 +18,15 @@ pub struct NewSnapshot<'a> {
     part: PathBuf,
     file: Option<Box<dyn NewFile + 'a>>,
     published: bool,
+}
+
+/// A database that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its bytes.
+    pub size: u64,
+    /// Records in it.
+    pub records: u64,
 }
 
 impl std::fmt::Debug for NewSnapshot<'_> {
@@ -71,6 +84,29 @@ impl<'a> NewSnapshot<'a> {
             IoSlice::advance_slices(&mut left, written);
         }
         Ok(())
+    }
+
+    /// Writes a database with the very content of `source` from front to back, and hands it to the
+    /// file system. Its digest is still to come.
+    ///
+    /// # Errors
+    /// [`Error::Rebuild`], [`Error::Io`], [`Error::Interrupted`].
+    pub fn write_database<S: ReadAt>(
+        &mut self,
+        source: Source<'_, S>,
+        layout: Layout,
+        progress: &Progress,
+    ) -> Result<Database, Error> {
+        let Some(files) = self.file.take() else { return Err(Error::Interrupted) };
+        let copied = copy(source, layout, Watched { files, progress });
+        if progress.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let copied = copied?;
+        let mut file = copied.file.out.files;
+        file.write_at(&copied.file.metas, 0).at("writing", &self.part)?;
+        self.file = Some(file);
+        Ok(Database { size: copied.file.size, records: copied.records })
     }
 
     /// Hands all bytes to the file system, so that others can read them.

@@ -1,6 +1,6 @@
 //! CRC-32C as Go's `hash/crc32` with the Castagnoli table computes it: of HashKV, WAL and `.snap`.
 
-use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest};
 
 /// A running CRC-32C.
 #[derive(Clone, Debug)]
@@ -26,17 +26,65 @@ impl Crc32c {
         self.0.update(bytes);
     }
 
-    /// Goes on as if it had been updated with `length` bytes whose own CRC is `value`.
-    pub(crate) fn append(&mut self, value: u32, length: u64) {
-        let before = u64::from(self.value());
-        let both = checksum_combine(CrcAlgorithm::Crc32Iscsi, before, u64::from(value), length);
-        *self = Self::resume(u32::try_from(both).unwrap_or_default());
-    }
-
     pub(crate) fn value(&self) -> u32 {
         // The upper half of a 32-bit CRC is empty.
         u32::try_from(self.0.finalize()).unwrap_or_default()
     }
+}
+
+/// The CRC of `other` and behind it so many bytes that stand behind a first part: from that of `other`,
+/// of the first part, and of the first part with those bytes.
+pub(crate) fn graft(other: u32, first: u32, both: u32, bytes: u64) -> u32 {
+    shift(other ^ first, bytes) ^ both
+}
+
+/// What a CRC becomes behind so many zero bytes, but for what these alone would make: it is a
+/// polynomial modulo the CRC's own, here multiplied by x to the power of 8 x `bytes` (after Mark
+/// Adler's `crc32_combine` in zlib).
+fn shift(crc: u32, bytes: u64) -> u32 {
+    let mut shifted = crc;
+    let mut rest = bytes;
+    for power in &POWERS {
+        if rest == 0 {
+            break;
+        }
+        if rest & 1 == 1 {
+            shifted = multiply(*power, shifted);
+        }
+        rest >>= 1;
+    }
+    shifted
+}
+
+/// The polynomial of CRC-32C, the lowest power in the highest bit.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+/// x to the power of 8 times 1, 2, 4, 8 and so on.
+const POWERS: [u32; 64] = powers();
+
+const fn powers() -> [u32; 64] {
+    // x to the 8th.
+    let mut power = 1 << 23;
+    let mut powers = [0; 64];
+    let mut rest: &mut [u32] = &mut powers;
+    while let Some((first, behind)) = rest.split_first_mut() {
+        *first = power;
+        power = multiply(power, power);
+        rest = behind;
+    }
+    powers
+}
+
+/// The product of two polynomials modulo that of the CRC.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let (mut product, mut rest) = (0, a);
+    while rest != 0 {
+        if rest >> 31 == 1 {
+            product ^= b;
+        }
+        rest <<= 1;
+        b = b >> 1 ^ if b & 1 == 1 { POLYNOMIAL } else { 0 };
+    }
+    product
 }
 
 #[cfg(test)]
@@ -66,14 +114,22 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_put_together() {
-        let mut crc = Crc32c::new();
-        crc.update(b"12345");
-        let mut rest = Crc32c::new();
-        rest.update(b"678");
-        crc.append(rest.value(), 3);
-        crc.append(Crc32c::new().value(), 0);
-        crc.update(b"9");
-        assert_eq!(crc.value(), 0xe306_9283);
+    fn what_stands_behind_one_part_is_put_behind_another() {
+        let bytes: Vec<u8> = (0..3000_u32).map(|n| (n * n / 7) as u8).collect();
+        let of = |bytes: &[u8]| {
+            let mut crc = Crc32c::new();
+            crc.update(bytes);
+            crc.value()
+        };
+        for at in [0, 1, 2, 63, 64, 100, 1023, 1024, 2999, 3000] {
+            let (first, behind) = bytes.split_at(at);
+            for other in ["", "x", "something else"] {
+                let got = graft(of(other.as_bytes()), of(first), of(&bytes), behind.len() as u64);
+                assert_eq!(got, of(&[other.as_bytes(), behind].concat()), "{at}, {other}");
+            }
+        }
+        // As far as no test goes byte by byte: twice half the way is the whole way.
+        let half = shift(0x1234_5678, 1 << 40);
+        assert_eq!(shift(half, 1 << 40), shift(0x1234_5678, 1 << 41));
     }
 }

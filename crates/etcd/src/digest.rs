@@ -106,6 +106,13 @@ impl SnapshotDigest {
         self.length
     }
 
+    /// The digest of all bytes so far, as it stands at the end of a snapshot of them.
+    #[must_use]
+    pub fn of_all(mut self) -> Sha256Digest {
+        self.sha.update(&self.tail);
+        Sha256Digest(self.sha.finalize().into())
+    }
+
     /// The digest, if it is good.
     ///
     /// # Errors
@@ -153,6 +160,16 @@ mod tests {
             let fault = digest(&bytes, part).unwrap_err();
             let is_mismatch = matches!(fault, DigestFault::Mismatch { .. });
             prop_assert!(is_mismatch);
+        }
+    }
+
+    #[test]
+    fn with_the_digest_of_all_it_is_a_snapshot() {
+        for sectors in [0, 1, 3] {
+            let whole = snapshot(sectors);
+            let mut digest = SnapshotDigest::new();
+            whole[..sectors * 512].chunks(100).for_each(|part| digest.update(part));
+            assert_eq!(digest.of_all().0, whole[sectors * 512..]);
         }
     }
 

@@ -5,14 +5,15 @@
 //! only if both numbers are equal. Source: etcd `server/storage/mvcc/hash.go`, `kvstore.go`; checked
 //! against 3.4, 3.5, 3.6 and 3.7.
 
-use crate::backend::Backend;
-use crate::crc::Crc32c;
+use crate::backend::{Backend, Facts};
+use crate::crc::{Crc32c, graft};
 use crate::error::{Error, RecordDamage};
 use crate::keytable::KeyTable;
-use crate::kv::KeyValue;
-use crate::revision::{RecordKey, Revision};
+use crate::records::{Records, RecordsError};
+use crate::revision::Revision;
+use crate::schema;
 use crate::status::read_record;
-use rekindle_bolt::{Bucket, Pair, ReadAt, Scan};
+use rekindle_bolt::{Pair, ReadAt, Scan};
 use std::ops::ControlFlow;
 
 /// What to hash.
@@ -49,13 +50,65 @@ pub struct HashKv {
 
 impl<S: ReadAt> Backend<S> {
     /// Computes HashKV as a server would answer it that was started on this database. Needs some
-    /// 22 bytes of memory a live key where something was compacted, and next to none otherwise.
+    /// 30 bytes of memory a live key where something was compacted, and next to none otherwise.
     ///
     /// # Errors
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::CompactRevision`] for a request
     /// that cannot be met; [`Error::Bolt`] and [`Error::Record`] for a damaged database.
     pub fn hash_kv(&self, request: &HashRequest) -> Result<HashKv, Error> {
-        let facts = self.facts()?;
+        let mut hasher = Hasher::new(request, &self.facts()?)?;
+        let bucket = self.key_bucket()?;
+        let mut scan = Scan::new(self.db(), &bucket);
+        while let Some(leaf) = scan.next_leaf()? {
+            for pair in leaf.pairs() {
+                if hasher.add(pair)?.is_break() {
+                    return Ok(hasher.finish());
+                }
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// The same of a database whose records lie elsewhere.
+    ///
+    /// # Errors
+    /// Those of [`Self::hash_kv`]; [`RecordsError::Records`].
+    pub fn hash_kv_of(
+        &self,
+        records: &mut dyn Records,
+        request: &HashRequest,
+    ) -> Result<HashKv, RecordsError> {
+        let mut hasher = Hasher::new(request, &self.facts()?)?;
+        while let Some(pair) = records.next_record().map_err(RecordsError::Records)? {
+            if hasher.add(pair)?.is_break() {
+                break;
+            }
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Hashes the records of a keyspace in their order.
+///
+/// Up to the compact revision only the newest record of each living key counts, and which one that
+/// is shows only at the end. So all are hashed on the way, and behind each of those it is remembered
+/// where the hash stood: what lies between two such marks can be put together without the rest.
+struct Hasher {
+    revision: Revision,
+    compact_revision: Option<Revision>,
+    tombstones: TombstonesAtCompaction,
+    crc: Crc32c,
+    newest: KeyTable,
+    /// Records so far.
+    ordinal: u64,
+    /// Of each record up to the compact revision.
+    marks: Marks,
+    /// Bytes behind those records.
+    tail_bytes: u64,
+}
+
+impl Hasher {
+    fn new(request: &HashRequest, facts: &Facts) -> Result<Self, Error> {
         let latest = facts.revision();
         let revision = request.revision.unwrap_or(latest);
         let own = facts.compaction.revision();
@@ -70,172 +123,125 @@ impl<S: ReadAt> Backend<S> {
         if revision > latest {
             return Err(Error::FutureRevision { asked: revision, latest });
         }
-        let bucket = self.key_bucket()?;
-        let hash = match compact_revision {
-            None => self.hash_all(&bucket, revision)?,
-            Some(compact) => self.hash_kept(&bucket, revision, compact, request.tombstones)?,
+        Ok(Self {
+            revision,
+            compact_revision,
+            tombstones: request.tombstones,
+            crc: before_all(),
+            newest: KeyTable::new(),
+            ordinal: 0,
+            marks: Marks::default(),
+            tail_bytes: 0,
+        })
+    }
+
+    /// Adds the next record; breaks at one that is of a later revision, as all behind it are.
+    fn add(&mut self, pair: Pair<'_>) -> Result<ControlFlow<()>, Error> {
+        let (key, kv) =
+            read_record(pair).map_err(|fault| RecordDamage { key: pair.key.to_vec(), fault })?;
+        if key.revision > self.revision {
+            return Ok(ControlFlow::Break(()));
+        }
+        let Some(compact) = self.compact_revision else {
+            self.hash(pair);
+            return Ok(ControlFlow::Continue(()));
         };
-        Ok(HashKv { hash, revision, compact_revision })
+        if key.tombstone {
+            self.newest.remove(kv.key);
+        } else {
+            self.newest.insert(kv.key, self.ordinal).map_err(|_| Error::TooManyRecords)?;
+        }
+        self.ordinal += 1;
+        let skipped = self.tombstones == TombstonesAtCompaction::Skipped
+            && key.tombstone
+            && key.revision == compact;
+        let bytes = if skipped { 0 } else { self.hash(pair) };
+        if key.revision > compact {
+            self.tail_bytes += bytes;
+        } else {
+            self.marks.push(Mark { crc: self.crc.value(), bytes });
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Nothing was compacted: every record counts.
-    fn hash_all(&self, bucket: &Bucket, revision: Revision) -> Result<u32, Error> {
-        let mut all = Sum::default();
-        self.records(Scan::new(self.db(), bucket), revision, |pair, _, _| {
-            all.add(pair);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(total([&all]))
+    /// How many bytes that were.
+    fn hash(&mut self, pair: Pair<'_>) -> u64 {
+        self.crc.update(pair.key);
+        self.crc.update(pair.value);
+        (pair.key.len() + pair.value.len()) as u64
     }
 
-    /// Up to the compact revision only the newest record of each living key counts.
-    ///
-    /// Which one that is shows only at the end. A finished compaction has left hardly any other: so
-    /// all are hashed on the way, in blocks, and blocks in which others are found are read again.
-    fn hash_kept(
-        &self,
-        bucket: &Bucket,
-        revision: Revision,
-        compact: Revision,
-        tombstones: TombstonesAtCompaction,
-    ) -> Result<u32, Error> {
-        let counts = |key: RecordKey| {
-            let hashed = tombstones == TombstonesAtCompaction::Hashed;
-            hashed || !key.tombstone || key.revision != compact
+    fn finish(self) -> HashKv {
+        let hash = match self.newest.len() {
+            // Nothing was compacted; or no key lives, and then servers leave nothing else out.
+            0 => self.crc.value(),
+            _ => self.hash_of_kept(),
         };
-        let mut newest = KeyTable::new();
-        let mut blocks: Vec<Block> = Vec::new();
-        let mut tail = Sum::default();
-        // Records up to the compact revision, and all so far.
-        let (mut compacted, mut ordinal) = (0, 0);
-        self.records(Scan::new(self.db(), bucket), revision, |pair, key, kv| {
-            if key.tombstone {
-                newest.remove(kv.key);
-            } else {
-                newest.insert(kv.key, ordinal).map_err(|_| Error::TooManyRecords)?;
-            }
-            if key.revision > compact {
-                tail.add(pair);
-            } else {
-                if ordinal.is_multiple_of(BLOCK) {
-                    blocks.push(Block { first: ordinal, start: key, sum: Sum::default() });
-                }
-                if let Some(block) = blocks.last_mut().filter(|_| counts(key)) {
-                    block.sum.add(pair);
-                }
-                compacted = ordinal + 1;
-            }
-            ordinal += 1;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        // Where no key lives, servers leave nothing else out.
-        if newest.len() > 0 {
-            let keep = newest.ordinals().filter(|ordinal| *ordinal < compacted);
-            let keep = Bits::of(keep, blocks.len() as u64 * BLOCK);
-            self.hash_again(bucket, &mut blocks, &keep, compact, counts)?;
-        }
-        Ok(total(blocks.iter().map(|block| &block.sum).chain([&tail])))
+        HashKv { hash, revision: self.revision, compact_revision: self.compact_revision }
     }
 
-    /// Hashes what is kept of the blocks of which not everything is; the first of neighbours stands
-    /// for all of them then.
-    fn hash_again(
-        &self,
-        bucket: &Bucket,
-        blocks: &mut [Block],
-        keep: &Bits,
-        compact: Revision,
-        counts: impl Fn(RecordKey) -> bool,
-    ) -> Result<(), Error> {
-        for run in blocks.chunk_by_mut(|one, next| one.is_kept(keep) == next.is_kept(keep)) {
-            let end = run.last().map_or(0, |block| block.first + BLOCK);
-            let Some((block, others)) = run.split_first_mut() else { continue };
-            if block.is_kept(keep) {
-                continue;
+    fn hash_of_kept(&self) -> u32 {
+        let kept = self.newest.ordinals().filter(|ordinal| *ordinal < self.marks.len);
+        let kept = Bits::of(kept, self.marks.len);
+        let start = before_all().value();
+        // Of what is kept so far; where the hash stood before the neighbours that are kept, and where
+        // it stands behind the last of them.
+        let (mut total, mut before, mut behind, mut bytes) = (start, start, start, 0);
+        for (ordinal, mark) in (0..).zip(self.marks.iter()) {
+            if kept.contains(ordinal) {
+                bytes += mark.bytes;
+            } else {
+                total = graft(total, before, behind, bytes);
+                (before, bytes) = (mark.crc, 0);
             }
-            let (start, mut ordinal) = (block.start.to_bytes(), block.first);
-            let mut sum = Sum::default();
-            let scan = Scan::starting_at(self.db(), bucket, &start);
-            self.records(scan, compact, |pair, key, _| {
-                if ordinal == end {
-                    return Ok(ControlFlow::Break(()));
-                }
-                if *pair.key >= *start {
-                    if keep.contains(ordinal) && counts(key) {
-                        sum.add(pair);
-                    }
-                    ordinal += 1;
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            block.sum = sum;
-            others.iter_mut().for_each(|other| other.sum = Sum::default());
+            behind = mark.crc;
         }
-        Ok(())
-    }
-
-    /// Calls `each` for the records of a scan up to `revision`, until it has enough.
-    fn records(
-        &self,
-        mut scan: Scan<'_, S>,
-        revision: Revision,
-        mut each: impl FnMut(Pair<'_>, RecordKey, KeyValue<'_>) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
-        while let Some(leaf) = scan.next_leaf()? {
-            for pair in leaf.pairs() {
-                let (key, kv) = read_record(pair)
-                    .map_err(|fault| RecordDamage { key: pair.key.to_vec(), fault })?;
-                if key.revision > revision || each(pair, key, kv)?.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        graft(total, before, self.crc.value(), bytes + self.tail_bytes)
     }
 }
 
-/// The hash of these parts, one behind the other.
-fn total<'a>(parts: impl IntoIterator<Item = &'a Sum>) -> u32 {
+/// The hash before the first record.
+fn before_all() -> Crc32c {
     let mut crc = Crc32c::new();
-    crc.update(crate::schema::KEY);
-    parts.into_iter().for_each(|part| crc.append(part.crc.value(), part.bytes));
-    crc.value()
+    crc.update(schema::KEY);
+    crc
 }
 
-/// Records in a block: with so many, a block that has to be read again costs little.
-const BLOCK: u64 = 256;
-
-/// Neighbours among the records up to the compact revision.
-struct Block {
-    /// The place of its first record in the bucket.
-    first: u64,
-    /// That record.
-    start: RecordKey,
-    /// Of all its records that may count.
-    sum: Sum,
-}
-
-impl Block {
-    /// All that was hashed is kept. What is kept was hashed, so comparing numbers is enough.
-    fn is_kept(&self, keep: &Bits) -> bool {
-        keep.count(self.first, BLOCK) == self.sum.records
-    }
-}
-
-/// The CRC of some records.
-#[derive(Default)]
-struct Sum {
-    crc: Crc32c,
-    records: u64,
+/// Where the hash stood behind a record.
+struct Mark {
+    crc: u32,
+    /// Bytes of the record that were hashed.
     bytes: u64,
 }
 
-impl Sum {
-    fn add(&mut self, pair: Pair<'_>) {
-        self.crc.update(pair.key);
-        self.crc.update(pair.value);
-        self.records += 1;
-        self.bytes += (pair.key.len() + pair.value.len()) as u64;
+/// Marks in eight bytes each, of which there may be many: their memory grows by pieces.
+#[derive(Default)]
+struct Marks {
+    pieces: Vec<Vec<(u32, u32)>>,
+    len: u64,
+}
+
+/// Marks in a piece.
+const PIECE: usize = 1 << 14;
+
+impl Marks {
+    fn push(&mut self, mark: Mark) {
+        // bbolt takes no value of more than 2 GiB.
+        let mark = (mark.crc, u32::try_from(mark.bytes).unwrap_or(u32::MAX));
+        self.len += 1;
+        match self.pieces.last_mut().filter(|piece| piece.len() < PIECE) {
+            Some(piece) => piece.push(mark),
+            None => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(mark);
+                self.pieces.push(piece);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Mark> {
+        let marks = self.pieces.iter().flatten();
+        marks.map(|(crc, bytes)| Mark { crc: *crc, bytes: u64::from(*bytes) })
     }
 }
 
@@ -245,9 +251,9 @@ struct Bits {
 }
 
 impl Bits {
-    /// These numbers, all of them below `end`, a multiple of 64.
+    /// These numbers, all of them below `end`.
     fn of(numbers: impl Iterator<Item = u64>, end: u64) -> Self {
-        let mut words = vec![0; usize::try_from(end / 64).unwrap_or_default()];
+        let mut words = vec![0; usize::try_from(end.div_ceil(64)).unwrap_or_default()];
         for number in numbers {
             if let Some(word) = words.get_mut(word_of(number)) {
                 *word |= 1 << (number % 64);
@@ -260,12 +266,6 @@ impl Bits {
         let word = self.words.get(word_of(number));
         word.is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
-
-    /// How many there are from `first` on, of `count` numbers; both multiples of 64.
-    fn count(&self, first: u64, count: u64) -> u64 {
-        let words = self.words.get(word_of(first)..word_of(first + count));
-        words.unwrap_or_default().iter().map(|word| u64::from(word.count_ones())).sum()
-    }
 }
 
 fn word_of(number: u64) -> usize {
@@ -275,7 +275,9 @@ fn word_of(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema;
+    use crate::kv::KeyValue;
+    use crate::records::RecordsFault;
+    use crate::revision::RecordKey;
     use proptest::prelude::*;
     use rekindle_bolt::{BulkWriter, Layout};
     use std::collections::HashMap;
@@ -307,6 +309,18 @@ mod tests {
         let mut bytes = finished.out;
         bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
         bytes
+    }
+
+    /// Records, the place of the next, and the key of the last.
+    struct Elsewhere(Vec<(RecordKey, Vec<u8>, u16)>, usize, Vec<u8>);
+
+    impl Records for Elsewhere {
+        fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault> {
+            let Some((key, value, _)) = self.0.get(self.1) else { return Ok(None) };
+            self.1 += 1;
+            self.2 = key.to_bytes();
+            Ok(Some(Pair { key: &self.2, value, is_bucket: false }))
+        }
     }
 
     /// The rule, read aloud.
@@ -367,6 +381,10 @@ mod tests {
             let backend = Backend::open(a_database(&records)).unwrap();
             let got = backend.hash_kv(&request).unwrap();
             prop_assert_eq!(got.hash, model(&records, &request));
+            // Elsewhere, beside a database of the last record.
+            let small = Backend::open(a_database(&records[records.len() - 1..])).unwrap();
+            let mut elsewhere = Elsewhere(records, 0, Vec::new());
+            prop_assert_eq!(small.hash_kv_of(&mut elsewhere, &request).unwrap(), got);
         }
     }
 }

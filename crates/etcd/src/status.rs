@@ -5,6 +5,7 @@ use crate::crc::Crc32c;
 use crate::error::{Error, RecordDamage, RecordFault};
 use crate::keytable::KeyTable;
 use crate::kv::KeyValue;
+use crate::records::{Records, RecordsError};
 use crate::revision::{RecordKey, Revision};
 use crate::schema;
 use rekindle_bolt::{Halt, Pair, ReadAt, Report, Visit, check};
@@ -94,13 +95,44 @@ impl<S: ReadAt> Backend<S> {
     /// Only [`Error::Bolt`] where the medium fails, and [`Error::TooManyRecords`]: what is wrong
     /// with the database goes into the status.
     pub fn status(&self, count: KeyCount) -> Result<Status, Error> {
+        self.walk(count, None).map_err(|halt| match halt {
+            RecordsError::Database(error) => error,
+            // There were none elsewhere.
+            RecordsError::Records(_) => Error::NotEtcd,
+        })
+    }
+
+    /// The same of a database whose records lie elsewhere. Report and size are those of the database
+    /// beside them; all else is as if it held them.
+    ///
+    /// # Errors
+    /// Those of [`Self::status`]; [`Error::NotEtcd`] where the database has no bucket for records;
+    /// [`RecordsError::Records`].
+    pub fn status_of(
+        &self,
+        records: &mut dyn Records,
+        count: KeyCount,
+    ) -> Result<Status, RecordsError> {
+        self.walk(count, Some(records))
+    }
+
+    fn walk(
+        &self,
+        count: KeyCount,
+        elsewhere: Option<&mut dyn Records>,
+    ) -> Result<Status, RecordsError> {
         // Of a database whose facts cannot be read, keys are not reckoned; the walk says why.
         let compaction = self.facts().ok().map(|facts| facts.compaction);
-        let mut walk = Walk::new([Keys::new(count, compaction), Keys::new(count, compaction)]);
+        let keys = [Keys::new(count, compaction), Keys::new(count, compaction)];
+        let mut walk = Walk::new(keys, elsewhere);
         let report = check(self.db(), &mut walk).map_err(|halt| match halt {
-            Halt::Read(error) => error.into(),
+            Halt::Read(error) => Error::from(error).into(),
             Halt::Stopped(error) => error,
         })?;
+        // Records that found no bucket were not counted.
+        if walk.elsewhere.is_some() {
+            return Err(Error::NotEtcd.into());
+        }
         let [kubernetes_keys, other_keys] = walk.keys.map(Keys::count);
         let kubernetes = Share { live_keys: kubernetes_keys, ..walk.kubernetes };
         Ok(Status {
@@ -172,9 +204,11 @@ impl Keys {
     }
 }
 
-struct Walk {
+struct Walk<'r> {
     hash: Crc32c,
-    in_key: bool,
+    /// The records, where they lie elsewhere and have not come yet.
+    elsewhere: Option<&'r mut dyn Records>,
+    part: Walking,
     revision: Revision,
     records: u64,
     tombstones: u64,
@@ -186,11 +220,21 @@ struct Walk {
     damage_total: u64,
 }
 
-impl Walk {
-    fn new(keys: [Keys; 2]) -> Self {
+/// Where in the database a walk is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walking {
+    Records,
+    /// Records that stand for those elsewhere, which have come.
+    Stand,
+    Others,
+}
+
+impl<'r> Walk<'r> {
+    fn new(keys: [Keys; 2], elsewhere: Option<&'r mut dyn Records>) -> Self {
         Self {
             hash: Crc32c::new(),
-            in_key: false,
+            elsewhere,
+            part: Walking::Others,
             revision: Revision::default(),
             records: 0,
             tombstones: 0,
@@ -227,17 +271,27 @@ impl Walk {
     }
 }
 
-impl Visit for Walk {
-    type Stop = Error;
+impl Visit for Walk<'_> {
+    type Stop = RecordsError;
 
-    fn bucket(&mut self, name: &[u8]) -> Result<(), Error> {
+    fn bucket(&mut self, name: &[u8]) -> Result<(), RecordsError> {
         self.hash.update(name);
-        self.in_key = name == schema::KEY;
+        let is_key = name == schema::KEY;
+        self.part = if is_key { Walking::Records } else { Walking::Others };
         self.buckets.push(BucketUse { name: name.to_vec(), pairs: 0, bytes: 0 });
+        if let Some(records) = self.elsewhere.take_if(|_| is_key) {
+            while let Some(pair) = records.next_record().map_err(RecordsError::Records)? {
+                self.pair(pair)?;
+            }
+            self.part = Walking::Stand;
+        }
         Ok(())
     }
 
-    fn pair(&mut self, pair: Pair<'_>) -> Result<(), Error> {
+    fn pair(&mut self, pair: Pair<'_>) -> Result<(), RecordsError> {
+        if self.part == Walking::Stand {
+            return Ok(());
+        }
         self.hash.update(pair.key);
         // Of a bucket in a bucket Go sees a key without a value.
         if !pair.is_bucket {
@@ -247,7 +301,10 @@ impl Visit for Walk {
             bucket.pairs += 1;
             bucket.bytes += (pair.key.len() + pair.value.len()) as u64;
         }
-        if self.in_key { self.record(pair) } else { Ok(()) }
+        match self.part {
+            Walking::Records => Ok(self.record(pair)?),
+            Walking::Stand | Walking::Others => Ok(()),
+        }
     }
 }
 

@@ -1,23 +1,27 @@
-//! The state at one revision: which records of which packs, and the small buckets in full.
+//! The state at one revision: which records of which packs and of which ranges of the log, and the
+//! small buckets in full.
 //!
 //! ```text
 //! base
 //!    4       HashKV at the base's revision and compact revision, by the rule of etcd 3.6
 //!    1       1 where keys of Kubernetes were seen, else 0
-//!    varint  packs
-//!    one a pack, in the order of their records, which do not overlap
-//!       1       1: a pack; nothing else yet
+//!    varint  parts
+//!    one a part, in the order of their records, which do not overlap
+//!       1       1: a pack, 2: a range of the log
 //!       16      its timeline
-//!       16      id
-//!       varint  bytes of the object
-//!       32      BLAKE3 of its body, as its header says
-//!       32      BLAKE3 of its index
 //!       varint  revision of its first record
 //!       varint  2 x sub-revision of it, + 1 for a tombstone
 //!       the same two of its last record
 //!       varint  records
+//!       varint  bytes as stored; of a range of the log as it was stored first
 //!       varint  bytes of the dead set
 //!       dead set: numbers of records, from 0, in Roaring's portable format; none where all live
+//!       of a pack:
+//!          16   id
+//!          32   BLAKE3 of its body, as its header says
+//!          32   BLAKE3 of its index
+//!       of a range of the log:
+//!          32   digest of its records
 //!    varint  bytes of the frame before compression
 //!    varint  bytes of the frame
 //!    frame: zstd of a bbolt file with all buckets, of which `key` holds the last record only
@@ -33,11 +37,12 @@ use roaring::RoaringBitmap;
 
 /// Most bytes of the frame before compression: leases are the bulk of it, some 40 bytes each.
 pub const FRAME_MAX: usize = 256 << 20;
-/// Packs of a base at most: with packs of 4 MiB that is 4 TiB.
-const PACKS_MAX: u64 = 1 << 20;
+/// Parts of a base at most: with packs of 4 MiB that is 4 TiB.
+const PARTS_MAX: u64 = 1 << 20;
 
-/// The sort of entry that names a pack.
+/// The sorts of parts.
 const A_PACK: u8 = 1;
+const A_RANGE: u8 = 2;
 
 const WHAT: &str = "a base";
 
@@ -50,35 +55,51 @@ pub struct Base {
     /// Keys of Kubernetes were seen in the records.
     pub kubernetes: bool,
     /// Where the records lie, in their order.
-    pub packs: Vec<PackUse>,
+    pub parts: Vec<Part>,
     /// A bbolt file with the small buckets, and the last record as the only one of `key`.
     pub frame: Vec<u8>,
 }
 
-/// A pack that a base uses.
+/// A pack or a range of the log that a base uses.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PackUse {
+pub struct Part {
     /// Where it lies.
     pub timeline: TimelineId,
-    /// Its name.
-    pub id: ObjectId,
-    /// Bytes of the object.
-    pub bytes: u64,
-    /// BLAKE3 of its body.
-    pub body_digest: [u8; DIGEST],
-    /// BLAKE3 of its index.
-    pub index_digest: [u8; DIGEST],
     /// Its first record.
     pub first: RecordKey,
     /// Its last record.
     pub last: RecordKey,
     /// Records in it, dead ones too.
     pub records: u64,
+    /// Bytes of the object; of a range of the log those of the segments that held it first.
+    pub bytes: u64,
     /// Numbers of its records, from 0, that do not belong to the base.
     pub dead: RoaringBitmap,
+    /// What it is.
+    pub what: PartKind,
 }
 
-impl PackUse {
+/// What a part of a base is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// An object of its own.
+    Pack {
+        /// Its name.
+        id: ObjectId,
+        /// BLAKE3 of its body.
+        body_digest: [u8; DIGEST],
+        /// BLAKE3 of its index.
+        index_digest: [u8; DIGEST],
+    },
+    /// All records of the log from the first one's revision to the last one's, however they are cut
+    /// into segments.
+    Log {
+        /// See [`super::LogDigest`].
+        digest: [u8; DIGEST],
+    },
+}
+
+impl Part {
     /// Records that belong to the base.
     #[must_use]
     pub fn living(&self) -> u64 {
@@ -90,7 +111,7 @@ impl Base {
     /// Records that belong to it; none where their number makes no sense.
     #[must_use]
     pub fn living(&self) -> Option<u64> {
-        self.packs.iter().try_fold(0_u64, |sum, pack| sum.checked_add(pack.living()))
+        self.parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.living()))
     }
 
     /// The content of the object.
@@ -103,24 +124,8 @@ impl Base {
         let mut out = Vec::new();
         out.extend_from_slice(&self.hash.to_le_bytes());
         out.push(u8::from(self.kubernetes));
-        out.put_varint(self.packs.len() as u64);
-        for pack in &self.packs {
-            out.push(A_PACK);
-            out.extend_from_slice(&pack.timeline.0);
-            out.extend_from_slice(&pack.id.0);
-            out.put_varint(pack.bytes);
-            out.extend_from_slice(&pack.body_digest);
-            out.extend_from_slice(&pack.index_digest);
-            put_key(&mut out, pack.first);
-            put_key(&mut out, pack.last);
-            out.put_varint(pack.records);
-            let mut dead = Vec::new();
-            if !pack.dead.is_empty() {
-                // A Vec takes everything.
-                let _ = pack.dead.serialize_into(&mut dead);
-            }
-            out.put_sized(&dead);
-        }
+        out.put_varint(self.parts.len() as u64);
+        self.parts.iter().for_each(|part| part.put(&mut out));
         let frame = zstd::bulk::compress(&self.frame, 3)
             .map_err(|_| FormatFault::Compression { what: "the frame of a base" })?;
         out.put_varint(self.frame.len() as u64);
@@ -140,16 +145,16 @@ impl Base {
             _ => return Err(cursor.senseless()),
         };
         let count = cursor.varint()?;
-        if count > PACKS_MAX {
+        if count > PARTS_MAX {
             return Err(cursor.senseless());
         }
-        let mut packs: Vec<PackUse> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         for _ in 0..count {
-            let pack = pack(&mut cursor)?;
-            if packs.last().is_some_and(|before| before.last >= pack.first) {
+            let part = Part::parse(&mut cursor)?;
+            if parts.last().is_some_and(|before| before.last >= part.first) {
                 return Err(cursor.senseless());
             }
-            packs.push(pack);
+            parts.push(part);
         }
         let raw = cursor.length()?;
         check_frame(raw)?;
@@ -157,42 +162,68 @@ impl Base {
         let frame = frame.filter(|frame| frame.len() == raw);
         let frame = frame.ok_or(FormatFault::Compression { what: "the frame of a base" })?;
         cursor.end()?;
-        Ok(Self { hash, kubernetes, packs, frame })
+        Ok(Self { hash, kubernetes, parts, frame })
     }
 }
 
-fn pack(cursor: &mut Cursor<'_>) -> Result<PackUse, FormatFault> {
-    if cursor.array()? != [A_PACK] {
-        return Err(cursor.senseless());
-    }
-    let timeline = TimelineId(cursor.array()?);
-    let id = ObjectId(cursor.array()?);
-    let bytes = cursor.varint()?;
-    let (body_digest, index_digest) = (cursor.array()?, cursor.array()?);
-    let (first, last) = (key(cursor)?, key(cursor)?);
-    let records = cursor.varint()?;
-    let dead = match cursor.sized()? {
-        [] => Some(RoaringBitmap::new()),
-        mut bytes => {
-            let dead = RoaringBitmap::deserialize_from(&mut bytes).ok();
-            dead.filter(|dead| bytes.is_empty() && !dead.is_empty())
+impl Part {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self.what {
+            PartKind::Pack { .. } => A_PACK,
+            PartKind::Log { .. } => A_RANGE,
+        });
+        out.extend_from_slice(&self.timeline.0);
+        put_key(out, self.first);
+        put_key(out, self.last);
+        out.put_varint(self.records);
+        out.put_varint(self.bytes);
+        let mut dead = Vec::new();
+        if !self.dead.is_empty() {
+            // A Vec takes everything.
+            let _ = self.dead.serialize_into(&mut dead);
         }
-    };
-    let dead = dead.filter(|dead| dead.max().is_none_or(|max| u64::from(max) < records));
-    match dead {
-        Some(dead) if first <= last && records > 0 => Ok(PackUse {
-            timeline,
-            id,
-            bytes,
-            body_digest,
-            index_digest,
-            first,
-            last,
-            records,
-            dead,
-        }),
-        _ => Err(cursor.senseless()),
+        out.put_sized(&dead);
+        match &self.what {
+            PartKind::Pack { id, body_digest, index_digest } => {
+                out.extend_from_slice(&id.0);
+                out.extend_from_slice(body_digest);
+                out.extend_from_slice(index_digest);
+            }
+            PartKind::Log { digest } => out.extend_from_slice(digest),
+        }
     }
+
+    fn parse(cursor: &mut Cursor<'_>) -> Result<Self, FormatFault> {
+        let [sort] = cursor.array()?;
+        let timeline = TimelineId(cursor.array()?);
+        let (first, last) = (key(cursor)?, key(cursor)?);
+        let (records, bytes) = (cursor.varint()?, cursor.varint()?);
+        let dead = dead_set(cursor.sized()?, records).ok_or_else(|| cursor.senseless())?;
+        let what = match sort {
+            A_PACK => PartKind::Pack {
+                id: ObjectId(cursor.array()?),
+                body_digest: cursor.array()?,
+                index_digest: cursor.array()?,
+            },
+            A_RANGE => PartKind::Log { digest: cursor.array()? },
+            _ => return Err(FormatFault::NotYet { what: "a base with parts of another sort" }),
+        };
+        match first <= last && records > 0 {
+            true => Ok(Self { timeline, first, last, records, bytes, dead, what }),
+            false => Err(cursor.senseless()),
+        }
+    }
+}
+
+/// The dead set of a part with so many records.
+fn dead_set(bytes: &[u8], records: u64) -> Option<RoaringBitmap> {
+    if bytes.is_empty() {
+        return Some(RoaringBitmap::new());
+    }
+    let mut rest = bytes;
+    let dead = RoaringBitmap::deserialize_from(&mut rest).ok()?;
+    let max = dead.max().filter(|_| rest.is_empty())?;
+    (u64::from(max) < records).then_some(dead)
 }
 
 fn check_frame(bytes: usize) -> Result<(), FormatFault> {
@@ -210,31 +241,36 @@ mod tests {
     use super::super::block::tests::a_key;
     use super::*;
 
-    fn a_pack(first: i64, last: i64, dead: &[u32]) -> PackUse {
-        PackUse {
-            id: ObjectId([first as u8; 16]),
+    fn a_part(first: i64, last: i64, dead: &[u32], what: PartKind) -> Part {
+        Part {
             timeline: TimelineId([9; 16]),
-            bytes: 1000,
-            index_digest: [8; DIGEST],
-            body_digest: [last as u8; DIGEST],
             first: a_key(first, 0, false),
             last: a_key(last, 3, true),
             records: 100,
+            bytes: 1000,
             dead: dead.iter().copied().collect(),
+            what,
         }
     }
 
+    fn a_pack(first: i64, last: i64, dead: &[u32]) -> Part {
+        let id = ObjectId([first as u8; 16]);
+        let (body_digest, index_digest) = ([last as u8; DIGEST], [8; DIGEST]);
+        a_part(first, last, dead, PartKind::Pack { id, body_digest, index_digest })
+    }
+
     fn a_base() -> Base {
-        let packs = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99])];
-        Base { hash: 0xdead_beef, kubernetes: true, packs, frame: vec![7; 5000] }
+        let range = a_part(10, 12, &[7], PartKind::Log { digest: [5; DIGEST] });
+        let parts = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99]), range];
+        Base { hash: 0xdead_beef, kubernetes: true, parts, frame: vec![7; 5000] }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        for base in [a_base(), Base { packs: Vec::new(), frame: Vec::new(), ..a_base() }] {
+        for base in [a_base(), Base { parts: Vec::new(), frame: Vec::new(), ..a_base() }] {
             assert_eq!(Base::parse(&base.encode().unwrap()).unwrap(), base);
         }
-        assert_eq!(a_base().packs[1].living(), 95);
+        assert_eq!(a_base().parts[1].living(), 95);
     }
 
     #[test]
@@ -255,11 +291,11 @@ mod tests {
             let fault = Base::parse(&base.encode().unwrap()).unwrap_err();
             assert_eq!(fault, FormatFault::Senseless { what: WHAT });
         };
-        check(|base| base.packs.reverse());
-        check(|base| base.packs[1].first = base.packs[0].last);
-        check(|base| base.packs[1].records = 99);
-        check(|base| base.packs[0].records = 0);
-        check(|base| base.packs[0].last = a_key(1, 0, false));
+        check(|base| base.parts.reverse());
+        check(|base| base.parts[1].first = base.parts[0].last);
+        check(|base| base.parts[1].records = 99);
+        check(|base| base.parts[0].records = 0);
+        check(|base| base.parts[0].last = a_key(1, 0, false));
         let large = Base { frame: vec![0; FRAME_MAX + 1], ..a_base() };
         assert!(matches!(large.encode(), Err(FormatFault::TooLarge { .. })));
     }

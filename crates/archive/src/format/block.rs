@@ -12,7 +12,7 @@
 //! ```
 
 use super::cursor::{Cursor, Put};
-use super::digest::{DIGEST, Domain};
+use super::digest::{DIGEST, Domain, ValueDigests};
 use super::fault::FormatFault;
 use super::filter::{self, KeyHash};
 use rekindle_etcd::{RecordKey, Revision};
@@ -52,11 +52,19 @@ pub struct Entry {
 /// A block that is being filled.
 #[derive(Debug, Default)]
 pub struct Builder {
-    span: Option<(RecordKey, RecordKey)>,
-    records: u64,
+    records: Vec<Listed>,
     entries: Vec<u8>,
     values: Vec<u8>,
-    names: Vec<KeyHash>,
+}
+
+/// A record of a block that is being written.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    key: RecordKey,
+    /// The key that it is about.
+    name: KeyHash,
+    /// Bytes of its value.
+    len: usize,
 }
 
 /// A block that is full, not yet compressed.
@@ -64,9 +72,9 @@ pub struct Builder {
 pub struct Filled {
     first: RecordKey,
     last: RecordKey,
-    records: u64,
-    raw: Vec<u8>,
-    names: Vec<KeyHash>,
+    records: Vec<Listed>,
+    entries: Vec<u8>,
+    values: Vec<u8>,
 }
 
 impl Builder {
@@ -76,32 +84,36 @@ impl Builder {
     /// # Errors
     /// [`FormatFault::Senseless`] for one out of order, [`FormatFault::TooLarge`].
     pub fn add(&mut self, key: RecordKey, value: &[u8], name: &[u8]) -> Result<(), FormatFault> {
-        let (first, before) = match self.span {
-            Some((_, last)) if key <= last => {
+        let before = match self.last() {
+            Some(last) if key <= last => {
                 return Err(FormatFault::Senseless { what: "a record's place" });
             }
-            Some((first, last)) => (first, last.revision.get()),
-            None => (key, 0),
+            Some(last) => last.revision.get(),
+            None => 0,
         };
         let bytes = self.bytes() + value.len() + ENTRY_MAX;
         if bytes > RAW_MAX - ENTRY_MAX {
             let (got, max) = (bytes as u64, RAW_MAX as u64);
             return Err(FormatFault::TooLarge { what: WHAT, got, max });
         }
-        self.span = Some((first, key));
-        self.records += 1;
         self.entries.put_varint(key.revision.get().abs_diff(before));
         self.entries.put_varint(packed_sub(key));
         self.entries.put_varint(value.len() as u64);
         self.values.extend_from_slice(value);
-        self.names.push(KeyHash::of(name));
+        self.records.push(Listed { key, name: KeyHash::of(name), len: value.len() });
         Ok(())
+    }
+
+    /// The record that was added last.
+    #[must_use]
+    pub fn last(&self) -> Option<RecordKey> {
+        self.records.last().map(|record| record.key)
     }
 
     /// It holds enough to be closed before a value of so many bytes is added.
     #[must_use]
     pub fn is_full_before(&self, value: usize) -> bool {
-        self.records > 0 && self.bytes().saturating_add(value) > RAW_TARGET
+        !self.records.is_empty() && self.bytes().saturating_add(value) > RAW_TARGET
     }
 
     fn bytes(&self) -> usize {
@@ -110,32 +122,55 @@ impl Builder {
 
     /// What was added; none where nothing was. The builder is empty then.
     pub fn take(&mut self) -> Option<Filled> {
-        let Self { span, records, entries, values, names } = std::mem::take(self);
-        let (first, last) = span?;
-        let mut raw = Vec::with_capacity(entries.len() + values.len() + 16);
-        raw.put_varint(records);
-        raw.put_sized(&entries);
-        raw.extend_from_slice(&values);
-        Some(Filled { first, last, records, raw, names })
+        let Self { records, entries, values } = std::mem::take(self);
+        let (first, last) = (records.first()?.key, records.last()?.key);
+        Some(Filled { first, last, records, entries, values })
     }
 }
 
+/// What tells a record from any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Its place.
+    pub key: RecordKey,
+    /// The key that it is about.
+    pub name: KeyHash,
+    /// Digest of its KeyValue bytes.
+    pub value: [u8; DIGEST],
+}
+
 impl Filled {
+    /// The fingerprints of its records, in order.
+    #[must_use]
+    pub fn fingerprints(&self, digests: &ValueDigests) -> Vec<Fingerprint> {
+        let mut at = 0;
+        let each = |record: &Listed| {
+            let value = self.values.get(at..at + record.len).unwrap_or_default();
+            at += record.len;
+            Fingerprint { key: record.key, name: record.name, value: digests.of(value) }
+        };
+        self.records.iter().map(each).collect()
+    }
+
     /// Compresses it, and gives the bytes to store with what the index says of them.
     ///
     /// # Errors
     /// [`FormatFault::Compression`] where zstd fails, which it does only without memory.
     pub fn compress(self, level: i32) -> Result<(Vec<u8>, Entry), FormatFault> {
-        let stored = zstd::bulk::compress(&self.raw, level)
+        let mut raw = Vec::with_capacity(self.entries.len() + self.values.len() + ENTRY_MAX);
+        raw.put_varint(self.records.len() as u64);
+        raw.put_sized(&self.entries);
+        raw.extend_from_slice(&self.values);
+        let stored = zstd::bulk::compress(&raw, level)
             .map_err(|_| FormatFault::Compression { what: WHAT })?;
         let entry = Entry {
             first: self.first,
             last: self.last,
-            records: self.records,
+            records: self.records.len() as u64,
             stored: stored.len(),
-            raw: self.raw.len(),
+            raw: raw.len(),
             digest: Domain::Block.digest(&[&stored]),
-            filter: filter::build(self.names),
+            filter: filter::build(self.records.iter().map(|record| record.name).collect()),
         };
         Ok((stored, entry))
     }
@@ -259,7 +294,7 @@ impl Records {
         }
         let senseless = FormatFault::Senseless { what: WHAT };
         let revision = self.before.later(cursor.varint()?).ok_or(senseless)?;
-        let key = with_sub(revision, cursor.varint()?);
+        let key = key_of(revision, cursor.varint()?);
         let len = cursor.length()?;
         self.entries.start = self.entries.end - cursor.rest().len();
         self.before = revision;
@@ -269,11 +304,13 @@ impl Records {
     }
 }
 
-fn packed_sub(key: RecordKey) -> u64 {
+/// Twice the sub-revision, plus 1 for a tombstone.
+pub(crate) fn packed_sub(key: RecordKey) -> u64 {
     key.sub.unsigned_abs() << 1 | u64::from(key.tombstone)
 }
 
-fn with_sub(revision: Revision, packed: u64) -> RecordKey {
+/// The key of a record of that revision, see [`packed_sub`].
+pub(crate) fn key_of(revision: Revision, packed: u64) -> RecordKey {
     RecordKey { revision, sub: (packed >> 1).cast_signed(), tombstone: packed & 1 == 1 }
 }
 
@@ -284,7 +321,7 @@ pub(crate) fn put_key(out: &mut Vec<u8>, key: RecordKey) {
 
 pub(crate) fn key(cursor: &mut Cursor<'_>) -> Result<RecordKey, FormatFault> {
     let revision = Revision::new(cursor.signed()?).ok_or_else(|| cursor.senseless())?;
-    Ok(with_sub(revision, cursor.varint()?))
+    Ok(key_of(revision, cursor.varint()?))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const BITS_A_KEY: usize = 10;
 const LEN_MIN: usize = 8;
 
 /// What a filter knows a key by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash {
     a: u64,
     b: u64,
@@ -28,6 +28,20 @@ impl KeyHash {
         let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let mut next = || numbers.next().unwrap_or_default();
         Self { a: next(), b: next() }
+    }
+
+    /// As 16 bytes: the first of the key's BLAKE3.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.a) | u128::from(self.b) << 64).to_le_bytes()
+    }
+
+    /// From its 16 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let (a, b) = bytes.split_at(8);
+        let number = |half: &[u8]| half.first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
+        Self { a: number(a), b: number(b) }
     }
 
     /// Places of its bits in a filter of so many bytes: byte and mask.

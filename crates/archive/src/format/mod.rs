@@ -21,15 +21,16 @@
 
 pub mod base;
 pub mod block;
-mod cursor;
+pub(crate) mod cursor;
 mod digest;
 mod fault;
 pub mod filter;
 pub mod header;
 mod id;
 pub mod run;
+pub mod segment;
 
-pub use digest::{DIGEST, Domain};
+pub use digest::{DIGEST, Domain, Hasher, LogDigest, ValueDigests};
 pub use fault::FormatFault;
 pub use header::{Facts, Header, Kind};
 pub use id::{ArchiveId, ObjectId, TimelineId};

@@ -40,6 +40,14 @@ impl From<Error> for Failure {
             Error::Damaged { fault, .. } if fault.is_too_new() => {
                 Self::refused(what).remedy(NEWER_REKINDLE)
             }
+            Error::Lagging => Self::new(Code::Transient, what).remedy(
+                "name all members with --endpoints, so that one of them is up to date, and try again",
+            ),
+            Error::TooLate | Error::Vanished { .. } => Self::new(Code::Transient, what)
+                .remedy("run it again: the base is written in full then"),
+            Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
+                Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
+            }
             Error::Damaged { .. } | Error::Json { .. } | Error::Stranger { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }

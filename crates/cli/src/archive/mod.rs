@@ -1,5 +1,6 @@
 //! `rekindle archive`: making archives, and what they hold.
 
+mod export;
 mod failure;
 mod init;
 mod list;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
         ArchiveCommand::List(args) => list::run(args),
+        ArchiveCommand::Export(args) => export::run(args),
     }
 }
 

@@ -137,10 +137,7 @@ impl Prepared {
     fn carry_out(&self, source: &Source, now: &str) -> Result<Restored, Failure> {
         let backend = source.backend()?;
         let db = backend.db();
-        let page_size = db.page_size();
-        let layout = Layout::new(page_size, LEAF_BYTES.max(page_size)).ok_or_else(|| {
-            Failure::new(Code::BadData, format!("no database has pages of {page_size} bytes"))
-        })?;
+        let layout = layout(db.page_size())?;
         let job = Job { plan: &self.plan, layout, targets: &self.targets, time: now };
         let progress = Progress { stop: terminal::stop_flag()?, ..Progress::default() };
         std::thread::scope(|threads| {
@@ -172,6 +169,13 @@ impl Prepared {
             })
         })
     }
+}
+
+/// How the pages of a new database are cut.
+pub(crate) fn layout(page_size: usize) -> Result<Layout, Failure> {
+    Layout::new(page_size, LEAF_BYTES.max(page_size)).ok_or_else(|| {
+        Failure::new(Code::BadData, format!("no database has pages of {page_size} bytes"))
+    })
 }
 
 /// The thread that compares the digest, and what it found.
@@ -253,7 +257,7 @@ fn decide(
 }
 
 /// Bytes that a restored database has at most, quickly had.
-fn largest_size(backend: &Backend<&Source>) -> u64 {
+pub(crate) fn largest_size(backend: &Backend<&Source>) -> u64 {
     match &backend.db().source().kind {
         // Keys of 18 bytes, elements of 16, and leaves of which half may stay empty.
         Kind::Base(base) => {

@@ -8,7 +8,9 @@ use crate::output::{self, Output, grouped};
 use crate::restore::free_space;
 use crate::source::Source;
 use crate::terminal;
-use rekindle_archive::{Archive, BaseWritten, Origin, Progress, prepare_base};
+use rekindle_archive::{
+    Archive, BaseRequest, BaseWritten, Comparison, Counts, Origin, Progress, prepare_base,
+};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,8 +82,14 @@ impl Place {
             let (prepared, digest) = std::thread::scope(|threads| {
                 // What is archived is proven, and not only what came over the wire.
                 let digest = threads.spawn(|| source.verify_digest(stop));
-                let progress = Progress { walked: &walked, stop };
-                let prepared = prepare_base(&self.archive, &backend, origin, &now, &progress);
+                let request = BaseRequest {
+                    archive: &self.archive,
+                    origin,
+                    tables: self.spool.parent(),
+                    now: &now,
+                    progress: Progress { walked: &walked, stop },
+                };
+                let prepared = prepare_base(&request, &backend);
                 let panicked =
                     |_| Err(Failure::new(Code::Failed, "the digest thread has panicked"));
                 (prepared, digest.join().unwrap_or_else(panicked))
@@ -134,32 +142,87 @@ impl Base<'_> {
         out.add("totalKey", "Keys", saved.status.live_keys);
         out.add("size", "Size", facts.logical_bytes);
         out.add("newBytes", "New bytes", facts.new_bytes);
-        out.add("packs", "Packs", self.written.packs);
+        out.add("objects", "Objects", self.written.objects);
+        self.add_comparison(&mut out);
         out.add("sha256", "SHA-256", saved.digest.to_string());
         out.add("endpoint", "Endpoint", saved.endpoint.clone());
         out.add("role", "Role", saved.role);
         out.add("etcdVersion", "Etcd version", saved.version.clone());
-        let timeline = match self.written.goes_on {
-            true => format!("{}, goes on", facts.timeline),
-            false => format!("{}, begins", facts.timeline),
-        };
         out.text = output::lines(&[
             ("saved", format!("base of revision {revision} into {place}")),
             ("keys", saved.keys_line()),
             (
                 "size",
                 format!(
-                    "{} of records, {} written ({} packs)",
+                    "{} of records, {} written ({} objects)",
                     output::bytes(facts.logical_bytes),
                     output::bytes(facts.new_bytes),
-                    grouped(self.written.packs)
+                    grouped(self.written.objects)
                 ),
             ),
             ("SHA-256", format!("{} (of the snapshot, good)", saved.digest)),
             ("checker", saved.checker_line()),
-            ("timeline", timeline),
+            ("timeline", facts.timeline.to_string()),
+            ("compared", compared(&self.written.comparison)),
             ("etcd", format!("{}, {} {}", saved.version, saved.role, saved.endpoint)),
         ]);
         out
+    }
+
+    /// What the snapshot contradicts, if it does: the base was saved, and somebody has to look.
+    pub(super) fn alarm(&self) -> Option<Failure> {
+        let Comparison::Contradicted { older, contradiction } = &self.written.comparison else {
+            return None;
+        };
+        let what = format!(
+            "the snapshot contradicts the base of revision {older}: {contradiction}. The base was \
+             saved in full, into a history of its own"
+        );
+        Some(Failure::new(Code::BadData, what).remedy(
+            "save from another member (--endpoints with that one alone) to see which is wrong, and \
+             compare rekindle hashkv of the members; if the cluster was restored from elsewhere, \
+             all is well",
+        ))
+    }
+
+    fn add_comparison(&self, out: &mut Output) {
+        let none = Counts::default();
+        let (result, counts) = match &self.written.comparison {
+            Comparison::First => ("first", &none),
+            Comparison::Unknown { .. } => ("unknown", &none),
+            Comparison::Agreed { counts, .. } => ("agreed", counts),
+            Comparison::Contradicted { .. } => ("contradicted", &none),
+        };
+        out.add("comparison", "Comparison", result);
+        out.add("knownRecords", "Known records", counts.known);
+        out.add("newRecords", "New records", counts.new);
+        out.add("unverifiedRecords", "Unverified records", counts.unverified);
+    }
+}
+
+/// The comparison with the last base, for people.
+fn compared(comparison: &Comparison) -> String {
+    match comparison {
+        Comparison::First => "with nothing: this is the first base of its history".to_owned(),
+        Comparison::Unknown { reason } => {
+            format!("with nothing, so it was written in full: {reason}")
+        }
+        Comparison::Agreed { older, counts } => {
+            let mut text = format!(
+                "with the base of revision {older}: equal; {} records were there, {} came since",
+                grouped(counts.known),
+                grouped(counts.new)
+            );
+            if counts.unverified > 0 {
+                text += &format!(
+                    "; {} are gone, and were compacted before a base saw why",
+                    grouped(counts.unverified)
+                );
+            }
+            text
+        }
+        Comparison::Contradicted { older, .. } => {
+            format!("with the base of revision {older}: it CONTRADICTS it; written in full")
+        }
     }
 }

@@ -48,9 +48,19 @@ pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
                 eprintln!("warning: {}", failure.what);
             }
             Err(failure) => return Err(failure),
-            Ok(done) => return done?.print(args.output.format()),
+            Ok(done) => {
+                let Done { output, alarm } = done?;
+                output.print(args.output.format())?;
+                return alarm.map_or(Ok(()), Err);
+            }
         }
     }
+}
+
+/// What was saved, and what is wrong nevertheless.
+struct Done {
+    output: Output,
+    alarm: Option<Failure>,
 }
 
 /// Where a snapshot goes.
@@ -108,7 +118,7 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Refuses what is no file, and a file that is at work: an etcd locks its database.
-fn replaceable(path: &Path) -> Result<(), Failure> {
+pub(crate) fn replaceable(path: &Path) -> Result<(), Failure> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -137,7 +147,7 @@ fn replaceable(path: &Path) -> Result<(), Failure> {
 }
 
 /// The directories above a file that are not there yet, the highest first.
-fn missing_directories(target: &Path) -> Vec<&Path> {
+pub(crate) fn missing_directories(target: &Path) -> Vec<&Path> {
     let above = target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
     let mut missing: Vec<_> = above.take_while(|path| !path.exists()).collect();
     missing.reverse();
@@ -246,7 +256,7 @@ impl Attempt<'_> {
     fn save(
         &self,
         (member, member_status): (Member, MemberStatus),
-    ) -> Result<Result<Output, Failure>, Failure> {
+    ) -> Result<Result<Done, Failure>, Failure> {
         let role = match member_status.leader == member_status.header.member_id {
             true => "leader",
             false => "follower",
@@ -285,7 +295,7 @@ impl Attempt<'_> {
         match self.target {
             Target::File(path) => {
                 snapshot.publish()?;
-                Ok(Ok(saved.output(path)))
+                Ok(Ok(Done { output: saved.output(path), alarm: None }))
             }
             Target::Archive(place) => {
                 let header = member_status.header;
@@ -295,9 +305,10 @@ impl Attempt<'_> {
                     etcd: saved.version.clone(),
                     live_keys: saved.status.live_keys,
                     state,
+                    current: self.floor > 0,
                 };
                 let base = place.add(snapshot.part(), &origin, self.calls.stop());
-                Ok(base.map(|base| base.output(&saved)))
+                Ok(base.map(|base| Done { output: base.output(&saved), alarm: base.alarm() }))
             }
         }
     }

@@ -1,10 +1,14 @@
 //! Bases of every version, restored out of an archive.
 
 use crate::booted;
-use crate::command::{done, identity, only, refused, restore, restore_alone};
+use crate::command::{done, identity, only, refused, rekindle, restore, restore_alone};
 use crate::sources::Source;
 use rekindle_testkit::Version;
-use rekindle_testkit::etcd::{Members, Sites};
+use rekindle_testkit::content::files;
+use rekindle_testkit::etcd::{Members, Sites, etcdutl};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 #[test]
 fn a_base_of_every_version_becomes_a_cluster_of_three() {
@@ -17,6 +21,99 @@ fn a_base_of_every_version_becomes_a_cluster_of_three() {
         };
         let plans: Vec<_> = sites.iter().map(restore_on).collect();
         booted::check(version, sites, source, &plans);
+    }
+}
+
+/// Runs a command that prints JSON.
+fn json(args: &[&str], path: &Path) -> Value {
+    let printed = done(args.iter().copied().chain(["-w=json", path.to_str().unwrap()]));
+    serde_json::from_str(&printed).unwrap()
+}
+
+/// etcd's own tool restores what was exported, and etcd serves from it what was saved.
+#[test]
+fn a_base_of_every_version_is_exported_for_etcdutl() {
+    for version in Version::ALL {
+        let source = Source::of(version);
+        let sites = Sites::new(Members(1));
+        let archive = source.write_archive(sites.dir());
+        let exported = sites.dir().join("deep/exported.db");
+        let export = ["archive", "export", archive.to_str().unwrap(), exported.to_str().unwrap()];
+        done(export);
+        let mode = std::fs::metadata(&exported).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it holds all the cluster's secrets");
+        let status = json(&["status", "--verify-hash"], &exported);
+        assert_eq!([&status["sound"], &status["sha256"]], [&Value::from(true), &"good".into()]);
+
+        let told = refused(4, export);
+        assert!(told.contains("is there already"), "{told}");
+        std::fs::write(&exported, "in the way").unwrap();
+        done(export.into_iter().chain(["--force"]));
+        let site = only(&sites);
+        let mut args =
+            ["snapshot", "restore", exported.to_str().unwrap()].map(str::to_owned).to_vec();
+        args.extend(identity(&sites, site));
+        args.push(format!("--data-dir={}", site.data_dir().display()));
+        etcdutl(version, args);
+        booted::check(version, sites, source, &[]);
+    }
+}
+
+/// Of a base the same is told as of the snapshot that it was made of, but for what only a file has.
+#[test]
+fn a_base_is_told_of_like_its_snapshot() {
+    for version in Version::ALL {
+        let (source, directory) = (Source::of(version), tempfile::tempdir().unwrap());
+        let snapshot = source.write(directory.path());
+        let archive = source.write_archive(directory.path());
+        let revision = source.revision.to_string();
+        for more in [&[][..], &["--old-tombstone-rule"], &["--compact-rev", &revision]] {
+            let words = [&["hashkv"], more].concat();
+            assert_eq!(json(&words, &archive), json(&words, &snapshot), "{version} {more:?}");
+        }
+        let exported = directory.path().join("exported.db");
+        let [from, to] = [&archive, &exported].map(|path| path.to_str().unwrap());
+        done(["archive", "export", from, to]);
+        let ([mut base, mut file], keys) = (
+            [&archive, &exported].map(|path| json(&["status"], path)),
+            ["totalSize", "pageSize", "inUse", "free", "source", "sha256"],
+        );
+        for key in keys {
+            base.as_object_mut().unwrap().remove(key).unwrap();
+            file.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        assert_eq!(base, file, "{version}");
+        let table = done(["status", from]);
+        assert!(table.contains("sound: no damage in records"), "{table}");
+    }
+    let none = refused(6, ["hashkv", "/nowhere@5"]);
+    assert!(none.contains("/nowhere@5"), "{none}");
+}
+
+/// Nothing is left of an export that fails, and it says which object is damaged.
+#[test]
+fn a_damaged_base_is_not_exported() {
+    let (source, directory) = (Source::of(Version::LATEST), tempfile::tempdir().unwrap());
+    let archive = source.write_archive(directory.path());
+    damage_packs(&archive);
+    let exported = directory.path().join("exported.db");
+    let [from, to] = [&archive, &exported].map(|path| path.to_str().unwrap());
+    for command in [&["archive", "export", from, to][..], &["hashkv", from], &["status", from]] {
+        let told = refused(3, command);
+        assert!(told.contains(".pack: its body was changed"), "{told}");
+    }
+    let mut names = std::fs::read_dir(directory.path()).unwrap();
+    assert!(names.all(|name| name.unwrap().file_name() == "archive"));
+    let no_archive = rekindle(["archive", "export", to, to]).output().unwrap();
+    assert_eq!(no_archive.status.code(), Some(6));
+}
+
+/// Changes a byte of each pack.
+fn damage_packs(archive: &Path) {
+    for path in files(archive).into_iter().filter(|path| path.extension().unwrap() == "pack") {
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
     }
 }
 
@@ -50,8 +147,8 @@ fn points_of_an_archive_are_found_or_refused() {
         assert!(plan.contains("base of an archive"), "{plan}");
     }
     let listed = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
-    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-    let point = &listed["restorePoints"][0];
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let point = listed["restorePoints"].as_array().unwrap().last().unwrap();
     let [time, object] = ["time", "object"].map(|field| point[field].as_str().unwrap());
     let name = object.rsplit('/').next().unwrap();
     for point in [time, name] {
@@ -66,7 +163,7 @@ fn points_of_an_archive_are_found_or_refused() {
     assert!(!only(&sites).data_dir().exists(), "a plan touches nothing");
 
     // What cannot be read may be what is meant: nothing else is taken for it in silence.
-    let bad = std::path::Path::new(object).with_file_name("later.base");
+    let bad = Path::new(object).with_file_name("later.base");
     std::fs::write(archive.join(bad), "rekindle").unwrap();
     let told = plan("latest", 3);
     assert!(told.contains("1 of the archive's objects cannot be read"), "{told}");
@@ -79,21 +176,35 @@ fn points_of_an_archive_are_found_or_refused() {
     assert!(plan("42", 3).contains("no database") || plan("42", 3).contains("not a bbolt"));
 }
 
-/// A pack with one byte changed: the restore fails, and nothing is in place.
+/// Packs or segments with one byte changed, or gone: the restore fails, and nothing is in place.
 #[test]
 fn a_damaged_archive_is_refused_and_leaves_nothing() {
     let source = Source::of(Version::LATEST);
     let sites = Sites::new(Members(1));
     let archive = source.write_archive(sites.dir());
-    let timelines = archive.join("timelines");
-    let timeline = std::fs::read_dir(timelines).unwrap().next().unwrap().unwrap().path();
-    let pack = std::fs::read_dir(timeline.join("packs")).unwrap().next().unwrap().unwrap().path();
-    let mut bytes = std::fs::read(&pack).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&pack, bytes).unwrap();
-    let told = refused(3, restore_alone(&archive, &sites, &[]));
-    assert!(told.contains(&pack.display().to_string()), "{told}");
-    assert!(told.contains("its body was changed: its digest is another"), "{told}");
-    assert!(!only(&sites).data_dir().exists());
+    let refuse = || {
+        let told = refused(3, restore_alone(&archive, &sites, &[]));
+        assert!(!only(&sites).data_dir().exists());
+        told
+    };
+    for (kind, when_gone) in [
+        ("pack", ".pack is gone, and a base needs it"),
+        ("seg", "of the log, which no segment has"),
+    ] {
+        let mut objects = files(&archive);
+        objects.retain(|path| path.extension().unwrap() == kind);
+        let whole: Vec<_> = objects.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        for (path, bytes) in objects.iter().zip(&whole) {
+            let mut changed = bytes.clone();
+            *changed.last_mut().unwrap() ^= 1;
+            std::fs::write(path, changed).unwrap();
+        }
+        let told = refuse();
+        assert!(told.contains(&format!(".{kind}: its body was changed: its digest")), "{told}");
+        objects.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let told = refuse();
+        assert!(told.contains(when_gone), "{told}");
+        objects.iter().zip(whole).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    }
+    done(restore_alone(&archive, &sites, &[]));
 }

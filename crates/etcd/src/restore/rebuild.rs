@@ -13,6 +13,7 @@
 use super::plan::{AlarmFate, Plan};
 use crate::backend::Alarm;
 use crate::error::{Error, RecordDamage, RecordFault};
+use crate::records::{Records, RecordsFault};
 use crate::revision::RecordKey;
 use crate::schema;
 use crate::status::read_record;
@@ -49,18 +50,6 @@ pub enum RebuildError {
         "the source holds keys of Kubernetes after all; say whether its revision is to be raised"
     )]
     KubernetesAfterAll,
-}
-
-/// Why records cannot be read on.
-pub type RecordsFault = Box<dyn std::error::Error + Send + Sync>;
-
-/// The records of a keyspace in their order, where they do not lie in a database.
-pub trait Records {
-    /// The next one, as a pair of the `key` bucket; none at the end.
-    ///
-    /// # Errors
-    /// Whatever keeps them from being read. What was handed out until then is no keyspace.
-    fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault>;
 }
 
 /// What is restored.
@@ -105,6 +94,27 @@ pub fn rebuild<S: ReadAt, W: Write>(
     layout: Layout,
     out: W,
 ) -> Result<Rebuilt<W>, RebuildError> {
+    write(source, Some(plan), layout, out)
+}
+
+/// Writes a database with the very buckets and pairs of `source` into `out`.
+///
+/// # Errors
+/// [`RebuildError`]. What was written until then is no database.
+pub fn copy<S: ReadAt, W: Write>(
+    source: Source<'_, S>,
+    layout: Layout,
+    out: W,
+) -> Result<Rebuilt<W>, RebuildError> {
+    write(source, None, layout, out)
+}
+
+fn write<S: ReadAt, W: Write>(
+    source: Source<'_, S>,
+    plan: Option<&Plan>,
+    layout: Layout,
+    out: W,
+) -> Result<Rebuilt<W>, RebuildError> {
     let mut rebuild = Rebuild {
         plan,
         elsewhere: source.records,
@@ -113,7 +123,7 @@ pub fn rebuild<S: ReadAt, W: Write>(
         treatment: Treatment::Copy,
         edited: BTreeMap::new(),
         edited_bytes: 0,
-        needed: NEEDED.as_slice(),
+        needed: if plan.is_some() { &NEEDED } else { &[] },
         records: 0,
     };
     let report = check(source.db, &mut rebuild).map_err(|halt| match halt {
@@ -131,7 +141,8 @@ pub fn rebuild<S: ReadAt, W: Write>(
 }
 
 struct Rebuild<'a, 'r, W> {
-    plan: &'a Plan,
+    /// Without one nothing changes.
+    plan: Option<&'a Plan>,
     /// The records, where they lie elsewhere and have not come yet.
     elsewhere: Option<&'r mut dyn Records>,
     writer: Writer<W>,
@@ -168,9 +179,10 @@ enum Treatment {
 }
 
 impl Treatment {
-    fn of(bucket: &[u8]) -> Self {
+    fn of(bucket: &[u8], is_planned: bool) -> Self {
         match bucket {
             schema::KEY => Self::Records,
+            _ if !is_planned => Self::Copy,
             schema::META | schema::CLUSTER | schema::ALARM => Self::Edit,
             schema::MEMBERS | schema::MEMBERS_REMOVED => Self::Replace,
             _ => Self::Copy,
@@ -226,7 +238,7 @@ impl<W: Write> Rebuild<'_, '_, W> {
             self.writer = Writer::In(writer.bucket(name)?);
         }
         self.bucket = name.to_vec();
-        self.treatment = Treatment::of(name);
+        self.treatment = Treatment::of(name, self.plan.is_some());
         self.edited.clear();
         self.edited_bytes = 0;
         Ok(())
@@ -251,7 +263,8 @@ impl<W: Write> Rebuild<'_, '_, W> {
     fn record(&mut self, pair: Pair<'_>) -> Result<(), RebuildError> {
         let (_, kv) = read_record(pair)
             .map_err(|fault| Error::from(RecordDamage { key: pair.key.to_vec(), fault }))?;
-        if self.plan.kubernetes_unexpected && schema::is_kubernetes(kv.key) {
+        let unexpected = self.plan.is_some_and(|plan| plan.kubernetes_unexpected);
+        if unexpected && schema::is_kubernetes(kv.key) {
             return Err(RebuildError::KubernetesAfterAll);
         }
         self.records += 1;
@@ -260,13 +273,15 @@ impl<W: Write> Rebuild<'_, '_, W> {
 
     /// Ends the open bucket, if one is, with what the plan adds to it.
     fn end_bucket(&mut self) -> Result<(), RebuildError> {
-        match self.bucket.as_slice() {
-            schema::KEY => self.add_bump_record()?,
-            schema::META => self.edit_meta(),
-            schema::CLUSTER => drop(self.edited.remove(schema::cluster::DOWNGRADE)),
-            schema::ALARM => self.clear_alarms(),
-            schema::MEMBERS => self.replace_members(),
-            _ => {}
+        if let Some(plan) = self.plan {
+            match self.bucket.as_slice() {
+                schema::KEY => self.add_bump_record(plan)?,
+                schema::META => self.edit_meta(plan),
+                schema::CLUSTER => drop(self.edited.remove(schema::cluster::DOWNGRADE)),
+                schema::ALARM => self.clear_alarms(plan),
+                schema::MEMBERS => self.replace_members(plan),
+                _ => {}
+            }
         }
         self.bucket.clear();
         for (key, value) in std::mem::take(&mut self.edited) {
@@ -298,36 +313,36 @@ impl<W: Write> Rebuild<'_, '_, W> {
         Ok(())
     }
 
-    fn add_bump_record(&mut self) -> Result<(), RebuildError> {
-        let Some(bump) = self.plan.bump else { return Ok(()) };
+    fn add_bump_record(&mut self, plan: &Plan) -> Result<(), RebuildError> {
+        let Some(bump) = plan.bump else { return Ok(()) };
         self.records += 1;
         self.put(&RecordKey::first_of(bump.to).to_bytes(), &[])
     }
 
-    fn edit_meta(&mut self) {
-        let state = self.plan.hard_state();
+    fn edit_meta(&mut self, plan: &Plan) {
+        let state = plan.hard_state();
         let mut set = |key: &[u8], value: Vec<u8>| self.edited.insert(key.to_vec(), value);
         set(schema::meta::CONSISTENT_INDEX, state.commit.0.to_be_bytes().to_vec());
         set(schema::meta::TERM, state.term.0.to_be_bytes().to_vec());
-        set(schema::meta::CONF_STATE, self.plan.conf_state().to_json().into_bytes());
-        if let Some(bump) = self.plan.bump {
+        set(schema::meta::CONF_STATE, plan.conf_state().to_json().into_bytes());
+        if let Some(bump) = plan.bump {
             let compaction = RecordKey::first_of(bump.to).to_bytes();
             set(schema::meta::SCHEDULED_COMPACTION, compaction);
         }
     }
 
-    fn clear_alarms(&mut self) {
+    fn clear_alarms(&mut self, plan: &Plan) {
         let cleared = |fate: &AlarmFate| match fate {
             AlarmFate::Cleared(alarm) => Some(*alarm),
             AlarmFate::Kept(_) => None,
         };
-        let cleared: HashSet<_> = self.plan.alarms.iter().filter_map(cleared).collect();
+        let cleared: HashSet<_> = plan.alarms.iter().filter_map(cleared).collect();
         // Found by what it says: one alarm can be written in several ways.
         self.edited.retain(|key, _| !Alarm::parse(key).is_ok_and(|alarm| cleared.contains(&alarm)));
     }
 
-    fn replace_members(&mut self) {
-        for member in &self.plan.cluster.members {
+    fn replace_members(&mut self, plan: &Plan) {
+        for member in &plan.cluster.members {
             self.edited.insert(member.id.to_string().into_bytes(), member.to_json().into_bytes());
         }
     }
@@ -389,6 +404,28 @@ mod tests {
         assert_eq!(cut_off.to_string(), "cut off");
         let lost = check(&[(schema::META, &[])], false).unwrap_err();
         assert!(matches!(lost, RebuildError::Source(Error::NotEtcd)), "{lost}");
+    }
+
+    /// No bucket comes and none goes, and none of them changes: not even those of the raft log.
+    #[test]
+    fn a_copy_has_what_the_source_has() {
+        let key = |number| RecordKey::first_of(Revision::new(number).unwrap()).to_bytes();
+        let buckets = |records: &[&[u8]]| {
+            let voters = schema::meta::CONF_STATE;
+            a_database(&[
+                (schema::ALARM, &[&[8, 1, 16, 1]]),
+                (schema::KEY, records),
+                (schema::META, &[voters]),
+            ])
+        };
+        let db = Db::open(buckets(&[&key(7)])).unwrap();
+        let mut records = Elsewhere((2..=6).rev().map(key).collect(), false, Vec::new());
+        let source = Source { db: &db, records: Some(&mut records) };
+        let copied = copy(source, layout(), Vec::new()).unwrap();
+        assert_eq!(copied.records, 5);
+        let records: Vec<_> = (2..=6).map(key).collect();
+        let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+        assert_eq!(whole(copied.file), buckets(&records));
     }
 
     fn whole(finished: Finished<Vec<u8>>) -> Vec<u8> {

@@ -1,0 +1,101 @@
+//! Which segments a range of the log needs.
+
+use rekindle_etcd::Revision;
+
+/// A segment that was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// The object's name.
+    pub name: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// The first revision that it has all records of.
+    pub first: Revision,
+    /// The last one.
+    pub last: Revision,
+}
+
+/// What is taken of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece<'a> {
+    pub segment: &'a SegmentEntry,
+    /// The first revision that is taken of it.
+    pub from: Revision,
+    /// The last one.
+    pub to: Revision,
+}
+
+/// The fewest segments that have all revisions of a range. Fails with the first revision that none
+/// has.
+pub(crate) fn cover(
+    segments: &[SegmentEntry],
+    first: Revision,
+    last: Revision,
+) -> Result<Vec<Piece<'_>>, Revision> {
+    let mut by_first: Vec<_> = segments.iter().collect();
+    by_first.sort_by_key(|segment| segment.first);
+    let mut waiting = by_first.into_iter().peekable();
+    let mut pieces = Vec::new();
+    let mut farthest: Option<&SegmentEntry> = None;
+    let mut next = first;
+    while next <= last {
+        while let Some(segment) = waiting.next_if(|segment| segment.first <= next) {
+            if farthest.is_none_or(|there| segment.last > there.last) {
+                farthest = Some(segment);
+            }
+        }
+        let segment = farthest.filter(|segment| segment.last >= next).ok_or(next)?;
+        let to = segment.last.min(last);
+        pieces.push(Piece { segment, from: next, to });
+        let Some(after) = to.later(1) else { break };
+        next = after;
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(number: i64) -> Revision {
+        Revision::new(number).unwrap()
+    }
+
+    /// Which segments a range needs, and what of each, or which revision is missing.
+    fn check(segments: &[(i64, i64)], (first, last): (i64, i64), want: &str) {
+        let named = |(first, last): &(i64, i64)| SegmentEntry {
+            name: format!("{first}-{last}"),
+            bytes: 1,
+            first: revision(*first),
+            last: revision(*last),
+        };
+        let segments: Vec<_> = segments.iter().map(named).collect();
+        let got = match cover(&segments, revision(first), revision(last)) {
+            Ok(pieces) => {
+                let shown = |piece: &Piece<'_>| {
+                    format!("{}:{}-{}", piece.segment.name, piece.from, piece.to)
+                };
+                pieces.iter().map(shown).collect::<Vec<_>>().join(" ")
+            }
+            Err(missing) => format!("no {missing}"),
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_range_is_covered_or_what_is_missing_is_named() {
+        check(&[(1, 10)], (1, 10), "1-10:1-10");
+        check(&[(1, 10)], (4, 5), "1-10:4-5");
+        check(&[(6, 10), (1, 5)], (1, 10), "1-5:1-5 6-10:6-10");
+        // Merged ones stand beside those that they were merged of.
+        check(&[(1, 2), (3, 4), (5, 6), (1, 6), (7, 8)], (2, 7), "1-6:2-6 7-8:7-7");
+        // Of two writers.
+        check(&[(1, 5), (3, 8), (7, 12)], (1, 12), "1-5:1-5 3-8:6-8 7-12:9-12");
+        check(&[(1, 5), (7, 9)], (1, 9), "no 6");
+        check(&[(1, 5)], (6, 6), "no 6");
+        check(&[], (3, 4), "no 3");
+        check(&[(5, 6)], (3, 4), "no 3");
+        let max = i64::MAX;
+        check(&[(1, max)], (max, max), &format!("1-{max}:{max}-{max}"));
+    }
+}

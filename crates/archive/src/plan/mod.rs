@@ -1,0 +1,4 @@
+//! Decisions about an archive. Pure: they are made from what was listed, and nothing is touched.
+
+pub(crate) mod cover;
+pub(crate) mod reuse;
