@@ -83,6 +83,7 @@ pub fn missing(command: &Command) -> String {
         "go" | "gofmt" => {
             format!("cannot run `{program}`: install Go 1.26 or newer (https://go.dev/dl)")
         }
+        "npm" => "cannot run `npm`: install Node.js 20 or newer (https://nodejs.org)".to_owned(),
         "git" => "cannot run `git`: install it, and run this in a git checkout".to_owned(),
         _ => format!("cannot run `{program}`"),
     }

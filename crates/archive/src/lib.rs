@@ -27,7 +27,10 @@ pub use keys::{
     Sealing, Signer, SigningKey,
 };
 pub use read::{BaseRecords, read_base};
-pub use store::{Store, StoreFault, StoreFaultKind};
+pub use store::{
+    Finding, Place, Probe, Provider, Store, StoreFault, StoreFaultKind, StoreOptions, Upload,
+    Wanted,
+};
 pub use write::{
     BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,
     PreparedBase, Progress, prepare_base,

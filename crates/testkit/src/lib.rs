@@ -10,10 +10,12 @@ pub mod certs;
 pub mod content;
 pub mod doubles;
 pub mod etcd;
+pub mod fault_store;
 pub mod oracle;
 mod ports;
 pub mod proxy;
 pub mod sim_disk;
+pub mod stores;
 mod tools;
 
 pub use tools::{Version, tool};

@@ -23,7 +23,7 @@ const fn lane(name: &'static str, seconds: u64, run: fn(&[String]) -> Result<Cou
 
 /// In the order in which they run.
 pub const LANES: &[Lane] = &[
-    lane("setup", 600, setup),
+    lane("setup", 1200, setup),
     lane("fmt", 20, fmt),
     lane("clippy", 120, clippy),
     lane("unit", 120, unit),

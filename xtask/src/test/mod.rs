@@ -24,7 +24,7 @@ pub const COMMAND: Command = Command {
 Usage: cargo xtask test [--lane NAME]... [FILTER...]
 
 Lanes, in this order; one over its budget has failed:
-  setup   600 s  get the real servers (`cargo xtask tools`), fetch and compile
+  setup  1200 s  get the real servers (`cargo xtask tools`), fetch and compile
   fmt      20 s  rustfmt and gofmt
   clippy  120 s  clippy with warnings as errors, on the fuzz targets too; go vet
   unit    120 s  tests of libraries, binaries and tests/*.rs; tidy is among them
@@ -194,10 +194,10 @@ unit      101.0 s    100 s  40 passed, OVER BUDGET
     }
 
     #[test]
-    fn set_up_and_tests_stay_within_ten_minutes_each() {
+    fn set_up_stays_within_twenty_minutes_and_tests_within_ten() {
         let (setup, tests): (Vec<&Lane>, Vec<&Lane>) =
             LANES.iter().partition(|lane| lane.name == "setup");
         let sum = |lanes: &[&Lane]| lanes.iter().map(|lane| lane.budget.as_secs()).sum::<u64>();
-        assert_eq!((sum(&setup), sum(&tests)), (600, 600));
+        assert_eq!((sum(&setup), sum(&tests)), (1200, 600));
     }
 }

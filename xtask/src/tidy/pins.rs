@@ -12,6 +12,8 @@ const MODULES: &[(&str, &str, &[&str])] = &[
     ("etcd-3.7", "etcd-3.7", ETCD),
     ("bbolt", "bbolt", &["go.etcd.io/bbolt"]),
     ("bbolt", "oracle", &["go.etcd.io/bbolt"]),
+    ("minio", "minio", &["github.com/minio/minio"]),
+    ("fake-gcs-server", "fake-gcs-server", &["github.com/fsouza/fake-gcs-server"]),
 ];
 
 const ETCD: &[&str] =
@@ -43,8 +45,29 @@ pub fn check(project: &Project) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(check_azurite(project, version_of("azurite")));
     findings.extend(check_oracle(project, &pins));
     findings
+}
+
+/// What npm installs must be of the pinned version, and every package known by its hash and not by
+/// where this machine would get it.
+fn check_azurite(project: &Project, version: Option<&String>) -> Option<Finding> {
+    const PACKAGE: &str = "tools/npm/azurite/package.json";
+    const LOCK: &str = "tools/npm/azurite/package-lock.json";
+    let Some(version) = version else {
+        return Some(Finding::new(VERSIONS, 1, "pin", "`azurite` is missing".to_owned()));
+    };
+    let wanted = format!("\"azurite\": \"{version}\"");
+    let lacking = [PACKAGE, LOCK].into_iter().find(|file| !project.text(file).contains(&wanted));
+    if let Some(file) = lacking {
+        let message = format!("does not have `{wanted}`, which {VERSIONS} pins");
+        return Some(Finding::new(file, 1, "pin", message));
+    }
+    let line = project.text(LOCK).lines().position(|line| line.contains("\"resolved\":"))?;
+    let message =
+        "names a registry: `npm install --package-lock-only --omit-lockfile-registry-resolved`";
+    Some(Finding::new(LOCK, line + 1, "pin", message.to_owned()))
 }
 
 fn check_oracle(project: &Project, pins: &[Pin]) -> Option<Finding> {
@@ -77,9 +100,13 @@ mod tests {
             ("main.go".to_owned(), oracle.as_bytes().to_vec()),
         ]);
         let digest = if oracle == "changed" { "0" } else { &digest };
+        let npm = "{\n  \"dependencies\": { \"azurite\": \"3.37.0\" }\n}";
         let versions = format!(
-            "etcd-3.5 3.6.16\netcd-3.6 3.6.16\netcd-3.7 3.6.16\nbbolt 1.5.0\noracle {digest}\n"
+            "etcd-3.5 3.6.16\netcd-3.6 3.6.16\netcd-3.7 3.6.16\nbbolt 1.5.0\noracle {digest}\n\
+             minio 1.0.0\nfake-gcs-server 1.0.0\nazurite 3.37.0\n"
         );
+        let minio = go_mod(&["github.com/minio/minio"], "1.0.0");
+        let gcs = go_mod(&["github.com/fsouza/fake-gcs-server"], "1.0.0");
         let files = [
             (VERSIONS, versions.as_str()),
             ("tools/go/etcd-3.5/go.mod", &etcd),
@@ -88,6 +115,10 @@ mod tests {
             ("tools/go/bbolt/go.mod", &bolt),
             ("tools/go/oracle/go.mod", &bolt),
             ("tools/go/oracle/main.go", oracle),
+            ("tools/go/minio/go.mod", &minio),
+            ("tools/go/fake-gcs-server/go.mod", &gcs),
+            ("tools/npm/azurite/package.json", npm),
+            ("tools/npm/azurite/package-lock.json", npm),
         ];
         tests::check(check, &files, expected);
     }
@@ -106,6 +137,27 @@ mod tests {
         );
         check_versions("1.5.0", "3.6.15", "package main", &["etcd-3.5/", "etcd-3.6/", "etcd-3.7/"]);
         check_versions("1.5.0", "3.6.16", "changed", &["run `cargo xtask tools --pin`"]);
+    }
+
+    #[test]
+    fn npm_packages_are_pinned_by_hash_alone() {
+        fn rule(project: &Project) -> Vec<Finding> {
+            check_azurite(project, Some(&"3.37.0".to_owned())).into_iter().collect()
+        }
+        let check = |lock: &str, expected: &[&str]| {
+            let package = "\"azurite\": \"3.37.0\"";
+            let files = [
+                ("tools/npm/azurite/package.json", package),
+                ("tools/npm/azurite/package-lock.json", lock),
+            ];
+            tests::check(rule, &files, expected);
+        };
+        check("\"azurite\": \"3.37.0\"", &[]);
+        check("\"azurite\": \"3.36.0\"", &["package-lock.json:1: pin: does not have"]);
+        check(
+            "\"azurite\": \"3.37.0\"\n\"resolved\": 1",
+            &["package-lock.json:2: pin: names a registry"],
+        );
     }
 
     #[test]

@@ -61,11 +61,17 @@ impl Cache {
         binaries.iter().all(|binary| self.folder(pin).join(binary).is_file())
     }
 
-    /// Bytes of all binaries of a tool.
+    /// Bytes of all files of a tool.
     pub fn size(&self, pin: &Pin) -> Result<u64> {
-        let mut size = 0;
-        for entry in fs::read_dir(self.folder(pin))? {
-            size += entry?.metadata()?.len();
+        let (mut size, mut folders) = (0, vec![self.folder(pin)]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                match entry.metadata()? {
+                    found if found.is_dir() => folders.push(entry.path()),
+                    found => size += found.len(),
+                }
+            }
         }
         Ok(size)
     }

@@ -31,7 +31,7 @@ Gets what `tools/versions` names into $REKINDLE_TOOLS, else $XDG_CACHE_HOME/reki
 ~/.cache/rekindle/tools, a folder NAME-VERSION each. Without a NAME: all that the tests need, which
 leaves out cargo-fuzz. What is there already is not had again.
 
-It takes Go and the package registries; etcd 3.4 comes from Debian's packages, or from a Go module
+It takes Go, npm and the package registries; etcd 3.4 comes from Debian's packages, or from a Go module
 (3.4.15) where those cannot be had.
 
 --pin writes the digest of tools/go/oracle into `tools/versions`, after a change to it.",
@@ -97,7 +97,7 @@ fn install(pins: &[(Pin, &Recipe)]) -> Result<PathBuf> {
     let mut folder = PathBuf::new();
     eprintln!("tools in {}", cache.root().display());
     for (pin, recipe) in pins {
-        eprint!("  {:<11} {:<17}", pin.name, pin.version);
+        eprint!("  {:<15} {:<17}", pin.name, pin.version);
         folder = cache.folder(pin);
         if cache.has(pin, recipe.binaries) {
             eprintln!(" there already");

@@ -1,4 +1,5 @@
-//! How each tool is had: from a pinned Go module, from Debian's packages, or with `cargo install`.
+//! How each tool is had: from a pinned Go module, from Debian's packages, from pinned npm packages, or
+//! with `cargo install`.
 
 use std::fs;
 use std::path::Path;
@@ -27,9 +28,15 @@ enum Source {
     Go(&'static [&'static str]),
     /// Debian's packages, each with its binary in /usr/bin; then the Go module, where that fails.
     Debian { packages: &'static [&'static str], series: &'static str, go: &'static [&'static str] },
+    /// The npm packages that `tools/npm/NAME` locks, with their binaries in `node_modules/.bin`. All of
+    /// them are kept: the binaries need the rest.
+    Npm,
     /// A crate with a binary of the same name.
     Cargo,
 }
+
+/// Where npm puts what can be run.
+const NPM_BIN: &str = "node_modules/.bin";
 
 const ETCD: &[&str] = &["etcd", "etcdctl", "etcdutl"];
 const ETCD_V3: &[&str] =
@@ -56,6 +63,19 @@ const RECIPES: &[Recipe] = &[
         source: Source::Go(&["go.etcd.io/bbolt/cmd/bbolt"]),
     },
     Recipe { name: "oracle", binaries: &["oracle"], for_tests: true, source: Source::Go(&["."]) },
+    Recipe {
+        name: "minio",
+        binaries: &["minio"],
+        for_tests: true,
+        source: Source::Go(&["github.com/minio/minio"]),
+    },
+    Recipe {
+        name: "fake-gcs-server",
+        binaries: &["fake-gcs-server"],
+        for_tests: true,
+        source: Source::Go(&["github.com/fsouza/fake-gcs-server"]),
+    },
+    Recipe { name: "azurite", binaries: &["azurite-blob"], for_tests: true, source: Source::Npm },
     Recipe {
         name: "cargo-fuzz",
         binaries: &["cargo-fuzz"],
@@ -85,6 +105,7 @@ impl Recipe {
                 say(&format!("cannot be had ({error:#}); the Go module instead:"));
                 self.build_go(go, place, say)
             }
+            Source::Npm => self.install_npm(place, say),
             Source::Cargo => self.install_crate(pin, place, say),
         }
     }
@@ -129,6 +150,27 @@ impl Recipe {
         for binary in self.binaries {
             fs::copy(unpacked.join("usr/bin").join(binary), place.binaries.join(binary))
                 .with_context(|| format!("Debian's packages have no /usr/bin/{binary}"))?;
+        }
+        Ok(())
+    }
+
+    fn install_npm(&self, place: &Place, say: &mut dyn FnMut(&str)) -> Result<()> {
+        say("npm ci");
+        let lock = checkout::root().join("tools/npm").join(self.name);
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(lock.join(file), place.binaries.join(file))
+                .with_context(|| format!("cannot copy {file} of {}", lock.display()))?;
+        }
+        let mut npm = Command::new("npm");
+        // What the lock pins, by its hashes; none of it runs anything while it is installed.
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+            .arg("--cache")
+            .arg(place.scratch.join("npm"))
+            .current_dir(&place.binaries);
+        checkout::run_quietly(&mut npm)?;
+        for binary in self.binaries {
+            let link = Path::new(NPM_BIN).join(binary);
+            std::os::unix::fs::symlink(link, place.binaries.join(binary))?;
         }
         Ok(())
     }

@@ -19,7 +19,6 @@ use crate::format::header::{Facts, Moment};
 use crate::format::segment::Times;
 use crate::format::{Kind, TimelineId};
 use crate::plan::reuse::{Older, Route, routes};
-use crate::store::StoreFaultKind;
 use crate::{names, object};
 use join::{Bounds, Join};
 use pack::{Packed, Packer, Shared};
@@ -401,7 +400,7 @@ impl PreparedBase<'_> {
         // After a fault that says nothing of it, it may be there after all, and needs its packs.
         self.published = match &created {
             Ok(()) => true,
-            Err(fault) => fault.kind == StoreFaultKind::Failed,
+            Err(fault) => fault.may_be_done(),
         };
         created?;
         self.still_there(&name)?;
@@ -440,7 +439,7 @@ impl Drop for PreparedBase<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Store, StoreFaultKind};
     use rekindle_bolt::{BulkWriter, Layout};
     use rekindle_etcd::{RecordKey, schema};
 

@@ -1,13 +1,29 @@
-//! Where objects are kept. Each is created once; nothing here changes one.
+//! Where objects are kept. Those of an archive are created once; nothing here changes one.
+//!
+//! What may never happen here: a secret in a message; an object that is seen before it is whole.
+
+mod fault;
+mod http;
+mod open;
+mod pace;
+mod place;
+mod probe;
+mod upload;
+
+pub use fault::{StoreFault, StoreFaultKind};
+pub use open::StoreOptions;
+pub use place::{Place, Provider};
+pub use probe::{Finding, Probe, Wanted};
+pub use upload::Upload;
 
 use bytes::Bytes;
+use fault::fault;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use tokio::runtime::Runtime;
@@ -28,6 +44,8 @@ pub struct Store {
 struct Objects {
     store: Arc<dyn ObjectStore>,
     place: Arc<str>,
+    /// What no message may show.
+    secrets: Arc<[String]>,
 }
 
 impl fmt::Debug for Store {
@@ -45,38 +63,6 @@ pub struct Listed {
     pub bytes: u64,
 }
 
-/// Why a store did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{doing} {object}: {cause}")]
-pub struct StoreFault {
-    /// What was being done.
-    pub doing: &'static str,
-    /// With which object, with the place.
-    pub object: String,
-    /// What kind of fault it is.
-    pub kind: StoreFaultKind,
-    /// What the store says.
-    pub cause: String,
-}
-
-/// What to make of a store's fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreFaultKind {
-    /// It is not there, definitely.
-    NotFound,
-    /// Another object has that name.
-    Exists,
-    /// One may not.
-    Denied,
-    /// There is no room.
-    Full,
-    /// It is larger than any object of its kind: it was damaged.
-    TooLarge,
-    /// Anything else.
-    Failed,
-}
-
 impl Store {
     /// A directory of this machine, or one that is mounted. Everything is synced before it counts.
     ///
@@ -86,7 +72,7 @@ impl Store {
         let place = path.display().to_string();
         let objects = LocalFileSystem::new_with_prefix(path);
         let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
-        Self::new(Arc::new(objects.with_fsync(true)), place)
+        Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new())
     }
 
     /// In memory, for tests.
@@ -94,18 +80,31 @@ impl Store {
     /// # Errors
     /// The machine gives no threads.
     pub fn memory() -> Result<Self, StoreFault> {
-        Self::new(Arc::new(InMemory::new()), "memory".to_owned())
+        Self::from_objects(Arc::new(InMemory::new()), "memory")
     }
 
-    fn new(objects: Arc<dyn ObjectStore>, place: String) -> Result<Self, StoreFault> {
+    /// Any store of `object_store`, such as one that fails on purpose. It is shown as `place`.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn from_objects(objects: Arc<dyn ObjectStore>, place: &str) -> Result<Self, StoreFault> {
+        Self::new(objects, place.to_owned(), Vec::new())
+    }
+
+    fn new(
+        objects: Arc<dyn ObjectStore>,
+        place: String,
+        secrets: Vec<String>,
+    ) -> Result<Self, StoreFault> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(1).build().map_err(|error| StoreFault {
-            doing: "starting a runtime for",
-            object: place.clone(),
-            kind: StoreFaultKind::Failed,
-            cause: error.to_string(),
-        })?;
-        let objects = Objects { store: objects, place: place.into() };
+        let runtime =
+            runtime.worker_threads(1).enable_all().build().map_err(|error| StoreFault {
+                doing: "starting a runtime for",
+                object: place.clone(),
+                kind: StoreFaultKind::Failed,
+                cause: error.to_string(),
+            })?;
+        let objects = Objects { store: objects, place: place.into(), secrets: secrets.into() };
         Ok(Self { objects, runtime: Arc::new(runtime) })
     }
 
@@ -159,9 +158,10 @@ impl Store {
     /// [`StoreFault`].
     pub fn remove(&self, name: &str) -> Result<(), StoreFault> {
         let path = Path::from(name);
-        match self.runtime.block_on(self.objects.store.delete(&path)) {
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
-            removed => removed.map_err(|error| self.objects.fault("removing", name, &error)),
+        let removed = self.runtime.block_on(self.objects.store.delete(&path));
+        match removed.map_err(|error| self.objects.fault("removing", name, &error)) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 
@@ -170,8 +170,10 @@ impl Store {
     pub fn read_starts(&self, names: Vec<Listed>, len: u64) -> Vec<Result<Bytes, StoreFault>> {
         let read = |listed: Listed| async move {
             let path = Path::from(listed.name.as_str());
-            let read = self.objects.store.get_range(&path, 0..len.min(listed.bytes)).await;
-            read.map_err(|error| self.objects.fault("reading", &listed.name, &error))
+            let len = len.min(listed.bytes);
+            let read = self.objects.store.get_range(&path, 0..len).await;
+            let read = read.map_err(|error| self.objects.fault("reading", &listed.name, &error))?;
+            self.objects.whole(&listed.name, read, len)
         };
         self.runtime.block_on(stream::iter(names).map(read).buffered(PARALLEL).collect())
     }
@@ -202,7 +204,7 @@ impl Store {
         match self.runtime.block_on(listed.next()) {
             None => Ok(true),
             Some(Ok(_)) => Ok(false),
-            Some(Err(error)) => Err(fault("listing", self.place().to_owned(), &error)),
+            Some(Err(error)) => Err(self.objects.fault("listing", "", &error)),
         }
     }
 
@@ -226,21 +228,19 @@ impl Objects {
     }
 
     fn fault(&self, doing: &'static str, name: &str, error: &object_store::Error) -> StoreFault {
-        fault(doing, self.full_name(name), error)
+        let fault = fault(doing, self.full_name(name), error);
+        StoreFault { cause: without(&self.secrets, &fault.cause), ..fault }
     }
 
     async fn create(&self, name: &str, bytes: Bytes) -> Result<(), StoreFault> {
         let (path, len) = (Path::from(name), bytes.len() as u64);
         let put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
-        match put.await {
-            Ok(_) => Ok(()),
-            Err(error @ object_store::Error::AlreadyExists { .. }) => {
-                match self.get(name, len).await {
-                    Ok(there) if there == bytes => Ok(()),
-                    _ => Err(self.fault("creating", name, &error)),
-                }
-            }
-            Err(error) => Err(self.fault("creating", name, &error)),
+        match put.await.map_err(|error| self.fault("creating", name, &error)) {
+            Err(fault) if fault.kind == StoreFaultKind::Exists => match self.get(name, len).await {
+                Ok(there) if there == bytes => Ok(()),
+                _ => Err(fault),
+            },
+            put => put.map(drop),
         }
     }
 
@@ -256,7 +256,21 @@ impl Objects {
                 cause: format!("it has {size} bytes, where {bytes_max} are the most"),
             });
         }
-        found.bytes().await.map_err(failed)
+        self.whole(name, found.bytes().await.map_err(failed)?, size)
+    }
+
+    /// What a store hands over without an error is not always all of it.
+    fn whole(&self, name: &str, bytes: Bytes, want: u64) -> Result<Bytes, StoreFault> {
+        let got = bytes.len() as u64;
+        if got == want {
+            return Ok(bytes);
+        }
+        Err(StoreFault {
+            doing: "reading",
+            object: self.full_name(name),
+            kind: StoreFaultKind::Failed,
+            cause: format!("{got} bytes came instead of {want}"),
+        })
     }
 }
 
@@ -284,72 +298,57 @@ impl<T> Pending<T> {
     }
 }
 
-fn fault(doing: &'static str, object: String, error: &object_store::Error) -> StoreFault {
-    use object_store::Error as E;
-    // The innermost cause: what is around it repeats the name.
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    let kind = match (error, cause.downcast_ref().map(io::Error::kind)) {
-        (E::NotFound { .. }, _) | (_, Some(io::ErrorKind::NotFound)) => StoreFaultKind::NotFound,
-        (E::AlreadyExists { .. }, _) => StoreFaultKind::Exists,
-        (E::PermissionDenied { .. } | E::Unauthenticated { .. }, _)
-        | (_, Some(io::ErrorKind::PermissionDenied)) => StoreFaultKind::Denied,
-        (_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) => {
-            StoreFaultKind::Full
-        }
-        _ => StoreFaultKind::Failed,
-    };
-    StoreFault { doing, object, kind, cause: cause.to_string() }
+/// A text without these secrets.
+fn without(secrets: &[String], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle_testkit::fault_store::{Fault, FaultStore, When};
 
-    fn check(store: &Store) {
-        assert_eq!(store.is_empty(), Ok(true));
-        let names = ["a/2", "a/10", "b/1", "aa/1"];
-        names.iter().for_each(|name| store.create(name, name.as_bytes().to_vec()).unwrap());
-        assert_eq!(store.is_empty(), Ok(false));
-        assert_eq!(store.read("a/10", 4).unwrap(), "a/10");
+    pub(super) fn faulty() -> (Arc<FaultStore>, Store) {
+        let objects = FaultStore::new(Arc::new(InMemory::new()));
+        let store = Store::from_objects(objects.clone(), "faulty").unwrap();
+        (objects, store)
+    }
 
-        let listed = store.list("a").unwrap();
-        let listed: Vec<_> = listed.into_iter().map(|found| (found.name, found.bytes)).collect();
-        assert_eq!(listed, [("a/10".to_owned(), 4), ("a/2".to_owned(), 3)]);
+    #[test]
+    fn what_is_cut_short_is_no_object() {
+        let (objects, store) = faulty();
+        store.create("a/1", b"object".to_vec()).unwrap();
+        objects.fail(Fault::Truncated, When::From(2));
+        let cut = store.read("a/1", 100).unwrap_err();
+        assert_eq!(cut.to_string(), "reading faulty/a/1: 3 bytes came instead of 6");
+        let starts = store.read_starts(vec![Listed { name: "a/1".to_owned(), bytes: 6 }], 4);
+        let cut = starts.into_iter().next().unwrap().unwrap_err();
+        assert_eq!(cut.to_string(), "reading faulty/a/1: 2 bytes came instead of 4");
+    }
 
-        store.create("a/2", b"a/2".to_vec()).expect("the same again: an answer was lost");
-        let exists = store.create("a/2", b"other".to_vec()).unwrap_err();
+    #[test]
+    fn faults_are_told_apart() {
+        let check = |fault: Fault, want: StoreFaultKind| {
+            let (objects, store) = faulty();
+            objects.fail(fault, When::From(1));
+            assert_eq!(store.read("a", 100).unwrap_err().kind, want, "{fault:?}");
+        };
+        check(Fault::Denied, StoreFaultKind::Denied);
+        check(Fault::NotFound, StoreFaultKind::NotFound);
+        check(Fault::Unauthenticated, StoreFaultKind::Credentials);
+        check(Fault::Throttled, StoreFaultKind::Throttled);
+        check(Fault::Timeout, StoreFaultKind::Unavailable);
+        check(Fault::Error, StoreFaultKind::Failed);
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_no_other_object() {
+        let (objects, store) = faulty();
+        objects.fail(Fault::LostAnswer, When::Once(1));
+        store.create("a", b"object".to_vec()).unwrap_err();
+        store.create("a", b"object".to_vec()).expect("it is the same");
+        objects.fail(Fault::Exists, When::Once(4));
+        let exists = store.create("b", b"object".to_vec()).unwrap_err();
         assert_eq!(exists.kind, StoreFaultKind::Exists);
-        assert_eq!(store.read("a/2", 100).unwrap(), "a/2", "never changed");
-
-        let missing = store.read("a/3", 100).unwrap_err();
-        assert_eq!(missing.kind, StoreFaultKind::NotFound);
-        assert!(missing.object.ends_with("/a/3"), "{missing}");
-
-        let large = store.read("a/10", 3).unwrap_err();
-        assert_eq!(large.kind, StoreFaultKind::TooLarge, "{large}");
-        store.remove("aa/1").unwrap();
-        store.remove("aa/1").expect("it is gone");
-        assert!(store.list("aa").unwrap().is_empty());
-
-        let starts = store.read_starts(store.list("a").unwrap(), 2);
-        assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));
-        let long = store.read_starts(store.list("b").unwrap(), 100);
-        assert_eq!(long[0].as_ref().unwrap(), "b/1");
-    }
-
-    #[test]
-    fn in_memory() {
-        check(&Store::memory().unwrap());
-    }
-
-    #[test]
-    fn in_a_directory() {
-        let directory = tempfile::tempdir().unwrap();
-        check(&Store::directory(directory.path()).unwrap());
-        let missing = Store::directory(&directory.path().join("not there")).unwrap_err();
-        assert_eq!(missing.kind, StoreFaultKind::NotFound, "{missing}");
     }
 }
