@@ -21,7 +21,7 @@ pub struct Archive {
 /// The version of the JSON files.
 const FORMAT: u16 = 1;
 /// Most bytes of a JSON file.
-const JSON_MAX: u64 = 1 << 20;
+pub(crate) const JSON_MAX: u64 = 1 << 20;
 
 /// `archive.json`. Fields that this version does not know say nothing that it has to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,7 +41,8 @@ struct TimelineFile {
     requires: Vec<String>,
     timeline: String,
     cluster: String,
-    /// The timeline that it went on from, if that is known.
+    /// The timeline that it went on from, if that is known. To be there it has to say null.
+    #[serde(deserialize_with = "Option::deserialize")]
     parent: Option<String>,
     /// The last revision that both have; 0 where that is not known.
     fork: i64,
@@ -185,6 +186,30 @@ impl Archive {
         Ok(stock)
     }
 
+    /// Checks that a timeline's file says what its id follows from.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::Stranger`]; what only a later version of this program knows.
+    pub(crate) fn check_timeline(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let object = self.store.full_name(name);
+        let file: TimelineFile = from_json(&object, bytes)?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let parent = file.parent.as_deref().map(TimelineId::parse);
+        let id = number(&file.cluster).zip(Revision::new(file.fork)).and_then(|(cluster, fork)| {
+            let parent = parent.map_or(Some(None), |parent| parent.map(Some))?;
+            Some(TimelineOrigin { parent, fork, reason: "" }.id(ClusterId(cluster)))
+        });
+        let began: Result<jiff::Timestamp, _> = file.began.parse();
+        let want = id.filter(|_| began.is_ok()).ok_or_else(|| Error::Json {
+            object: object.clone(),
+            fault: "it does not say how the timeline began".to_owned(),
+        })?;
+        match file.timeline == want.to_string() && names::timeline(want) == name {
+            true => Ok(()),
+            false => Err(Error::Stranger { object, got: file.timeline, want: want.to_string() }),
+        }
+    }
+
     /// The timeline of a cluster that begins so; it is made if it is not there.
     ///
     /// # Errors
@@ -231,6 +256,11 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
+    /// All segments.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
+        self.logs.values().flatten()
+    }
+
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
         let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);

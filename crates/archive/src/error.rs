@@ -157,6 +157,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The object that it is about, with its place, if it is about one.
+    pub(crate) fn object(&self) -> Option<&str> {
+        match self {
+            Self::Store(StoreFault { object, .. })
+            | Self::Damaged { object, .. }
+            | Self::TooNew { object, .. }
+            | Self::Requires { object, .. }
+            | Self::Json { object, .. }
+            | Self::Stranger { object, .. } => Some(object),
+            _ => None,
+        }
+    }
+
     pub(crate) fn damaged(object: &str, fault: FormatFault) -> Self {
         Self::Damaged { object: object.to_owned(), fault }
     }

@@ -4,6 +4,7 @@
 //! - [`Store`]: where objects are kept; each is created once and never changed.
 //! - [`Archive`]: what a store holds: bases, and where everything has its name.
 //! - [`prepare_base`] makes a base of a snapshot, [`BaseRecords`] reads one for a restore.
+//! - [`Verification`] says which bases can be brought back, and what is wrong with the others.
 //!
 //! What may never happen here: an object that is changed; a base that names what is not there yet;
 //! records handed out that were not compared with their digests.
@@ -16,12 +17,16 @@ mod object;
 mod plan;
 mod read;
 mod store;
+mod verify;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
 pub use store::{Store, StoreFault, StoreFaultKind};
+pub use verify::{
+    Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,
+};
 pub use write::{
     BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,
     PreparedBase, Progress, prepare_base,

@@ -169,6 +169,10 @@ impl Store {
     #[must_use]
     pub fn read_starts(&self, names: Vec<Listed>, len: u64) -> Vec<Result<Bytes, StoreFault>> {
         let read = |listed: Listed| async move {
+            if listed.bytes == 0 {
+                // No range of it can be asked for.
+                return Ok(Bytes::new());
+            }
             let path = Path::from(listed.name.as_str());
             let read = self.objects.store.get_range(&path, 0..len.min(listed.bytes)).await;
             read.map_err(|error| self.objects.fault("reading", &listed.name, &error))
@@ -336,6 +340,9 @@ mod tests {
 
         let starts = store.read_starts(store.list("a").unwrap(), 2);
         assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));
+        store.create("empty/1", Vec::new()).unwrap();
+        let empty = store.read_starts(store.list("empty").unwrap(), 2);
+        assert!(empty[0].as_ref().unwrap().is_empty());
         let long = store.read_starts(store.list("b").unwrap(), 100);
         assert_eq!(long[0].as_ref().unwrap(), "b/1");
     }

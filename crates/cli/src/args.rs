@@ -39,6 +39,7 @@ pub(crate) struct ArchiveArgs {
 pub(crate) enum ArchiveCommand {
     Init(InitArgs),
     List(ListArgs),
+    Verify(VerifyArgs),
     Export(ExportArgs),
 }
 
@@ -59,6 +60,36 @@ pub(crate) struct ListArgs {
     pub archive: String,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Say which restore points can be brought back, and what is wrong with the others.
+///
+/// Findings are LOST (missing or damaged), DELAYED (the store does not hand it out now), UPLOADING (no
+/// base names it yet: a save is under way, or was cut off less than a day ago) and ORPHAN (no base names
+/// it). Exit code 3 where something is lost, 5 where something is delayed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT]. Without one all of it is verified.
+    pub archive: String,
+    /// How thoroughly.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How thoroughly an archive is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyLevel {
+    /// Every object that a restore point needs is there, with the right size.
+    Listed,
+    /// Every byte of them is read once and compared with its digests.
+    Read,
+    /// Each keyspace is put together, and its HashKV compared with that of the snapshot.
+    Proven,
 }
 
 /// Write a restore point as a plain snapshot file, for etcd's own tools.

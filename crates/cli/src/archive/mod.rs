@@ -6,6 +6,7 @@ mod init;
 mod list;
 mod place;
 mod point;
+mod verify;
 
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
         ArchiveCommand::List(args) => list::run(args),
+        ArchiveCommand::Verify(args) => verify::run(args),
         ArchiveCommand::Export(args) => export::run(args),
     }
 }
