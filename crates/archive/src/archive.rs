@@ -121,6 +121,34 @@ impl Archive {
         }
     }
 
+    /// Begins a copy of the archive in an empty place, with its very id; or opens the copy that is
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`]; [`Error::Stranger`] where another archive is there; those of
+    /// [`Self::open`].
+    pub fn begin_copy(&self, store: Store) -> Result<Self, Error> {
+        let there = match Self::open(store.clone()) {
+            Err(Error::NoArchive { place }) => {
+                if !store.is_empty()? {
+                    return Err(Error::NotEmpty { place });
+                }
+                let file = self.store.read(names::ARCHIVE, JSON_MAX)?;
+                store.create(names::ARCHIVE, file.into())?;
+                Self::open(store)?
+            }
+            opened => opened?,
+        };
+        match there.id == self.id {
+            true => Ok(there),
+            false => Err(Error::Stranger {
+                object: there.store.full_name(names::ARCHIVE),
+                got: format!("archive {}", there.id),
+                want: format!("archive {}", self.id),
+            }),
+        }
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> ArchiveId {

@@ -16,14 +16,18 @@ mod names;
 mod object;
 mod plan;
 mod read;
+mod stats;
 mod store;
+mod transfer;
 mod verify;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
+pub use stats::{AgeUse, KindUse, Stats, stats};
 pub use store::{Store, StoreFault, StoreFaultKind};
+pub use transfer::{Item, Left, Transfer, Transferred};
 pub use verify::{
     Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,
 };

@@ -41,6 +41,9 @@ pub(crate) enum ArchiveCommand {
     List(ListArgs),
     Verify(VerifyArgs),
     Export(ExportArgs),
+    Stats(StatsArgs),
+    Copy(CopyArgs),
+    Repair(RepairArgs),
 }
 
 /// Make an archive of an empty or new directory.
@@ -105,6 +108,58 @@ pub(crate) struct ExportArgs {
     /// Replace the file if it is there, once the new one is whole.
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Say what an archive holds, and what that costs.
+///
+/// Nothing is read but headers and bases, so dead bytes (of records that no base has any more) are
+/// reckoned by the number of records.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatsArgs {
+    /// The archive: a directory or a file:// URL.
+    pub archive: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Copy an archive to another place, or what is new of it since the last copy.
+///
+/// Every object is compared with its digests before it is created there, and data come before the bases
+/// that name them. Interrupted, it goes on with what is missing when it is run again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CopyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT].
+    pub from: String,
+    /// The place of the copy: an empty or new directory, or an earlier copy.
+    pub to: String,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Bring lost objects of an archive back from a copy.
+///
+/// Verifies the archive first. A damaged object is removed only when the copy's own is read and good.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RepairArgs {
+    /// The archive that is damaged.
+    pub archive: String,
+    /// A copy of it.
+    #[arg(long, value_name = "ARCHIVE")]
+    pub from: String,
+    /// How thoroughly damage is looked for.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Print the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before a damaged object is replaced.
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

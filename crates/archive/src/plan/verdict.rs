@@ -54,6 +54,8 @@ pub struct Finding {
     pub revisions: Option<(Revision, Revision)>,
     /// Names of the bases that cannot be brought back without it.
     pub takes: Vec<String>,
+    /// It is a base, and good, but these revisions of the log that it needs are missing.
+    pub is_gap: bool,
 }
 
 /// A restore point, and what is known of it.
@@ -110,7 +112,7 @@ pub(crate) struct Seen {
 pub(crate) struct Trouble {
     pub word: Word,
     pub reason: String,
-    /// The revisions that it is about.
+    /// The revisions of the log that are missing, where that is the trouble.
     pub revisions: Option<(Revision, Revision)>,
 }
 
@@ -152,7 +154,8 @@ pub(crate) fn judge(level: Level, observed: &Observed) -> Verdict {
         taken.extend(takes.iter().cloned());
         let revisions = observed.revisions.get(name).copied();
         let (object, reason) = (name.to_string(), reason.to_owned());
-        verdict.findings.push(Finding { word, object, reason, revisions, takes });
+        let is_gap = false;
+        verdict.findings.push(Finding { word, object, reason, revisions, takes, is_gap });
     }
     for Seen { entry, trouble, .. } in &observed.points {
         // What fails for want of a good object is not told twice.
@@ -163,6 +166,7 @@ pub(crate) fn judge(level: Level, observed: &Observed) -> Verdict {
                 reason: trouble.reason.clone(),
                 revisions: trouble.revisions,
                 takes: vec![entry.name.clone()],
+                is_gap: trouble.revisions.is_some(),
             });
         }
         let lost = trouble.is_some() || taken.contains(&entry.name);

@@ -4,7 +4,7 @@
 //! needed object was not seen; a store that fails for a moment taken for data that are lost.
 
 mod proof;
-mod reading;
+pub(crate) mod reading;
 
 pub use crate::plan::verdict::{Finding, Level, Point, Verdict, Word};
 
@@ -20,6 +20,7 @@ use crate::plan::verdict::{Observed, Seen, Sight, Trouble, judge};
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use reading::{Reading, What};
+use rekindle_etcd::Revision;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,8 +51,12 @@ pub struct VerifyProgress<'a> {
 }
 
 impl VerifyProgress<'_> {
-    fn add(&self, bytes: usize) -> Result<(), Error> {
+    fn add(&self, bytes: usize) {
         self.done.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether somebody wants that.
+    fn go_on(&self) -> Result<(), Error> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(Error::Stopped),
             false => Ok(()),
@@ -63,9 +68,9 @@ impl VerifyProgress<'_> {
 pub struct Verification<'a> {
     archive: &'a Archive,
     level: Level,
-    observed: Observed,
-    /// What is read, by its name.
-    readings: BTreeMap<Arc<str>, Reading>,
+    pub(crate) observed: Observed,
+    /// What is read, by its name; bases are not among it, they were read already.
+    pub(crate) readings: BTreeMap<Arc<str>, Reading>,
 }
 
 impl<'a> Verification<'a> {
@@ -129,8 +134,9 @@ impl<'a> Verification<'a> {
                 !reading.was_proven && sight == Some(&Sight::Good)
             });
             let unread: Vec<_> = unread.collect();
-            for (name, seen) in reading::read_all(self.archive, &unread, progress)? {
-                self.observed.objects.insert(name, seen);
+            let outcomes = reading::read_all(self.archive, &unread, progress, &|_, _| Ok(()))?;
+            for (name, outcome) in outcomes {
+                self.observed.objects.insert(name, sight_of(&outcome)?);
             }
         }
         Ok(judge(self.level, &self.observed))
@@ -155,6 +161,26 @@ impl<'a> Verification<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How an object of the archive is read and compared, if it is known.
+    pub(crate) fn reading_of(&self, name: &Arc<str>) -> Option<Reading> {
+        let base = || {
+            let mut entries = self.observed.points.iter().map(|point| &point.entry);
+            entries.find(|entry| *entry.name == **name)
+        };
+        let reading = self.readings.get(name).cloned();
+        reading.or_else(|| Some(Reading::new(What::Base, base()?.bytes)))
+    }
+
+    /// Names of the segments that have any of these revisions.
+    pub(crate) fn segments_of(&self, first: Revision, last: Revision) -> Vec<Arc<str>> {
+        let has_any = |name: &&Arc<str>| {
+            let revisions = self.observed.revisions.get(*name);
+            revisions.is_some_and(|(from, to)| *from <= last && *to >= first)
+        };
+        let segments = self.readings.iter().filter(|(_, it)| matches!(it.what, What::Segment));
+        segments.map(|(name, _)| name).filter(has_any).cloned().collect()
     }
 
     /// A base whose very header cannot be read.
@@ -243,7 +269,7 @@ impl<'a> Verification<'a> {
                     let want = reading.bytes;
                     Sight::Bad(format!("it has {bytes} bytes, and should have {want}"))
                 }
-                (Some(_), What::Pack(_) | What::Timeline) => Sight::Good,
+                (Some(_), _) => Sight::Good,
             };
             self.observed.objects.insert(Arc::clone(name), sight);
         }
@@ -302,7 +328,7 @@ impl<'a> Verification<'a> {
 }
 
 /// What an object's reading comes to. What says nothing of the object is an error of its own.
-fn sight_of<E: Borrow<Error>>(seen: &Result<(), E>) -> Result<Sight, Error> {
+pub(crate) fn sight_of<E: Borrow<Error>>(seen: &Result<(), E>) -> Result<Sight, Error> {
     let Err(error) = seen else { return Ok(Sight::Good) };
     let error = error.borrow();
     match error {

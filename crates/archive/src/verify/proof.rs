@@ -55,7 +55,8 @@ impl Records for Counted<'_> {
     fn next_record(&mut self) -> Result<Option<Pair<'_>>, RecordsFault> {
         let pair = self.records.next_record()?;
         if let Some(pair) = &pair {
-            self.progress.add(pair.key.len() + pair.value.len())?;
+            self.progress.add(pair.key.len() + pair.value.len());
+            self.progress.go_on()?;
         }
         Ok(pair)
     }

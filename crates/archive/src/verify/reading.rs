@@ -1,14 +1,13 @@
 //! Reading whole objects, several at once, and comparing them with what is known of them.
 
-use super::{VerifyProgress, sight_of};
+use super::VerifyProgress;
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::format::base::Part;
+use crate::format::base::{Base, Part};
 use crate::format::run::Run;
 use crate::format::{FormatFault, Kind, segment};
 use crate::names;
 use crate::object;
-use crate::plan::verdict::Sight;
 use crate::read::is_known;
 use crate::store::Pending;
 use bytes::Bytes;
@@ -21,8 +20,8 @@ const THREADS_MAX: usize = 4;
 const SEGMENT_MAX: u64 = 1 << 30;
 
 /// An object that is to be read.
-#[derive(Debug)]
-pub(super) struct Reading {
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
     pub what: What,
     /// Its bytes; of a timeline's file nobody knows them.
     pub bytes: u64,
@@ -31,21 +30,22 @@ pub(super) struct Reading {
 }
 
 /// What an object should be.
-#[derive(Debug)]
-pub(super) enum What {
+#[derive(Clone, Debug)]
+pub(crate) enum What {
     Timeline,
     /// A pack, as bases know it: all in the same way, unless one is wrong.
     Pack(Vec<Part>),
     Segment,
+    Base,
 }
 
 impl Reading {
-    pub(super) fn new(what: What, bytes: u64) -> Self {
+    pub(crate) fn new(what: What, bytes: u64) -> Self {
         Self { what, bytes, was_proven: false }
     }
 
     /// A base says of a pack that it is this.
-    pub(super) fn expect(&mut self, part: &Part) {
+    pub(crate) fn expect(&mut self, part: &Part) {
         let What::Pack(known) = &mut self.what else { return };
         let same = |there: &Part| {
             (there.what, there.first, there.last, there.records)
@@ -59,7 +59,7 @@ impl Reading {
     fn fetch(&self, archive: &Archive, name: &str) -> Pending<Bytes> {
         let most = match self.what {
             What::Timeline => crate::archive::JSON_MAX,
-            What::Pack(_) => self.bytes,
+            What::Pack(_) | What::Base => self.bytes,
             What::Segment => SEGMENT_MAX,
         };
         archive.store().read_later(name, most)
@@ -76,6 +76,14 @@ impl Reading {
                 match known.iter().all(|part| is_known(part, &object, &run)) {
                     true => Ok(()),
                     false => Err(damaged(FormatFault::Foreign)),
+                }
+            }
+            What::Base => {
+                let object = object::open(archive, &full_name, Kind::Base, bytes)?;
+                let base = Base::parse(&object.content).map_err(damaged)?;
+                match base.living() == Some(object.header.facts.records) {
+                    true => Ok(()),
+                    false => Err(damaged(FormatFault::Senseless { what: "a base" })),
                 }
             }
             What::Segment => {
@@ -95,41 +103,45 @@ impl Reading {
     }
 }
 
-/// What was seen of objects.
-type Seen = Vec<(Arc<str>, Sight)>;
+/// What came of objects.
+pub(crate) type Outcomes = Vec<(Arc<str>, Result<(), Error>)>;
 
-/// What is seen of these objects, each read once and as a whole.
-pub(super) fn read_all(
+/// Reads these objects, each once and as a whole, compares them with what is known of them, and does
+/// something with those that are good.
+pub(crate) fn read_all(
     archive: &Archive,
     readings: &[(&Arc<str>, &Reading)],
     progress: VerifyProgress<'_>,
-) -> Result<Seen, Error> {
+    with_good: &(dyn Fn(&str, Bytes) -> Result<(), Error> + Sync),
+) -> Result<Outcomes, Error> {
     let next = Mutex::new(readings.iter());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     std::thread::scope(|scope| {
-        let work = || -> Result<Seen, Error> {
+        let work = || -> Result<Outcomes, Error> {
             let take = || {
                 let next = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                 next.map(|(name, reading)| (*name, *reading, reading.fetch(archive, name)))
             };
-            let mut seen = Vec::new();
+            let mut outcomes = Vec::new();
             let mut coming = take();
             while let Some((name, reading, bytes)) = coming {
                 // The next one comes while this one is compared.
                 coming = take();
+                progress.go_on()?;
                 let read = bytes.wait().map_err(Error::from).and_then(|bytes| {
-                    progress.add(bytes.len())?;
-                    reading.check(archive, name, &bytes)
+                    progress.add(bytes.len());
+                    reading.check(archive, name, &bytes)?;
+                    with_good(name, bytes)
                 });
-                seen.push((Arc::clone(name), sight_of(&read)?));
+                outcomes.push((Arc::clone(name), read));
             }
-            Ok(seen)
+            Ok(outcomes)
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut seen = Vec::new();
+        let mut outcomes = Vec::new();
         for thread in threads {
-            seen.extend(thread.join().unwrap_or(Err(Error::Panicked))?);
+            outcomes.extend(thread.join().unwrap_or(Err(Error::Panicked))?);
         }
-        Ok(seen)
+        Ok(outcomes)
     })
 }

@@ -21,11 +21,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     };
     let chosen =
         |point: Point| Ok::<_, Failure>(vec![point.choose(&archive.list()?)?.name.clone()]);
-    let level = match args.level {
-        VerifyLevel::Listed => Level::Listed,
-        VerifyLevel::Read => Level::Read,
-        VerifyLevel::Proven => Level::Proven,
-    };
+    let level = level(args.level);
     let request = VerifyRequest { level, only: point.map(chosen).transpose()?, now: now() };
     let stop = terminal::stop_flag()?;
     let verification = Verification::begin(&archive, &request)?;
@@ -38,8 +34,16 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     failure(&verdict)
 }
 
+pub(super) fn level(level: VerifyLevel) -> Level {
+    match level {
+        VerifyLevel::Listed => Level::Listed,
+        VerifyLevel::Read => Level::Read,
+        VerifyLevel::Proven => Level::Proven,
+    }
+}
+
 /// The archive and the point of it, where one is named.
-fn named(text: &str) -> Result<(Archive, Option<Point>), Failure> {
+pub(super) fn named(text: &str) -> Result<(Archive, Option<Point>), Failure> {
     match parse_source(text)? {
         // Nobody has named the latest one.
         Some((archive, Point::Latest)) if !text.ends_with("@latest") => Ok((archive, None)),
