@@ -107,6 +107,48 @@ fn a_damaged_base_is_not_exported() {
     assert_eq!(no_archive.status.code(), Some(6));
 }
 
+/// From whole to damaged, and back to whole from a copy.
+#[test]
+fn a_damaged_archive_is_found_out_and_repaired() {
+    let (source, directory) = (Source::of(Version::LATEST), tempfile::tempdir().unwrap());
+    let archive = source.write_archive(directory.path());
+    let copied = directory.path().join("copy");
+    let [from, to] = [&archive, &copied].map(|path| path.to_str().unwrap());
+    for level in ["listed", "read", "proven"] {
+        let verdict = json(&["archive", "verify", "--level", level], &archive);
+        assert_eq!(verdict["verdict"], "OK", "{verdict}");
+        assert_eq!(verdict["restorePoints"][0]["level"], level);
+    }
+    let stats = json(&["archive", "stats"], &archive);
+    let objects: Vec<_> = (0..3).map(|kind| stats["kinds"][kind]["objects"].as_i64()).collect();
+    assert_eq!(objects, [Some(1), Some(0), Some(1)]);
+    done(["archive", "stats", from]);
+    done(["archive", "copy", from, to]);
+    assert!(done(["archive", "copy", from, to]).contains("nothing: all was there"));
+
+    let pack = damage_a_pack(&archive);
+    let told = refused(3, ["archive", "verify", from]);
+    assert!(told.contains("1 of the archive's objects are lost"), "{told}");
+    let table = rekindle(["archive", "verify", from, "--latest"]).output().unwrap().stdout;
+    let table = String::from_utf8(table).unwrap();
+    for part in ["verdict         LOST", "NONE of 1", "1 restore point", "its body was changed"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    let damaged = std::fs::read(&pack).unwrap();
+    let plan = done(["archive", "repair", from, "--from", to, "--dry-run"]);
+    assert!(plan.contains("replace"), "{plan}");
+    let asked = refused(4, ["archive", "repair", from, "--from", to]);
+    assert!(asked.contains("pass --yes"), "{asked}");
+    assert!(std::fs::read(&pack).unwrap() == damaged, "a plan touches nothing");
+    done(["archive", "repair", from, "--from", to, "--yes"]);
+    let verdict = json(&["archive", "verify", "--level=proven"], &archive);
+    assert_eq!(verdict["verdict"], "OK", "{verdict}");
+    done(["archive", "verify", "--level=proven", to]);
+    let sites = Sites::new(Members(1));
+    let plan = done(restore_alone(&copied, &sites, &[]));
+    booted::check(Version::LATEST, sites, source, &[plan]);
+}
+
 /// Changes a byte in the middle of a pack, and says which.
 fn damage_a_pack(archive: &Path) -> String {
     let timelines = archive.join("timelines");
