@@ -2,6 +2,7 @@
 //!
 //! - [`mod@format`]: the bytes of its objects. Pure.
 //! - [`Store`]: where objects are kept; each is created once and never changed.
+//! - [`Protection`]: whether it is sealed and signed; [`Identity`] opens, [`SigningKey`] signs.
 //! - [`Archive`]: what a store holds: bases, and where everything has its name.
 //! - [`prepare_base`] makes a base of a snapshot, [`BaseRecords`] reads one for a restore.
 //! - [`Verification`] says which bases can be brought back, and what is wrong with the others.
@@ -12,6 +13,7 @@
 mod archive;
 mod error;
 pub mod format;
+mod keys;
 mod names;
 mod object;
 mod plan;
@@ -24,6 +26,10 @@ mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
+pub use keys::{
+    Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
+    Sealing, Signer, SigningKey,
+};
 pub use read::{BaseRecords, read_base};
 pub use stats::{AgeUse, KindUse, Stats, stats};
 pub use store::{Store, StoreFault, StoreFaultKind};

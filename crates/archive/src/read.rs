@@ -272,7 +272,7 @@ impl Fetch {
         let mut coming = sources.first().map(read);
         for (number, source) in sources.iter().enumerate() {
             let Some(bytes) = coming.take() else { return };
-            let dealt = bytes.wait().map_err(Error::from).and_then(|bytes| {
+            let dealt = bytes.wait().map_err(Error::reading).and_then(|bytes| {
                 // The next one comes while this one is dealt out.
                 coming = sources.get(number + 1).map(read);
                 self.deal_object(source, &bytes)

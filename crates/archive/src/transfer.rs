@@ -199,8 +199,9 @@ impl<'a> Transfer<'a> {
                         done.bytes += self.readings.get(&name).map_or(0, |reading| reading.bytes);
                     }
                     Err(error) => {
-                        sight_of(&Err(&error))?;
-                        done.left.push(Left { name: name.to_string(), reason: error.to_string() });
+                        let reason = error.to_string();
+                        sight_of(Err(error))?;
+                        done.left.push(Left { name: name.to_string(), reason });
                         lost.insert(name);
                     }
                 }

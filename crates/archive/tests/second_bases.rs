@@ -300,9 +300,9 @@ fn one_record_that_differs_is_an_alarm() {
         let mut changed = later.clone();
         let (name, value) = changed.records.get_mut(place).unwrap();
         if place.2 {
-            name.push('x')
+            name.push('x');
         } else {
-            value.push(1)
+            value.push(1);
         }
         let want = (place.0 <= keyspace.revision).then_some(ContradictionKind::Changed);
         check_alarm(&keyspace, &changed, place.0, want);

@@ -42,7 +42,6 @@ enum Bytes {
 pub(crate) struct ArchivedBase {
     pub archive: Archive,
     pub entry: BaseEntry,
-    /// Without its frame.
     pub base: Base,
 }
 
@@ -84,8 +83,8 @@ impl Source {
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
         let listing = archive.list()?;
         let entry = point.choose(&listing)?.clone();
-        let mut base = read_base(&archive, &entry)?;
-        let bytes = Bytes::Memory(std::mem::take(&mut base.frame));
+        let base = read_base(&archive, &entry)?;
+        let bytes = Bytes::Memory(base.frame.clone());
         let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
         Ok(Self { path: path.to_owned(), kind, bytes })
     }

@@ -183,12 +183,13 @@ pub(crate) fn judge(level: Level, observed: &Observed) -> Verdict {
 mod tests {
     use super::*;
     use crate::format::header::tests::some_facts;
-    use crate::format::{DIGEST, Header, Kind};
+    use crate::format::{DIGEST, Generation, Header, Kind};
 
     fn a_point(name: &str, needs: &str, trouble: Option<Word>) -> Seen {
         let header = Header {
             facts: some_facts(Kind::Base),
             flags: 0,
+            generation: Generation::default(),
             body_bytes: 1,
             body_digest: [0; DIGEST],
         };

@@ -21,7 +21,6 @@ use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use reading::{Reading, What};
 use rekindle_etcd::Revision;
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -95,7 +94,7 @@ impl<'a> Verification<'a> {
         for entry in listing.bases.into_iter().filter(|entry| wanted(&entry.name)) {
             match read_base(archive, &entry) {
                 Ok(base) => this.add_base(&stock, entry, &base),
-                Err(error) => this.add_bad_base(entry, &error)?,
+                Err(error) => this.add_bad_base(entry, error)?,
             }
         }
         if request.only.is_none() {
@@ -136,7 +135,7 @@ impl<'a> Verification<'a> {
             let unread: Vec<_> = unread.collect();
             let outcomes = reading::read_all(self.archive, &unread, progress, &|_, _| Ok(()))?;
             for (name, outcome) in outcomes {
-                self.observed.objects.insert(name, sight_of(&outcome)?);
+                self.observed.objects.insert(name, sight_of(outcome)?);
             }
         }
         Ok(judge(self.level, &self.observed))
@@ -189,16 +188,16 @@ impl<'a> Verification<'a> {
         let place = self.archive.store().full_name("");
         let name: Arc<str> = object.strip_prefix(&place).unwrap_or(object).into();
         if wanted(&name) {
-            let sight = sight_of(&Err(error))?;
+            let sight = sight_of(Err(error))?;
             self.observed.objects.insert(Arc::clone(&name), sight);
             self.observed.headless.insert(name);
         }
         Ok(())
     }
 
-    fn add_bad_base(&mut self, entry: BaseEntry, error: &Error) -> Result<(), Error> {
+    fn add_bad_base(&mut self, entry: BaseEntry, error: Error) -> Result<(), Error> {
         let (name, facts): (Arc<str>, _) = (entry.name.as_str().into(), &entry.header.facts);
-        self.observed.objects.insert(Arc::clone(&name), sight_of(&Err(error))?);
+        self.observed.objects.insert(Arc::clone(&name), sight_of(Err(error))?);
         self.observed.revisions.insert(name, (facts.first, facts.last));
         self.observed.points.push(Seen { entry, needs: Vec::new(), trouble: None });
         Ok(())
@@ -277,13 +276,13 @@ impl<'a> Verification<'a> {
         let starts = store.read_starts(unlisted.clone(), 1);
         for (found, start) in unlisted.into_iter().zip(starts) {
             let seen = start.map(drop).map_err(Error::from);
-            self.observed.objects.insert(found.name.into(), sight_of(&seen)?);
+            self.observed.objects.insert(found.name.into(), sight_of(seen)?);
         }
         let starts = store.read_starts(segments.clone(), HEADER_MAX as u64);
         for (found, start) in segments.into_iter().zip(starts) {
             let seen = start.map_err(Error::from);
             let seen = seen.and_then(|start| self.check_size(&found, Kind::Segment, &start));
-            self.observed.objects.insert(found.name.into(), sight_of(&seen.map(drop))?);
+            self.observed.objects.insert(found.name.into(), sight_of(seen.map(drop))?);
         }
         Ok(())
     }
@@ -327,30 +326,27 @@ impl<'a> Verification<'a> {
     }
 }
 
-/// What an object's reading comes to. What says nothing of the object is an error of its own.
-pub(crate) fn sight_of<E: Borrow<Error>>(seen: &Result<(), E>) -> Result<Sight, Error> {
+/// What an object's reading comes to. What says nothing of the object is an error of its own: so does
+/// what only a later version of this program knows, or what is sealed to others.
+pub(crate) fn sight_of(seen: Result<(), Error>) -> Result<Sight, Error> {
     let Err(error) = seen else { return Ok(Sight::Good) };
-    let error = error.borrow();
-    match error {
-        Error::Store(fault) => Ok(match fault.kind {
+    Ok(match error {
+        Error::Store(fault) => match fault.kind {
             StoreFaultKind::NotFound => Sight::Bad("it is not there".to_owned()),
-            StoreFaultKind::TooLarge => Sight::Bad(fault.cause.clone()),
-            _ => Sight::Withheld(fault.cause.clone()),
-        }),
-        Error::Damaged { object, fault } if fault.is_too_new() => {
-            Err(Error::Damaged { object: object.clone(), fault: fault.clone() })
-        }
-        Error::TooNew { object, got, newest } => {
-            Err(Error::TooNew { object: object.clone(), got: *got, newest: *newest })
-        }
-        Error::Requires { object, what } => {
-            Err(Error::Requires { object: object.clone(), what: what.clone() })
-        }
-        Error::Damaged { fault, .. } => Ok(Sight::Bad(fault.to_string())),
-        Error::Json { fault, .. } => Ok(Sight::Bad(fault.clone())),
-        Error::Stranger { got, .. } => Ok(Sight::Bad(format!("it belongs to {got}"))),
-        Error::Stopped => Err(Error::Stopped),
-        Error::Machine { what, cause } => Err(Error::Machine { what, cause: cause.clone() }),
-        other => Ok(Sight::Bad(other.to_string())),
-    }
+            StoreFaultKind::TooLarge => Sight::Bad(fault.cause),
+            _ => Sight::Withheld(fault.cause),
+        },
+        Error::Damaged { ref fault, .. } if fault.is_too_new() => return Err(error),
+        Error::Damaged { fault, .. } => Sight::Bad(fault.to_string()),
+        Error::Json { fault, .. } => Sight::Bad(fault),
+        Error::Stranger { got, .. } => Sight::Bad(format!("it belongs to {got}")),
+        Error::Missing { .. }
+        | Error::LogMissing { .. }
+        | Error::Log { .. }
+        | Error::Source(_)
+        | Error::NotSealed { .. }
+        | Error::Unsigned { .. }
+        | Error::WrongSignature { .. } => Sight::Bad(error.to_string()),
+        _ => return Err(error),
+    })
 }

@@ -26,10 +26,13 @@ pub(super) fn prove(
         Ok((got, want)) => {
             (Word::Lost, format!("its records give HashKV {got}, and the snapshot had {want}"))
         }
-        Err(error) => match sight_of(&Err(&error))? {
-            Sight::Withheld(_) => (Word::Delayed, error.to_string()),
-            _ => (Word::Lost, error.to_string()),
-        },
+        Err(error) => {
+            let told = error.to_string();
+            match sight_of(Err(error))? {
+                Sight::Withheld(_) => (Word::Delayed, told),
+                _ => (Word::Lost, told),
+            }
+        }
     };
     Ok(Some(Trouble { word, reason, revisions: None }))
 }

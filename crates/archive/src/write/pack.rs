@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
-/// A pack is closed when its blocks have so many bytes: few enough to be held in memory while they
+/// A pack or a segment is closed when its blocks have so many bytes: few enough to be held in memory while they
 /// are read, and so many that a restore makes few requests.
 const PACK_TARGET: usize = 16 << 20;
 /// zstd's level: the fastest, until it is chosen by measurement on real objects.

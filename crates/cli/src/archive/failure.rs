@@ -45,7 +45,7 @@ impl From<Error> for Failure {
             ),
             Error::TooLate | Error::Vanished { .. } => Self::new(Code::Transient, what)
                 .remedy("run it again: the base is written in full then"),
-            Error::LogMissing { .. } | Error::Log { .. } => {
+            Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
             Error::Damaged { .. } | Error::Json { .. } | Error::Stranger { .. } => {

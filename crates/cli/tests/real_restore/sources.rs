@@ -53,7 +53,7 @@ impl Source {
                 transaction(&cluster, &(0..10).map(key).collect::<String>());
             }
             let put = cluster.etcdctl_json(["put", "/registry/minions/n1", "here"]);
-            Self::save(&cluster, revision_of(&put)).unwrap()
+            Self::save(&cluster, revision_of(&put), &Bases::new()).unwrap()
         })
     }
 
@@ -75,18 +75,13 @@ impl Source {
         root
     }
 
-    /// Saves a snapshot and a base; none where their revision is not this one.
-    fn save(cluster: &Cluster, revision: i64) -> Option<Self> {
+    /// Saves a snapshot and one base more; none where their revision is not this one.
+    fn save(cluster: &Cluster, revision: i64, bases: &Bases) -> Option<Self> {
         let [hash] = hashes(cluster, revision)[..] else { panic!("it has one member") };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot.db");
         save(cluster, &path, directory.path());
-        let archive = directory.path().join("archive");
-        done(["archive", "init", "--unencrypted", archive.to_str().unwrap()]);
-        save(cluster, &archive, directory.path());
-        let listed = done(["archive", "list", "-w", "json", archive.to_str().unwrap()]);
-        let listed: Value = serde_json::from_str(&listed).unwrap();
-        if listed["restorePoints"][0]["revision"] != revision {
+        if bases.save(cluster)["revision"] != revision {
             return None;
         }
         let ours = done(["hashkv", "-w", "json", path.to_str().unwrap()]);
@@ -99,17 +94,50 @@ impl Source {
             compact_revision: ours["compactRevision"].as_i64().unwrap(),
         };
         assert_eq!(of_file, hash, "rekindle hashkv and {}", cluster.version());
-        let files = files(&archive).into_iter().map(|path| {
-            let name = path.strip_prefix(&archive).unwrap().to_owned();
-            (name, std::fs::read(path).unwrap())
-        });
-        let archive = files.collect();
-        Some(Self { bytes: std::fs::read(&path).unwrap(), archive, revision, hash })
+        let bytes = std::fs::read(&path).unwrap();
+        Some(Self { bytes, archive: bases.files(), revision, hash })
     }
 }
 
-fn save(cluster: &Cluster, target: &Path, spool: &Path) {
-    let mut command = rekindle(["save", "--endpoints", cluster.member(0).client_url()]);
+/// An archive with its spool.
+struct Bases(tempfile::TempDir);
+
+impl Bases {
+    fn new() -> Self {
+        let bases = Self(tempfile::tempdir().unwrap());
+        done(["archive", "init", "--unencrypted", bases.archive().to_str().unwrap()]);
+        bases
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.0.path().join("archive")
+    }
+
+    fn save(&self, cluster: &Cluster) -> Value {
+        let told = save(cluster, &self.archive(), &self.0.path().join("spool"));
+        serde_json::from_slice(&told).unwrap()
+    }
+
+    /// Saves a base that goes on from the one before.
+    fn go_on(&self, cluster: &Cluster, known: i64, new: i64) {
+        let told = self.save(cluster);
+        assert_eq!(told["comparison"], "agreed", "{told}");
+        assert_eq!((&told["knownRecords"], &told["newRecords"]), (&known.into(), &new.into()));
+        assert_eq!(told["unverifiedRecords"], 0);
+    }
+
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let archive = self.archive();
+        let read = |path: PathBuf| {
+            let name = path.strip_prefix(&archive).unwrap().to_owned();
+            (name, std::fs::read(path).unwrap())
+        };
+        files(&archive).into_iter().map(read).collect()
+    }
+}
+
+fn save(cluster: &Cluster, target: &Path, spool: &Path) -> Vec<u8> {
+    let mut command = rekindle(["save", "-w=json", "--endpoints", cluster.member(0).client_url()]);
     let output = command
         .env("ETCDCTL_USER", ROOT_USER)
         .env("ETCDCTL_PASSWORD", ROOT_PASSWORD)
@@ -119,6 +147,7 @@ fn save(cluster: &Cluster, target: &Path, spool: &Path) {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// The revision in a response's header.
@@ -128,28 +157,34 @@ pub fn revision_of(response: &Value) -> i64 {
 
 fn save_history(version: Version) -> Source {
     let cluster = Cluster::with(version).flag(CHEAP_PASSWORDS).auth().start();
-    write_history(&cluster);
+    let bases = Bases::new();
+    write_history(&cluster, &bases);
     let saved = LEASES_S.iter().find_map(|ttl| {
         let granted = cluster.etcdctl(["lease", "grant", &ttl.to_string()]);
         let lease = format!("--lease={}", granted.split(' ').nth(1).unwrap());
         let put = cluster.etcdctl_json(["put", LEASED, "alive", &lease]);
-        Source::save(&cluster, revision_of(&put))
+        Source::save(&cluster, revision_of(&put), &bases)
     });
     saved.expect("a snapshot in which the lease lives")
 }
 
 /// Several versions of keys, several changes in one revision, a key deleted for good and one made
-/// anew, compacted up to a tombstone.
-fn write_history(cluster: &Cluster) {
+/// anew, compacted up to a tombstone; with bases on the way.
+fn write_history(cluster: &Cluster, bases: &Bases) {
     for round in 0..4 {
         let filler = "v".repeat(200);
         let put = |number| format!("put {KEYS}{number:02} {round}-{filler}\n");
         transaction(cluster, &(0..10).map(put).collect::<String>());
     }
+    assert_eq!(bases.save(cluster)["comparison"], "first");
     let deleted = revision_of(&cluster.etcdctl_json(["del", DELETED]));
+    bases.go_on(cluster, 40, 1);
     transaction(cluster, &format!("del {KEYS}05\nput {KEYS}06 again\nput other mine\n"));
     cluster.etcdctl(["put", &format!("{KEYS}05"), "anew"]);
     cluster.etcdctl(["compact", "--physical", &deleted.to_string()]);
+    // Ten keys, of which one is gone: its tombstone stays or not, by version.
+    let living = bases.save(cluster);
+    assert_eq!(living["comparison"], "agreed", "{living}");
     cluster.etcdctl(["user", "add", READER]);
     cluster.etcdctl(["role", "add", "readers"]);
     cluster.etcdctl(["role", "grant-permission", "readers", "read", "--prefix=true", KEYS]);
