@@ -49,7 +49,8 @@ struct TimelineFile {
     requires: Vec<String>,
     timeline: String,
     cluster: String,
-    /// The timeline that it went on from, if that is known.
+    /// The timeline that it went on from, if that is known. To be there it has to say null.
+    #[serde(deserialize_with = "Option::deserialize")]
     parent: Option<String>,
     /// The last revision that both have; 0 where that is not known.
     fork: i64,
@@ -260,6 +261,41 @@ impl Archive {
         &self.keys
     }
 
+    /// Begins a copy of the archive in an empty place, with its very id; or opens the copy that is
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`]; [`Error::Stranger`] where another archive is there; those of
+    /// [`Self::open`].
+    pub fn begin_copy(&self, store: Store) -> Result<Self, Error> {
+        let there = match Self::open(store.clone()) {
+            Err(Error::NoArchive { place }) => {
+                if !store.is_empty()? {
+                    return Err(Error::NotEmpty { place });
+                }
+                let file = self.store.read(names::ARCHIVE, JSON_MAX)?;
+                store.create(names::ARCHIVE, file.into())?;
+                Self::open(store.clone())?
+            }
+            opened => opened?,
+        };
+        if there.id != self.id {
+            return Err(Error::Stranger {
+                object: there.store.full_name(names::ARCHIVE),
+                got: format!("archive {}", there.id),
+                want: format!("archive {}", self.id),
+            });
+        }
+        // Secrets come before the public keys that something may be sealed to.
+        let mut keys = self.store.list(names::KEYS)?;
+        keys.sort_by_key(|found| found.name.ends_with(".json"));
+        for key in keys {
+            let bytes = self.store.read(&key.name, JSON_MAX)?;
+            store.create(&key.name, bytes.into())?;
+        }
+        Self::open(store)
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> ArchiveId {
@@ -325,6 +361,30 @@ impl Archive {
         Ok(stock)
     }
 
+    /// Checks that a timeline's file says what its id follows from.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::Stranger`]; what only a later version of this program knows.
+    pub(crate) fn check_timeline(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let object = self.store.full_name(name);
+        let file: TimelineFile = from_json(&object, bytes)?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let parent = file.parent.as_deref().map(TimelineId::parse);
+        let id = number(&file.cluster).zip(Revision::new(file.fork)).and_then(|(cluster, fork)| {
+            let parent = parent.map_or(Some(None), |parent| parent.map(Some))?;
+            Some(TimelineOrigin { parent, fork, reason: "" }.id(ClusterId(cluster)))
+        });
+        let began: Result<jiff::Timestamp, _> = file.began.parse();
+        let want = id.filter(|_| began.is_ok()).ok_or_else(|| Error::Json {
+            object: object.clone(),
+            fault: "it does not say how the timeline began".to_owned(),
+        })?;
+        match file.timeline == want.to_string() && names::timeline(want) == name {
+            true => Ok(()),
+            false => Err(Error::Stranger { object, got: file.timeline, want: want.to_string() }),
+        }
+    }
+
     /// The timeline of a cluster that begins so; it is made if it is not there.
     ///
     /// # Errors
@@ -371,6 +431,11 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
+    /// All segments.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
+        self.logs.values().flatten()
+    }
+
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
         let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);

@@ -260,6 +260,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The object that it is about, with its place, if it is about one.
+    pub(crate) fn object(&self) -> Option<&str> {
+        match self {
+            Self::Store(StoreFault { object, .. })
+            | Self::Damaged { object, .. }
+            | Self::TooNew { object, .. }
+            | Self::Requires { object, .. }
+            | Self::Json { object, .. }
+            | Self::NotSealed { object }
+            | Self::Unsigned { object }
+            | Self::WrongSignature { object }
+            | Self::Missing { object }
+            | Self::Stranger { object, .. } => Some(object),
+            _ => None,
+        }
+    }
+
     /// Of reading an object that a base needs.
     pub(crate) fn reading(fault: StoreFault) -> Self {
         match fault.kind {

@@ -39,7 +39,11 @@ pub(crate) struct ArchiveArgs {
 pub(crate) enum ArchiveCommand {
     Init(InitArgs),
     List(ListArgs),
+    Verify(VerifyArgs),
     Export(ExportArgs),
+    Stats(StatsArgs),
+    Copy(CopyArgs),
+    Repair(RepairArgs),
 }
 
 /// Make an archive of an empty or new directory.
@@ -61,6 +65,36 @@ pub(crate) struct ListArgs {
     pub output: OutputArgs,
 }
 
+/// Say which restore points can be brought back, and what is wrong with the others.
+///
+/// Findings are LOST (missing or damaged), DELAYED (the store does not hand it out now), UPLOADING (no
+/// base names it yet: a save is under way, or was cut off less than a day ago) and ORPHAN (no base names
+/// it). Exit code 3 where something is lost, 5 where something is delayed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT]. Without one all of it is verified.
+    pub archive: String,
+    /// How thoroughly.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How thoroughly an archive is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyLevel {
+    /// Every object that a restore point needs is there, with the right size.
+    Listed,
+    /// Every byte of them is read once and compared with its digests.
+    Read,
+    /// Each keyspace is put together, and its HashKV compared with that of the snapshot.
+    Proven,
+}
+
 /// Write a restore point as a plain snapshot file, for etcd's own tools.
 ///
 /// The file has every key and value, users, leases and members as they were: `etcdutl snapshot restore`
@@ -74,6 +108,58 @@ pub(crate) struct ExportArgs {
     /// Replace the file if it is there, once the new one is whole.
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Say what an archive holds, and what that costs.
+///
+/// Nothing is read but headers and bases, so dead bytes (of records that no base has any more) are
+/// reckoned by the number of records.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatsArgs {
+    /// The archive: a directory or a file:// URL.
+    pub archive: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Copy an archive to another place, or what is new of it since the last copy.
+///
+/// Every object is compared with its digests before it is created there, and data come before the bases
+/// that name them. Interrupted, it goes on with what is missing when it is run again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CopyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT].
+    pub from: String,
+    /// The place of the copy: an empty or new directory, or an earlier copy.
+    pub to: String,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Bring lost objects of an archive back from a copy.
+///
+/// Verifies the archive first. A damaged object is removed only when the copy's own is read and good.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RepairArgs {
+    /// The archive that is damaged.
+    pub archive: String,
+    /// A copy of it.
+    #[arg(long, value_name = "ARCHIVE")]
+    pub from: String,
+    /// How thoroughly damage is looked for.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Print the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before a damaged object is replaced.
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -1,11 +1,15 @@
 //! `rekindle archive`: making archives, and what they hold.
 
+mod copy;
 mod export;
 mod failure;
 mod init;
 mod list;
 mod place;
 mod point;
+mod repair;
+mod stats;
+mod verify;
 
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
@@ -19,7 +23,11 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
         ArchiveCommand::List(args) => list::run(args),
+        ArchiveCommand::Verify(args) => verify::run(args),
         ArchiveCommand::Export(args) => export::run(args),
+        ArchiveCommand::Stats(args) => stats::run(args),
+        ArchiveCommand::Copy(args) => copy::run(args),
+        ArchiveCommand::Repair(args) => repair::run(args),
     }
 }
 
