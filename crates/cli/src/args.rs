@@ -1,6 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
+use crate::archive::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -37,8 +38,9 @@ pub(crate) struct ArchiveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     List(ListArgs),
+    Rekey(Box<RekeyArgs>),
 }
 
 /// Make an archive of an empty or new directory.
@@ -46,9 +48,8 @@ pub(crate) enum ArchiveCommand {
 pub(crate) struct InitArgs {
     /// The directory, or a file:// URL; a network mount is as good.
     pub place: String,
-    /// Keep everything readable to whoever can read the place: secrets of the cluster, too.
-    #[arg(long)]
-    pub unencrypted: bool,
+    #[command(flatten)]
+    pub protect: ProtectArgs,
 }
 
 /// List what an archive can bring back.
@@ -178,6 +179,8 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub without_quorum: bool,
     #[command(flatten)]
+    pub keys: WriteKeys,
+    #[command(flatten)]
     pub connect: ConnectArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -292,6 +295,8 @@ pub(crate) struct RestoreArgs {
     /// Go on with a restore that was interrupted while it exchanged directories.
     #[arg(long, conflicts_with_all = ["source", "members"])]
     pub resume: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     /// Accepted for etcdutl's sake; memory is not mapped here.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub initial_memory_map_size: Option<u64>,

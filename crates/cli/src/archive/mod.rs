@@ -2,10 +2,17 @@
 
 mod failure;
 mod init;
+mod key_args;
+mod key_files;
 mod list;
+mod pin;
 mod place;
 mod point;
+mod rekey;
 
+pub(crate) use key_args::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
+pub(crate) use key_files::{unlock, with_signing_key};
+pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
 
@@ -18,6 +25,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
         ArchiveCommand::List(args) => list::run(args),
+        ArchiveCommand::Rekey(args) => rekey::run(args),
     }
 }
 
