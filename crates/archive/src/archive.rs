@@ -225,6 +225,13 @@ impl Archive {
         self.keys.newest().fingerprint
     }
 
+    /// Whether its keys once were, or are, those with this fingerprint: the ones now were endorsed by
+    /// whoever held those.
+    #[must_use]
+    pub fn has_had(&self, fingerprint: &Fingerprint) -> bool {
+        self.keys.generations().any(|public| public.fingerprint == *fingerprint)
+    }
+
     /// The generation of keys that new objects are sealed to; of an archive that is not encrypted the
     /// first.
     #[must_use]

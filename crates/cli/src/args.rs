@@ -1,6 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
+use crate::archive::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -37,13 +38,14 @@ pub(crate) struct ArchiveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     List(ListArgs),
     Verify(VerifyArgs),
     Export(ExportArgs),
     Stats(StatsArgs),
     Copy(CopyArgs),
     Repair(RepairArgs),
+    Rekey(Box<RekeyArgs>),
 }
 
 /// Make an archive of an empty or new directory.
@@ -51,9 +53,8 @@ pub(crate) enum ArchiveCommand {
 pub(crate) struct InitArgs {
     /// The directory, or a file:// URL; a network mount is as good.
     pub place: String,
-    /// Keep everything readable to whoever can read the place: secrets of the cluster, too.
-    #[arg(long)]
-    pub unencrypted: bool,
+    #[command(flatten)]
+    pub protect: ProtectArgs,
 }
 
 /// List what an archive can bring back.
@@ -80,6 +81,8 @@ pub(crate) struct VerifyArgs {
     /// Only the newest restore point.
     #[arg(long)]
     pub latest: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -109,6 +112,8 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -120,6 +125,8 @@ pub(crate) struct ExportArgs {
 pub(crate) struct StatsArgs {
     /// The archive: a directory or a file:// URL.
     pub archive: String,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -137,6 +144,8 @@ pub(crate) struct CopyArgs {
     /// Only the newest restore point.
     #[arg(long)]
     pub latest: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -160,6 +169,8 @@ pub(crate) struct RepairArgs {
     /// Do not ask before a damaged object is replaced.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -282,6 +293,8 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub without_quorum: bool,
     #[command(flatten)]
+    pub keys: WriteKeys,
+    #[command(flatten)]
     pub connect: ConnectArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -303,6 +316,8 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "DIR")]
     pub wal_dir: Option<PathBuf>,
     #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -323,6 +338,8 @@ pub(crate) struct HashkvArgs {
     /// Hash a tombstone exactly at the compact revision, as etcd before 3.4.34 and 3.5.16 does.
     #[arg(long)]
     pub old_tombstone_rule: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -396,6 +413,8 @@ pub(crate) struct RestoreArgs {
     /// Go on with a restore that was interrupted while it exchanged directories.
     #[arg(long, conflicts_with_all = ["source", "members"])]
     pub resume: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     /// Accepted for etcdutl's sake; memory is not mapped here.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub initial_memory_map_size: Option<u64>,

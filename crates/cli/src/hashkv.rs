@@ -21,7 +21,7 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
             false => TombstonesAtCompaction::Skipped,
         },
     };
-    let source = Source::open_any(&args.source, None)?.reading_ahead();
+    let source = Source::open_any(&args.source, None, &args.keys)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {
         eprintln!("warning: {}: {cut}", source.path.display());

@@ -1,7 +1,7 @@
 //! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory, a
 //! base of an archive.
 
-use crate::archive::{Point, parse_source};
+use crate::archive::{Point, ReadKeys, parse_source, unlock};
 use crate::failure::{Code, Failure};
 use rekindle_archive::format::base::Base;
 use rekindle_archive::{Archive, BaseEntry, BaseRecords, read_base};
@@ -69,13 +69,21 @@ pub(crate) struct Log {
 
 impl Source {
     /// Opens what `path` names, which may be an archive, with a point behind an `@`.
-    pub(crate) fn open_any(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn open_any(
+        path: &Path,
+        wal_dir: Option<&Path>,
+        keys: &ReadKeys,
+    ) -> Result<Self, Failure> {
         let named = path.to_str().map(parse_source).transpose()?.flatten();
         match named {
             Some(_) if wal_dir.is_some() => {
                 Err(Failure::usage("--source-wal-dir is for a data directory, not for an archive"))
             }
-            Some((archive, point)) => Self::open_base(path, archive, &point),
+            Some((archive, point)) => Self::open_base(path, unlock(archive, keys)?, &point),
+            None if !keys.identities.is_empty() || keys.fingerprint.is_some() => {
+                let what = format!("{} is no archive, and needs no keys", path.display());
+                Err(Failure::usage(what).remedy("leave --identity and --fingerprint away"))
+            }
             None => Self::open(path, wal_dir),
         }
     }

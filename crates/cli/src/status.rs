@@ -17,7 +17,8 @@ const LINES: [Line; 4] = [Line::V3_4, Line::V3_5, Line::V3_6, Line::V3_7];
 pub(crate) const SOUND: &str = "sound: no damage in pages and records";
 
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let source = Source::open_any(&args.source, args.wal_dir.as_deref())?.reading_ahead();
+    let source =
+        Source::open_any(&args.source, args.wal_dir.as_deref(), &args.keys)?.reading_ahead();
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;
     let at = |error: Error| Failure::from(error).at(&source.path);

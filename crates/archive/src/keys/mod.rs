@@ -13,6 +13,7 @@ mod rekey;
 mod seal;
 mod secrets;
 mod sign;
+mod stream;
 
 pub(crate) use public::{ArchiveKeys, KNOWN, Public, later_generations};
 pub use rekey::{RekeyFault, RekeyPlan, RekeyRequest};

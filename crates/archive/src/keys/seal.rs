@@ -1,10 +1,15 @@
-//! Sealing, which is age's: to public keys of recipients, opened with their identities.
+//! Sealing, which is age's: to public keys of recipients, opened with their identities. What has to do
+//! with keys the age crate does; the payload is ours ([`super::stream`]), for speed.
 //!
 //! What may never happen here: a secret in an error or in `{:?}`.
 
+use super::stream::{Changed, FILE_KEY, NONCE, PayloadKey};
 use age::secrecy::ExposeSecret;
+
+use age_core::format::{FileKey, Stanza};
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
-use std::io::{Read, Write};
 use std::iter;
 use std::str::FromStr;
 use zeroize::Zeroizing;
@@ -171,6 +176,54 @@ pub(crate) enum Unopened {
     Damaged(String),
 }
 
+/// A public key or identities as age sees them, and the key of the file that went through: by that we
+/// seal and open the payload ourselves.
+struct Joint<'a, T> {
+    inner: &'a [T],
+    file_key: RefCell<Option<Zeroizing<[u8; FILE_KEY]>>>,
+}
+
+impl<'a, T> Joint<'a, T> {
+    fn new(inner: &'a [T]) -> Self {
+        Self { inner, file_key: RefCell::default() }
+    }
+
+    fn saw(&self, file_key: &FileKey) {
+        *self.file_key.borrow_mut() = Some(Zeroizing::new(*file_key.expose_secret()));
+    }
+
+    /// The key of the payload behind this nonce.
+    fn payload_key(self, nonce: Option<&[u8; NONCE]>) -> Option<PayloadKey> {
+        let file_key = self.file_key.into_inner()?;
+        PayloadKey::new(&file_key, nonce?).ok()
+    }
+}
+
+impl age::Recipient for Joint<'_, Recipient> {
+    fn wrap_file_key(
+        &self,
+        file_key: &FileKey,
+    ) -> Result<(Vec<Stanza>, HashSet<String>), age::EncryptError> {
+        self.saw(file_key);
+        let mut stanzas = Vec::new();
+        for recipient in self.inner {
+            stanzas.extend(recipient.0.wrap_file_key(file_key)?.0);
+        }
+        // Keys of this sort have no labels.
+        Ok((stanzas, HashSet::new()))
+    }
+}
+
+impl age::Identity for Joint<'_, Identity> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
+        let found = self.inner.iter().find_map(|identity| identity.0.unwrap_stanza(stanza))?;
+        if let Ok(file_key) = &found {
+            self.saw(file_key);
+        }
+        Some(found)
+    }
+}
+
 /// Seals the parts, one behind the other, to all recipients, and puts that behind `out`.
 ///
 /// # Errors
@@ -182,13 +235,15 @@ pub(crate) fn seal(
 ) -> Result<(), String> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     out.reserve_exact(len + len / PIECE * 16 + recipients.len() * 128 + OVERHEAD);
-    let keys = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
-    let encryptor = age::Encryptor::with_recipients(keys).map_err(|error| error.to_string())?;
-    let mut sealed = encryptor.wrap_output(out).map_err(|error| error.to_string())?;
-    for part in parts {
-        sealed.write_all(part).map_err(|error| error.to_string())?;
-    }
-    sealed.finish().map(drop).map_err(|error| error.to_string())
+    let joint = Joint::new(recipients);
+    let to = (!recipients.is_empty()).then_some(&joint as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(to.into_iter());
+    let encryptor = encryptor.map_err(|error| error.to_string())?;
+    // Head and nonce are written at once, and nothing else before something is to be sealed.
+    drop(encryptor.wrap_output(&mut *out).map_err(|error| error.to_string())?);
+    let key = joint.payload_key(out.last_chunk());
+    let sealed = key.ok_or(Changed).and_then(|key| key.seal(parts, out));
+    sealed.map_err(|Changed| "the cipher failed".to_owned())
 }
 
 /// Opens what was sealed, whole. What comes out is wiped when it is dropped.
@@ -198,19 +253,19 @@ pub(crate) fn unseal(
 ) -> Result<Zeroizing<Vec<u8>>, Unopened> {
     // A buffer that grows would leave a part of it behind in the one before.
     let mut opened = Zeroizing::new(Vec::with_capacity(sealed.len()));
-    unseal_into(identities.iter(), sealed, &mut opened)?;
+    unseal_into(identities, sealed, &mut opened)?;
     Ok(opened)
 }
 
 /// Opens a body. Nobody wipes it: it is the cluster's records, of which memory is full meanwhile.
 pub(crate) fn unseal_body(identity: &Identity, sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
     let mut opened = Vec::with_capacity(sealed.len());
-    unseal_into(iter::once(identity), sealed, &mut opened)?;
+    unseal_into(std::slice::from_ref(identity), sealed, &mut opened)?;
     Ok(opened)
 }
 
-fn unseal_into<'a>(
-    identities: impl Iterator<Item = &'a Identity>,
+fn unseal_into(
+    identities: &[Identity],
     sealed: &[u8],
     opened: &mut Vec<u8>,
 ) -> Result<(), Unopened> {
@@ -218,14 +273,19 @@ fn unseal_into<'a>(
         age::DecryptError::NoMatchingKeys => Unopened::NotOurs,
         error => Unopened::Damaged(plain(&error).to_owned()),
     };
-    let decryptor = age::Decryptor::new_buffered(sealed).map_err(damaged)?;
+    let mut payload = sealed;
+    let decryptor = age::Decryptor::new_buffered(&mut payload).map_err(damaged)?;
     if decryptor.is_scrypt() {
         return Err(Unopened::NotOurs);
     }
-    let identities = identities.map(|identity| &identity.0 as &dyn age::Identity);
-    let mut reader = decryptor.decrypt(identities).map_err(damaged)?;
-    let read = reader.read_to_end(opened);
-    read.map(drop).map_err(|_| Unopened::Damaged("it was changed or cut".to_owned()))
+    // This compares the head's MAC; the reader that it gives has read nothing yet.
+    let joint = Joint::new(identities);
+    let head = decryptor.decrypt(iter::once(&joint as &dyn age::Identity)).map(drop);
+    head.map_err(damaged)?;
+    let head = sealed.split_at_checked(sealed.len() - payload.len()).map(|(head, _)| head);
+    let key = joint.payload_key(head.and_then(<[u8]>::last_chunk));
+    let done = key.ok_or(Changed).and_then(|key| key.open(payload, opened));
+    done.map_err(|Changed| Unopened::Damaged("it was changed or cut".to_owned()))
 }
 
 /// age's errors in our words: its own come in the language of the environment.
@@ -241,6 +301,7 @@ fn plain(error: &age::DecryptError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn what_is_sealed_to_several_is_opened_by_each() {
@@ -260,6 +321,31 @@ mod tests {
             assert_eq!(unseal_body(&identities[2], sealed).unwrap_err(), Unopened::NotOurs);
         }
         assert!(seal(&[], &[b"x"], &mut Vec::new()).is_err());
+    }
+
+    /// The age crate opens what we seal, and we open what it seals.
+    #[test]
+    fn it_is_what_age_does() {
+        let (one, other) = (Identity::generate(), Identity::generate());
+        let recipients = [one.public(), other.public()];
+        for len in [1, PIECE - 1, PIECE, PIECE + 1, 40 * PIECE, 40 * PIECE + 5] {
+            let body: Vec<u8> = (0..len).map(|at| (at % 241) as u8).collect();
+            let mut ours = Vec::new();
+            seal(&recipients, &[&body[..len / 2], &body[len / 2..]], &mut ours).unwrap();
+            let decryptor = age::Decryptor::new(&ours[..]).unwrap();
+            let mut reader = decryptor.decrypt(iter::once(&other.0 as _)).unwrap();
+            let mut opened = Vec::new();
+            reader.read_to_end(&mut opened).unwrap();
+            assert!(opened == body, "{len}");
+
+            let to = recipients.iter().map(|recipient| &recipient.0 as _);
+            let encryptor = age::Encryptor::with_recipients(to).unwrap();
+            let mut theirs = Vec::new();
+            let mut writer = encryptor.wrap_output(&mut theirs).unwrap();
+            writer.write_all(&body).unwrap();
+            writer.finish().unwrap();
+            assert!(unseal_body(&other, &theirs).unwrap() == body, "{len}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::place::local;
 use super::verify::named;
-use super::{Point, keep_to_ourselves, now};
+use super::{Point, keep_to_ourselves, now, unlock};
 use crate::args::CopyArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let (from, point) = named(&args.from)?;
+    let from = unlock(from, &args.keys)?;
     let point = if args.latest { Some(Point::Latest) } else { point };
     let chosen = |point: Point| Ok::<_, Failure>(vec![point.choose(&from.list()?)?.name.clone()]);
     let only = point.map(chosen).transpose()?;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const DIGEST_READ: usize = 1 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let source = Source::open_any(&args.source, None)?;
+    let source = Source::open_any(&args.source, None, &args.keys)?;
     let Kind::Base(base) = &source.kind else {
         let what = format!("{} is no archive", args.source.display());
         return Err(Failure::usage(what).remedy("name an archive: ARCHIVE or ARCHIVE@POINT"));

@@ -18,7 +18,11 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
     for error in &listing.unreadable {
         eprintln!("warning: {error}");
     }
-    listing_output(&listing).print(args.output.format())?;
+    let mut out = listing_output(&listing);
+    out.add("encrypted", "Encrypted", archive.is_sealed());
+    out.add("signed", "Signed", !archive.signers().is_empty());
+    out.add("fingerprint", "Fingerprint", archive.fingerprint().to_string());
+    out.print(args.output.format())?;
     match listing.unreadable.len() {
         0 => Ok(()),
         count => {

@@ -4,13 +4,20 @@ mod copy;
 mod export;
 mod failure;
 mod init;
+mod key_args;
+mod key_files;
 mod list;
+mod pin;
 mod place;
 mod point;
+mod rekey;
 mod repair;
 mod stats;
 mod verify;
 
+pub(crate) use key_args::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
+pub(crate) use key_files::{unlock, with_signing_key};
+pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
 
@@ -28,6 +35,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
         ArchiveCommand::Stats(args) => stats::run(args),
         ArchiveCommand::Copy(args) => copy::run(args),
         ArchiveCommand::Repair(args) => repair::run(args),
+        ArchiveCommand::Rekey(args) => rekey::run(args),
     }
 }
 

@@ -144,7 +144,7 @@ mod tests {
         let header = Header {
             facts,
             flags: 0,
-            generation: Generation::default(),
+            generation: Generation::NONE,
             body_bytes: 0,
             body_digest: [0; 32],
         };

@@ -2,7 +2,7 @@
 
 use super::copy::{carry_out, failure, left_json, left_table, transferred};
 use super::verify::level;
-use super::{keep_to_ourselves, now, open};
+use super::{keep_to_ourselves, now, open, unlock};
 use crate::args::RepairArgs;
 use crate::failure::Failure;
 use crate::output::{self, Output, grouped};
@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
-    let (archive, other) = (open(&args.archive)?, open(&args.from)?);
+    let opened = |place: &str| unlock(open(place)?, &args.keys);
+    let (archive, other) = (opened(&args.archive)?, opened(&args.from)?);
     keep_to_ourselves();
     let request = VerifyRequest { level: level(args.level), only: None, now: now() };
     let verification = Verification::begin(&archive, &request)?;

@@ -1,6 +1,6 @@
 //! `rekindle archive stats`: what an archive holds, and what that costs.
 
-use super::{now, open};
+use super::{now, open, unlock};
 use crate::args::StatsArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -8,7 +8,7 @@ use rekindle_archive::{AgeUse, KindUse, Stats, stats};
 use serde_json::{Value, json};
 
 pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
-    let stats = stats(&open(&args.archive)?, now())?;
+    let stats = stats(&unlock(open(&args.archive)?, &args.keys)?, now())?;
     output(&stats).print(args.output.format())?;
     match stats.unreadable {
         0 => Ok(()),

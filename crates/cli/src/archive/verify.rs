@@ -1,6 +1,6 @@
 //! `rekindle archive verify`: which restore points can be brought back, and what is wrong.
 
-use super::{Point, now, parse_source, shown};
+use super::{Point, now, parse_source, shown, unlock};
 use crate::args::{VerifyArgs, VerifyLevel};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let (archive, point) = named(&args.archive)?;
+    let archive = unlock(archive, &args.keys)?;
     let point = match (point, args.latest) {
         (Some(_), true) => return Err(Failure::usage("a point and --latest are two things")),
         (point, false) => point,

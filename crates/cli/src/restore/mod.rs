@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     let Some(path) = &args.source else {
         return Err(Failure::usage("name the snapshot to restore"));
     };
-    let source = Source::open_any(path, args.source_wal_dir.as_deref())?;
+    let source = Source::open_any(path, args.source_wal_dir.as_deref(), &args.keys)?;
     let now = time::for_names();
     let prepared = Prepared::new(args, &source, &wanted)?;
     let text = PlanText {

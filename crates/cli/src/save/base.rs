@@ -1,7 +1,7 @@
 //! A snapshot that becomes a base of an archive.
 
 use super::Saved;
-use crate::archive::{now, shown};
+use crate::archive::{Pin, now, shown, with_signing_key};
 use crate::args::SaveArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -23,6 +23,7 @@ const SPACE_MARGIN: u64 = 64 << 20;
 /// An archive that a base is saved into.
 pub(super) struct Place {
     archive: Archive,
+    pin: Pin,
     /// The snapshot on its way, but for `.part` behind it.
     pub spool: PathBuf,
 }
@@ -35,9 +36,12 @@ impl Place {
         })?;
         let directory = std::path::absolute(&directory)
             .map_err(|error| Failure::io("looking at", &directory, &error))?;
+        // Before anything is asked of the cluster.
+        let pin = Pin::check(&directory, &archive, args.keys.fingerprint)?;
+        let archive = with_signing_key(archive, &args.keys)?;
         // Of one archive only one save goes on at a time on this host: the second is told so.
         let spool = directory.join(format!("{}.db", archive.id()));
-        Ok(Self { archive, spool })
+        Ok(Self { archive, pin, spool })
     }
 
     /// The snapshot lies in the spool as a whole.
@@ -100,6 +104,10 @@ impl Place {
         };
         let written =
             terminal::watching("archiving", None, || walked.load(Ordering::Relaxed), work)?;
+        // The base is there; what goes wrong now does not undo it.
+        if let Err(failure) = self.pin.keep() {
+            eprintln!("warning: {}", failure.what);
+        }
         Ok(Base { archive: &self.archive, written })
     }
 }

@@ -77,6 +77,10 @@ impl Target {
                 crate::archive::keep_to_ourselves();
                 Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)))
             }
+            None if args.keys.fingerprint.is_some() || args.keys.signing_key.is_some() => {
+                Err(Failure::usage(format!("{} is no archive, and has no keys", args.target))
+                    .remedy("leave --fingerprint and --signing-key away"))
+            }
             None => target(&args.target).map(Self::File),
         }
     }
