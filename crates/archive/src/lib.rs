@@ -17,6 +17,7 @@ mod keys;
 mod names;
 mod object;
 mod plan;
+mod prune;
 mod read;
 mod stats;
 mod store;
@@ -30,6 +31,7 @@ pub use keys::{
     Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
     Sealing, Signer, SigningKey,
 };
+pub use prune::{GRACE, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_prune};
 pub use read::{BaseRecords, read_base};
 pub use stats::{AgeUse, KindUse, Stats, stats};
 pub use store::{

@@ -69,6 +69,13 @@ pub(crate) fn pack(timeline: TimelineId, id: ObjectId) -> String {
     format!("{}/{id}.pack", packs(timeline))
 }
 
+/// What nobody needs is written down here.
+pub(crate) const PRUNE: &str = "prune";
+
+pub(crate) fn mark(id: ObjectId) -> String {
+    format!("{PRUNE}/{id}.json")
+}
+
 /// Where the log of a timeline is.
 pub(crate) fn log(timeline: TimelineId) -> String {
     format!("{TIMELINES}/{timeline}/log")

@@ -16,6 +16,7 @@ pub use place::{Place, Provider};
 pub use probe::{Finding, Probe, Wanted};
 pub use upload::Upload;
 
+use crate::format::header::Moment;
 use bytes::Bytes;
 use fault::fault;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -197,6 +198,17 @@ impl Store {
         let mut listed = listed.map_err(|error| self.objects.fault("listing", folder, &error))?;
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
+    }
+
+    /// When an object was created, by the store's own clock.
+    ///
+    /// # Errors
+    /// [`StoreFault`].
+    pub fn modified(&self, name: &str) -> Result<Moment, StoreFault> {
+        let path = Path::from(name);
+        let head = self.runtime.block_on(self.objects.store.head(&path));
+        let head = head.map_err(|error| self.objects.fault("looking at", name, &error))?;
+        Ok(Moment(head.last_modified.timestamp_millis()))
     }
 
     /// Whether nothing at all is there.

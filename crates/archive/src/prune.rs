@@ -1,0 +1,350 @@
+//! Pruning: bases that nothing keeps go, and later what they alone needed.
+//!
+//! A writer makes use of what a base needs that it has listed, and has at most half of the grace for
+//! it. So data go in two steps: what no base needs is written into `prune/`, and goes when it has
+//! stood there for the whole grace, by the store's clock and by this machine's, and still no base
+//! needs it.
+//!
+//! What may never happen here: the newest base of a cluster taken away; data taken away that a base
+//! needs, or that one may be being made of; anything while a base cannot be read, for nobody knows
+//! what it needs.
+
+use crate::archive::{Archive, BaseEntry, from_json, shown, to_json};
+use crate::error::Error;
+use crate::format::Kind;
+use crate::format::base::PartKind;
+use crate::format::header::{HEADER_MAX, Moment};
+use crate::plan::retain::retain;
+pub use crate::plan::retain::{Policy, Reason};
+use crate::read::read_base;
+use crate::store::{Listed, StoreFaultKind};
+use crate::{names, object};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long what nobody needs stays, in milliseconds.
+pub const GRACE: i64 = 24 * 60 * 60 * 1000;
+/// Most bytes of a mark.
+const MARK_MAX: u64 = 256 << 20;
+/// The version of marks.
+const FORMAT: u16 = 1;
+
+/// What a prune is to do.
+#[derive(Clone, Debug)]
+pub struct PruneRequest {
+    /// What stays.
+    pub policy: Policy,
+    /// The most bases that go at once; the oldest go first.
+    pub bases_max: usize,
+    /// How long what nobody needs stays, in milliseconds: [`GRACE`], but for tests.
+    pub grace: i64,
+    /// The clock.
+    pub now: Moment,
+}
+
+/// What a prune would do.
+#[derive(Clone, Debug)]
+pub struct PrunePlan {
+    /// Every base, in the order of time, and why it stays or goes.
+    pub bases: Vec<(BaseEntry, Reason)>,
+    /// Bases that would go and wait for the next time.
+    pub postponed: usize,
+    /// What no base will need: it is marked now, and goes after the grace.
+    pub marked: Vec<Listed>,
+    /// What was marked before, for so long that it goes now.
+    pub collected: Vec<Listed>,
+    /// What was needed by any base when it was made.
+    before: BTreeSet<String>,
+    needs: Needs,
+    request: PruneRequest,
+}
+
+/// What a prune did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Bases that went.
+    pub bases: usize,
+    /// Objects that are marked now.
+    pub marked: usize,
+    /// Objects that went.
+    pub collected: usize,
+    /// Their bytes.
+    pub collected_bytes: u64,
+    /// What the store does not let go, with its reason.
+    pub held: Vec<(String, String)>,
+}
+
+/// `prune/<id>.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct MarkFile {
+    format: u16,
+    requires: Vec<String>,
+    /// When, by the clock of who marked.
+    marked: String,
+    objects: Vec<String>,
+}
+
+/// What was marked before.
+struct Mark {
+    name: String,
+    /// By the clock of who marked, and by the store's.
+    marked: (Moment, Moment),
+    objects: BTreeSet<String>,
+}
+
+/// Plans a prune. Touches nothing.
+///
+/// # Errors
+/// What of the archive cannot be read: nothing is removed then.
+pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan, Error> {
+    let look = Look::at(archive, request, Needs::new())?;
+    let mut reasons = retain(&look.bases, &request.policy, request.now);
+    let mut left = request.bases_max;
+    let mut postponed = 0;
+    for reason in reasons.iter_mut().filter(|reason| !reason.stays()) {
+        match left.checked_sub(1) {
+            Some(fewer) => left = fewer,
+            None => {
+                *reason = Reason::Postponed;
+                postponed += 1;
+            }
+        }
+    }
+    let bases: Vec<_> = look.bases.iter().cloned().zip(reasons).collect();
+    let stays = |name: &String| bases.iter().any(|(base, it)| base.name == *name && it.stays());
+    let needed_later = look.needed(stays);
+    let before = look.needed(|_| true);
+    // What the store's clock says of it shows when it goes.
+    let is_ripe = |mark: &Mark| age(request.now, mark.marked.0) >= request.grace;
+    let (ripe, marked) = look.marked(&before, is_ripe);
+    let unneeded = |found: &&Listed| !needed_later.contains(&found.name);
+    let marks = |found: &&Listed| !marked.contains(&found.name) && !ripe.contains(&found.name);
+    let unneeded: Vec<_> = look.data.iter().filter(unneeded).collect();
+    let marked = unneeded.iter().filter(|it| marks(it)).map(|it| (*it).clone()).collect();
+    let ripe = unneeded.iter().filter(|it| ripe.contains(&it.name));
+    let collected = ripe.map(|it| (*it).clone()).collect();
+    let (needs, request) = (look.needs, request.clone());
+    Ok(PrunePlan { bases, postponed, marked, collected, before, needs, request })
+}
+
+impl PrunePlan {
+    /// Whether nothing would be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.going().next().is_none() && self.marked.is_empty() && self.collected.is_empty()
+    }
+
+    /// The bases that go.
+    pub fn going(&self) -> impl Iterator<Item = &BaseEntry> {
+        self.bases.iter().filter(|(_, reason)| !reason.stays()).map(|(base, _)| base)
+    }
+
+    /// Carries it out. What is there is looked at once more, so that what has come meanwhile counts.
+    ///
+    /// # Errors
+    /// What of the archive cannot be read. What went is gone, and the next prune goes on.
+    pub fn carry_out(self, archive: &Archive) -> Result<Pruned, Error> {
+        let mut done = Pruned::default();
+        for base in self.going() {
+            match remove(archive, &base.name)? {
+                None => done.bases += 1,
+                Some(reason) => done.held.push((base.name.clone(), reason)),
+            }
+        }
+        let Self { needs, request, before, .. } = self;
+        let look = Look::at(archive, &request, needs)?;
+        let needed = look.needed(|_| true);
+        // A mark says that nobody needed any of it since then; where somebody did, it begins again.
+        let before: BTreeSet<_> = before.union(&needed).cloned().collect();
+        let (_, still) = look.marked(&before, |_| false);
+        let is_new = |it: &&Listed| !needed.contains(&it.name) && !still.contains(&it.name);
+        let fresh: Vec<_> = look.data.iter().filter(is_new).map(|it| it.name.clone()).collect();
+        done.marked = fresh.len();
+        let store_now = write_mark(archive, fresh, request.now)?;
+        let (ripe, _) = look.marked(&before, |mark| {
+            let (own, stores) = mark.marked;
+            age(request.now, own).min(age(store_now, stores)) >= request.grace
+        });
+        for found in look.data.iter().filter(|it| ripe.contains(&it.name)) {
+            if needed.contains(&found.name) {
+                continue;
+            }
+            match remove(archive, &found.name)? {
+                None => {
+                    done.collected += 1;
+                    done.collected_bytes += found.bytes;
+                }
+                Some(reason) => done.held.push((found.name.clone(), reason)),
+            }
+        }
+        look.remove_marks(archive, &before)?;
+        Ok(done)
+    }
+}
+
+fn age(now: Moment, at: Moment) -> i64 {
+    now.0.saturating_sub(at.0)
+}
+
+/// Removes an object. Tells why the store does not let it go, where it may not.
+fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Error> {
+    match archive.store().remove(name) {
+        Err(fault) if fault.kind == StoreFaultKind::Denied => Ok(Some(fault.cause)),
+        removed => Ok(removed.map(|()| None)?),
+    }
+}
+
+/// Writes down what nobody needs. Tells the store's time.
+fn write_mark(archive: &Archive, objects: Vec<String>, now: Moment) -> Result<Moment, Error> {
+    let name = names::mark(object::random_id()?);
+    let is_empty = objects.is_empty();
+    let file = MarkFile { format: FORMAT, requires: Vec::new(), marked: shown(now), objects };
+    archive.store().create(&name, to_json(&file))?;
+    let at = archive.store().modified(&name)?;
+    if is_empty {
+        // It was written for its time alone.
+        archive.store().remove(&name)?;
+    }
+    Ok(at)
+}
+
+/// What bases need, by their names: they never change.
+type Needs = BTreeMap<String, BTreeSet<String>>;
+
+/// What there is.
+struct Look {
+    bases: Vec<BaseEntry>,
+    needs: Needs,
+    /// Packs and segments.
+    data: Vec<Listed>,
+    /// Of them what the kept log has.
+    log: BTreeSet<String>,
+    marks: Vec<Mark>,
+}
+
+impl Look {
+    /// Looks, and reads the bases of which is not known what they need.
+    fn at(archive: &Archive, request: &PruneRequest, known: Needs) -> Result<Self, Error> {
+        // Data before bases: what is named by a base that comes meanwhile is not listed.
+        let listed = archive.store().list(names::TIMELINES)?;
+        let is_data = |it: &Listed| it.name.ends_with(".pack") || it.name.ends_with(".seg");
+        let data: Vec<_> = listed.into_iter().filter(is_data).collect();
+        let mut listing = archive.list()?;
+        if let Some(unreadable) = listing.unreadable.pop() {
+            return Err(unreadable);
+        }
+        let mut needs = Needs::new();
+        for entry in &listing.bases {
+            let of_base = match known.get(&entry.name) {
+                Some(of_base) => of_base.clone(),
+                None => needs_of(archive, entry, &data)?,
+            };
+            needs.insert(entry.name.clone(), of_base);
+        }
+        let log = kept_log(archive, request, &data)?;
+        Ok(Self { bases: listing.bases, needs, data, log, marks: marks(archive)? })
+    }
+
+    /// What the bases of these names need, and the kept log.
+    fn needed(&self, wanted: impl Fn(&String) -> bool) -> BTreeSet<String> {
+        let of_bases = self.needs.iter().filter(|(name, _)| wanted(name)).flat_map(|(_, it)| it);
+        of_bases.chain(&self.log).cloned().collect()
+    }
+
+    /// Names that were marked: where the mark is ripe, and where it is not. A mark of which anything
+    /// was needed counts for nothing.
+    fn marked(
+        &self,
+        needed: &BTreeSet<String>,
+        is_ripe: impl Fn(&Mark) -> bool,
+    ) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut ripe, mut unripe) = (BTreeSet::new(), BTreeSet::new());
+        for mark in self.marks.iter().filter(|mark| mark.objects.is_disjoint(needed)) {
+            let names = if is_ripe(mark) { &mut ripe } else { &mut unripe };
+            names.extend(mark.objects.iter().cloned());
+        }
+        (ripe, unripe)
+    }
+
+    /// Removes marks that count for nothing, or of which nothing is left.
+    fn remove_marks(&self, archive: &Archive, needed: &BTreeSet<String>) -> Result<(), Error> {
+        let there = archive.store().list(names::TIMELINES)?;
+        let there: BTreeSet<_> = there.into_iter().map(|it| it.name).collect();
+        for mark in &self.marks {
+            if !mark.objects.is_disjoint(needed) || mark.objects.is_disjoint(&there) {
+                remove(archive, &mark.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names of what a base needs: of the log every segment that has any of it.
+fn needs_of(
+    archive: &Archive,
+    entry: &BaseEntry,
+    data: &[Listed],
+) -> Result<BTreeSet<String>, Error> {
+    let base = read_base(archive, entry)?;
+    let mut needs = BTreeSet::new();
+    for part in &base.parts {
+        if let PartKind::Pack { id, .. } = part.what {
+            needs.insert(names::pack(part.timeline, id));
+            continue;
+        }
+        let log = names::log(part.timeline);
+        let has_any = |it: &&Listed| {
+            let span = names::span_of_segment(&it.name).filter(|_| it.name.starts_with(&log));
+            span.is_some_and(|(first, last)| {
+                first <= part.last.revision && last >= part.first.revision
+            })
+        };
+        needs.extend(data.iter().filter(has_any).map(|it| it.name.clone()));
+    }
+    Ok(needs)
+}
+
+/// Names of the segments that are young enough for the kept log.
+fn kept_log(
+    archive: &Archive,
+    request: &PruneRequest,
+    data: &[Listed],
+) -> Result<BTreeSet<String>, Error> {
+    let Some(kept) = request.policy.log else { return Ok(BTreeSet::new()) };
+    let segments = data.iter().filter(|it| it.name.ends_with(".seg")).cloned();
+    let segments: Vec<_> = segments.collect();
+    let starts = archive.store().read_starts(segments.clone(), HEADER_MAX as u64);
+    let mut log = BTreeSet::new();
+    for (found, start) in segments.into_iter().zip(starts) {
+        let name = archive.store().full_name(&found.name);
+        let header = object::parse(archive, &name, Kind::Segment, &start?)?;
+        if request.now.0.saturating_sub(header.facts.state.0) <= kept {
+            log.insert(found.name);
+        }
+    }
+    Ok(log)
+}
+
+/// What was marked before.
+fn marks(archive: &Archive) -> Result<Vec<Mark>, Error> {
+    let store = archive.store();
+    let mut marks = Vec::new();
+    for found in store.list(names::PRUNE)? {
+        let object = store.full_name(&found.name);
+        let file: MarkFile = from_json(&object, &store.read(&found.name, MARK_MAX)?)?;
+        let marked = file
+            .marked
+            .parse::<jiff::Timestamp>()
+            .map_err(|error| Error::Json { object: object.clone(), fault: error.to_string() })?;
+        let marked = (Moment(marked.as_millisecond()), store.modified(&found.name)?);
+        let objects = file.objects.into_iter().filter(|name| is_data_name(name)).collect();
+        marks.push(Mark { name: found.name, marked, objects });
+    }
+    Ok(marks)
+}
+
+/// A mark of somebody else must not name anything but data.
+fn is_data_name(name: &str) -> bool {
+    let is_below = name.starts_with(names::TIMELINES) && !name.contains("..");
+    is_below && (name.ends_with(".pack") || name.ends_with(".seg"))
+}
