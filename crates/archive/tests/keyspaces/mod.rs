@@ -1,0 +1,227 @@
+//! Keyspaces of a member, and an archive that they are saved into.
+
+#![allow(dead_code, reason = "not every test needs all of it")]
+
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{
+    Archive, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, Origin, PreparedBase,
+    Progress, Store, prepare_base, read_base,
+};
+use rekindle_bolt::{BulkWriter, Layout};
+use rekindle_etcd::restore::Records;
+use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision, schema};
+use rekindle_testkit::content::noise;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+/// A clock that goes on by a second whenever it is looked at.
+static NOW: AtomicI64 = AtomicI64::new(1_790_000_000_000);
+
+pub fn now() -> Moment {
+    Moment(NOW.fetch_add(1000, Ordering::Relaxed))
+}
+
+/// The clock, which does not go on.
+pub fn now_is() -> Moment {
+    Moment(NOW.load(Ordering::Relaxed))
+}
+
+/// Lets so many milliseconds pass.
+pub fn advance(ms: i64) {
+    NOW.fetch_add(ms, Ordering::Relaxed);
+}
+
+/// A member's keyspace: the records that it holds, and how far it has compacted.
+#[derive(Clone, Default)]
+pub struct Keyspace {
+    pub records: BTreeMap<(i64, i64, bool), (String, Vec<u8>)>,
+    pub revision: i64,
+    pub scheduled: i64,
+    index: u64,
+}
+
+impl Keyspace {
+    pub fn new() -> Self {
+        Self { revision: 1, index: 10, ..Self::default() }
+    }
+
+    /// A transaction that puts or deletes each of these keys.
+    pub fn write(&mut self, changes: &[(&str, bool)], len: usize) {
+        self.revision += 1;
+        self.index += 1;
+        for ((name, delete), sub) in changes.iter().zip(0..) {
+            let value = match delete {
+                true => Vec::new(),
+                false => noise(self.revision.unsigned_abs() * 100 + sub, len),
+            };
+            let key = (self.revision, sub.cast_signed(), *delete);
+            self.records.insert(key, ((*name).to_owned(), value));
+        }
+    }
+
+    /// What a compaction is asked for, without its work.
+    pub fn schedule(&mut self, compact: i64) {
+        self.scheduled = compact;
+        self.index += 1;
+    }
+
+    /// Removes what the scheduled compaction has no use for, among those that `picked` names.
+    pub fn remove(&mut self, at_revision: bool, mut picked: impl FnMut(i64) -> bool) {
+        let compact = self.scheduled;
+        let mut newest: BTreeMap<String, (i64, i64, bool)> = BTreeMap::new();
+        for (key, (name, _)) in self.records.range(..(compact + 1, 0, false)) {
+            newest.insert(name.clone(), *key);
+        }
+        self.records.retain(|key, (name, _)| {
+            let (revision, _, tombstone) = *key;
+            let kept_tombstone = at_revision && revision == compact;
+            revision > compact
+                || newest.get(name) == Some(key) && (!tombstone || kept_tombstone)
+                || !picked(revision)
+        });
+    }
+
+    pub fn compact(&mut self, compact: i64) {
+        self.schedule(compact);
+        self.remove(false, |_| true);
+    }
+
+    pub fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let pair = |((revision, sub, tombstone), (name, value)): (
+            &(i64, i64, bool),
+            &(String, Vec<u8>),
+        )| {
+            let (sub, tombstone) = (*sub, *tombstone);
+            let key = RecordKey { revision: Revision::new(*revision).unwrap(), sub, tombstone };
+            let name = name.as_bytes();
+            let kv = match tombstone {
+                true => KeyValue { key: name, ..KeyValue::default() },
+                false => {
+                    KeyValue { key: name, value, mod_revision: *revision, ..KeyValue::default() }
+                }
+            };
+            (key.to_bytes(), kv.to_bytes())
+        };
+        self.records.iter().map(pair).collect()
+    }
+
+    pub fn backend(&self) -> Backend<Vec<u8>> {
+        let at = |revision| RecordKey::first_of(Revision::new(revision).unwrap()).to_bytes();
+        let mut writer = BulkWriter::new(Vec::new(), Layout::new(4096, 4096).unwrap()).unwrap();
+        let mut bucket = writer.bucket(schema::KEY).unwrap();
+        for (key, value) in self.pairs() {
+            bucket.put(&key, &value).unwrap();
+        }
+        writer = bucket.finish().unwrap();
+        let mut meta = BTreeMap::from([
+            (schema::meta::CONSISTENT_INDEX, self.index.to_be_bytes().to_vec()),
+            (schema::meta::TERM, 5_u64.to_be_bytes().to_vec()),
+        ]);
+        if self.scheduled > 0 {
+            meta.insert(schema::meta::SCHEDULED_COMPACTION, at(self.scheduled));
+        }
+        let mut bucket = writer.bucket(schema::META).unwrap();
+        meta.iter().for_each(|(key, value)| bucket.put(key, value).unwrap());
+        let finished = bucket.finish().unwrap().finish().unwrap();
+        let mut bytes = finished.out;
+        bytes[..finished.metas.len()].copy_from_slice(&finished.metas);
+        Backend::open(bytes).unwrap()
+    }
+}
+
+/// An archive and a spool beside it.
+pub struct Saving {
+    pub archive: Archive,
+    pub spool: tempfile::TempDir,
+}
+
+impl Saving {
+    pub fn new() -> Self {
+        let archive = Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap();
+        Self { archive, spool: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn save(&self, keyspace: &Keyspace) -> BaseWritten {
+        self.try_save(keyspace, Some(self.spool.path())).unwrap()
+    }
+
+    pub fn try_save(
+        &self,
+        keyspace: &Keyspace,
+        tables: Option<&Path>,
+    ) -> Result<BaseWritten, Error> {
+        self.prepare(keyspace, tables, |prepared| prepared.publish(now()))
+    }
+
+    /// Does something else between preparing and publishing.
+    pub fn prepare_between(
+        &self,
+        keyspace: &Keyspace,
+        meanwhile: impl FnOnce(),
+    ) -> Result<BaseWritten, Error> {
+        self.prepare(keyspace, Some(self.spool.path()), |prepared| {
+            meanwhile();
+            prepared.publish(now())
+        })
+    }
+
+    fn prepare<T>(
+        &self,
+        keyspace: &Keyspace,
+        tables: Option<&Path>,
+        then: impl FnOnce(PreparedBase<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let origin = Origin {
+            cluster: ClusterId(1),
+            member: MemberId(2),
+            etcd: "3.6.16".to_owned(),
+            live_keys: None,
+            state: now(),
+            current: true,
+        };
+        let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+        let (archive, origin) = (&self.archive, &origin);
+        let request = BaseRequest { archive, origin, tables, now: &now, progress };
+        then(prepare_base(&request, &keyspace.backend())?)
+    }
+
+    /// The digest table in the spool.
+    pub fn table(&self) -> PathBuf {
+        std::fs::read_dir(self.spool.path()).unwrap().next().unwrap().unwrap().path()
+    }
+
+    pub fn save_agrees(&self, keyspace: &Keyspace) -> BaseWritten {
+        let written = self.save(keyspace);
+        let agreed = matches!(written.comparison, Comparison::Agreed { .. });
+        assert!(agreed, "{:?}", written.comparison);
+        written
+    }
+
+    /// The records that the base of that name brings back.
+    pub fn read(&self, written: &BaseWritten) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let listing = self.archive.list().unwrap();
+        let entry = listing.bases.iter().find(|entry| entry.name == written.name).unwrap();
+        let base = read_base(&self.archive, entry).unwrap();
+        let mut records = BaseRecords::new(&self.archive, entry, &base).unwrap();
+        let mut pairs = Vec::new();
+        while let Some(pair) = records.next_record().map_err(|fault| fault.to_string()).unwrap() {
+            pairs.push((pair.key.to_vec(), pair.value.to_vec()));
+        }
+        pairs
+    }
+
+    pub fn check_agrees(&self, keyspace: &Keyspace, want: &str) -> BaseWritten {
+        let written = self.save(keyspace);
+        let Comparison::Agreed { counts, .. } = written.comparison else {
+            panic!("{:?}", written.comparison)
+        };
+        let got = format!(
+            "{} known, {} new, {} garbage, {} unverified",
+            counts.known, counts.new, counts.garbage, counts.unverified
+        );
+        assert_eq!(got, want);
+        assert!(self.read(&written) == keyspace.pairs(), "{want}");
+        written
+    }
+}

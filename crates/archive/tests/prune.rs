@@ -1,0 +1,160 @@
+//! Pruning: what nobody needs goes, late, and nothing else ever.
+
+mod keyspaces;
+
+use keyspaces::{Keyspace, Saving, advance, now_is};
+use rekindle_archive::{GRACE, Level, Policy, PruneRequest, Pruned, VerifyProgress, plan_prune};
+use rekindle_archive::{Verification, VerifyRequest, Word};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+const HOUR: i64 = 3_600_000;
+
+fn request(policy: Policy) -> PruneRequest {
+    // The store's clock is the machine's, so the grace is none where time is to pass.
+    PruneRequest { policy, bases_max: 1000, grace: 0, now: now_is() }
+}
+
+fn last(last: usize) -> Policy {
+    Policy { last, ..Policy::default() }
+}
+
+fn prune(saving: &Saving, request: &PruneRequest) -> Pruned {
+    plan_prune(&saving.archive, request).unwrap().carry_out(&saving.archive).unwrap()
+}
+
+/// How many objects of that kind there are.
+fn count(saving: &Saving, kind: &str) -> usize {
+    let found = saving.archive.store().list("timelines").unwrap();
+    found.iter().filter(|found| found.name.ends_with(kind)).count()
+}
+
+/// Every base is proven. Tells how many packs no base names.
+fn check_sound(saving: &Saving) -> usize {
+    let request = VerifyRequest { level: Level::Proven, only: None, now: now_is() };
+    let verification = Verification::begin(&saving.archive, &request).unwrap();
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let verdict = verification.run(progress).unwrap();
+    assert!(verdict.points.iter().all(|point| point.level == Some(Level::Proven)), "{verdict:?}");
+    let left = |word: &Word| matches!(word, Word::Uploading | Word::Orphan);
+    assert!(verdict.findings.iter().all(|found| left(&found.word)), "{:?}", verdict.findings);
+    verdict.findings.len()
+}
+
+/// Bases of a keyspace that changes all the time.
+fn some_history(saving: &Saving, rounds: i64) -> Keyspace {
+    let mut keyspace = Keyspace::new();
+    for round in 0..rounds {
+        let before = keyspace.revision;
+        (0..30).for_each(|n| keyspace.write(&[(&format!("/key/{n}"), false)], 100));
+        if round % 3 == 2 {
+            keyspace.compact(before);
+        }
+        saving.save(&keyspace);
+        advance(HOUR);
+    }
+    keyspace
+}
+
+#[test]
+fn what_nobody_needs_goes_in_two_steps() {
+    let saving = Saving::new();
+    let mut keyspace = some_history(&saving, 12);
+    let before = (count(&saving, ".pack"), count(&saving, ".seg"));
+    let request = request(last(2));
+    let plan = plan_prune(&saving.archive, &request).unwrap();
+    assert_eq!((plan.going().count(), plan.collected.len()), (10, 0));
+    assert!(!plan.marked.is_empty());
+    let marked = plan.marked.len();
+    let packs = plan.marked.iter().filter(|found| found.name.ends_with(".pack")).count();
+    assert!(0 < packs && packs < marked, "segments, too");
+    assert_eq!(count(&saving, ".base"), 12, "a plan touches nothing");
+
+    // Time has not passed: the grace is a day.
+    let done = prune(&saving, &PruneRequest { grace: GRACE, ..request.clone() });
+    let want = Pruned { bases: 10, marked, ..Pruned::default() };
+    assert_eq!(done, want);
+    assert_eq!((count(&saving, ".pack"), count(&saving, ".seg")), before);
+    assert_eq!(check_sound(&saving), packs);
+    let done = prune(&saving, &PruneRequest { grace: GRACE, ..request.clone() });
+    assert_eq!(done, Pruned::default(), "nothing more to do");
+
+    let done = prune(&saving, &request);
+    assert_eq!((done.bases, done.marked, done.collected), (0, 0, marked));
+    assert_eq!(check_sound(&saving), 0);
+    assert!(saving.archive.store().list("prune").unwrap().is_empty(), "marks are gone, too");
+    assert_eq!(prune(&saving, &request), Pruned::default());
+
+    // And the next base goes on from what is left.
+    keyspace.write(&[("/key/1", true)], 0);
+    saving.save_agrees(&keyspace);
+    check_sound(&saving);
+}
+
+/// A base came from an older one after the mark was made: what it uses stays.
+#[test]
+fn what_is_needed_again_stays() {
+    let saving = Saving::new();
+    let mut keyspace = some_history(&saving, 4);
+    let table = saving.table();
+    let old = std::fs::read(&table).unwrap();
+    // Bases that share nothing with the older ones.
+    for _ in 0..2 {
+        std::fs::remove_file(&table).unwrap();
+        saving.save(&keyspace);
+    }
+    let with_grace = PruneRequest { grace: GRACE, ..request(last(1)) };
+    // A writer that has listed before everything went, and publishes afterwards.
+    std::fs::write(&table, old).unwrap();
+    keyspace.write(&[("/late", false)], 10);
+    let prepared = saving.prepare_between(&keyspace, || drop(prune(&saving, &with_grace)));
+    assert!(prepared.is_ok(), "its data are there: {:?}", prepared.err());
+    check_sound(&saving);
+    // The mark is old enough now, but a base needs what it names.
+    prune(&saving, &request(last(5)));
+    check_sound(&saving);
+}
+
+#[test]
+fn the_newest_base_and_what_cannot_be_read_are_left_alone() {
+    let saving = Saving::new();
+    some_history(&saving, 3);
+    let none = Policy { max_bases: Some(0), ttl: Some(0), ..Policy::default() };
+    prune(&saving, &request(none));
+    assert_eq!(count(&saving, ".base"), 1);
+    check_sound(&saving);
+
+    let name = saving.archive.list().unwrap().bases[0].name.clone();
+    let unreadable = name.replace("-", "-1");
+    saving.archive.store().create(&unreadable, b"rekindle".to_vec()).unwrap();
+    let refused = plan_prune(&saving.archive, &request(last(1))).unwrap_err();
+    assert!(refused.to_string().contains("it ends within its header"), "{refused}");
+}
+
+#[test]
+fn no_more_go_at_once_than_may() {
+    let saving = Saving::new();
+    some_history(&saving, 6);
+    let request = PruneRequest { bases_max: 2, ..request(last(1)) };
+    let plan = plan_prune(&saving.archive, &request).unwrap();
+    assert_eq!((plan.going().count(), plan.postponed), (2, 3));
+    let oldest: Vec<_> = plan.going().map(|base| base.header.facts.last.get()).collect();
+    assert_eq!(oldest, [31, 61]);
+    plan.carry_out(&saving.archive).unwrap();
+    assert_eq!(count(&saving, ".base"), 4);
+    check_sound(&saving);
+}
+
+#[test]
+fn the_kept_log_stays() {
+    let saving = Saving::new();
+    some_history(&saving, 12);
+    let segments = count(&saving, ".seg");
+    let policy = Policy { log: Some(6 * HOUR), last: 1, ..Policy::default() };
+    for _ in 0..2 {
+        prune(&saving, &request(policy.clone()));
+    }
+    // The newest, and the one that the log stands on.
+    assert_eq!(count(&saving, ".base"), 2);
+    assert!((5..segments).contains(&count(&saving, ".seg")), "{segments}");
+    check_sound(&saving);
+}
