@@ -1,7 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
-use crate::archive::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
+use crate::archive::{ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -46,6 +46,7 @@ pub(crate) enum ArchiveCommand {
     Copy(CopyArgs),
     Repair(RepairArgs),
     Rekey(Box<RekeyArgs>),
+    Prune(Box<PruneArgs>),
 }
 
 /// Make an archive of an empty or new directory.

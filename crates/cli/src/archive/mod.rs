@@ -10,6 +10,7 @@ mod list;
 mod pin;
 mod place;
 mod point;
+mod prune;
 mod rekey;
 mod repair;
 mod stats;
@@ -20,6 +21,7 @@ pub(crate) use key_files::{unlock, with_signing_key};
 pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
+pub(crate) use prune::PruneArgs;
 
 use crate::args::ArchiveCommand;
 use crate::failure::Failure;
@@ -36,6 +38,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
         ArchiveCommand::Copy(args) => copy::run(args),
         ArchiveCommand::Repair(args) => repair::run(args),
         ArchiveCommand::Rekey(args) => rekey::run(args),
+        ArchiveCommand::Prune(args) => prune::run(args),
     }
 }
 
