@@ -22,8 +22,8 @@ pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
 pub use read::{BaseRecords, read_base};
 pub use store::{
-    Finding, Place, Probe, Provider, Store, StoreFault, StoreFaultKind, StoreOptions, Upload,
-    Wanted,
+    Finding, Place, Probe, Provider, Reader, Store, StoreFault, StoreFaultKind, StoreOptions,
+    Upload, Wanted,
 };
 pub use write::{
     BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,

@@ -181,7 +181,7 @@ fn plain_kind(error: &object_store::Error, layers: &[&(dyn StdError + 'static)])
     let io = layers.iter().rev().find_map(|layer| layer.downcast_ref::<io::Error>());
     match (error, io.map(io::Error::kind)) {
         (E::NotFound { .. }, _) | (_, Some(I::NotFound)) => K::NotFound,
-        (E::AlreadyExists { .. }, _) => K::Exists,
+        (E::AlreadyExists { .. } | E::Precondition { .. }, _) => K::Exists,
         (E::Unauthenticated { .. }, _) => K::Credentials,
         (E::PermissionDenied { .. }, _) | (_, Some(I::PermissionDenied)) => K::Denied,
         (_, Some(I::StorageFull | I::QuotaExceeded)) => K::Full,

@@ -9,7 +9,8 @@ use rekindle_etcd::Revision;
 use serde_json::{Value, json};
 
 pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
-    let archive = open(&args.archive)?;
+    let place = args.store.place(args.archive.as_deref())?;
+    let archive = open(&place, &args.store)?;
     let listing = archive.list()?;
     for error in &listing.unreadable {
         eprintln!("warning: {error}");

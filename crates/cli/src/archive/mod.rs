@@ -6,6 +6,7 @@ mod init;
 mod list;
 mod place;
 mod point;
+mod probe;
 
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
@@ -18,6 +19,7 @@ use rekindle_archive::format::header::Moment;
 pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
+        ArchiveCommand::Probe(args) => probe::run(args),
         ArchiveCommand::List(args) => list::run(args),
         ArchiveCommand::Export(args) => export::run(args),
     }
