@@ -62,6 +62,7 @@ fn remedy(kind: StoreFaultKind) -> Option<&'static str> {
             "write http:// in --endpoint-url where the store does not speak TLS, and https:// where \
              it does"
         }
+        K::NoStore => "check --endpoint-url: what answers there is no store of this kind",
         K::Unreachable => "check host and port of --endpoint-url, proxies, and that the store runs",
         K::Throttled => "wait, or ask for less at once: --bandwidth",
         K::Unavailable => "look at the store and the network",
