@@ -3,25 +3,31 @@
 use crate::error::Error;
 use crate::format::base::Part;
 use crate::format::header::{HEADER_MAX, Header, Moment};
-use crate::format::{ArchiveId, Domain, FormatFault, Kind, TimelineId};
+use crate::format::{ArchiveId, Domain, Fingerprint, FormatFault, Generation, Kind, TimelineId};
+use crate::keys::{
+    self, ArchiveKeys, Identity, Keys, Protection, Public, Recipient, RekeyPlan, RekeyRequest,
+    Sealing, Secret, Secrets, Signer, SigningKey,
+};
 use crate::plan::cover::{Piece, SegmentEntry, cover};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::{ClusterId, Revision};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// An archive in a store.
 #[derive(Clone, Debug)]
 pub struct Archive {
     store: Store,
     id: ArchiveId,
+    keys: Arc<Keys>,
 }
 
 /// The version of the JSON files.
-const FORMAT: u16 = 1;
+pub(crate) const FORMAT: u16 = 1;
 /// Most bytes of a JSON file.
-const JSON_MAX: u64 = 1 << 20;
+pub(crate) const JSON_MAX: u64 = 1 << 20;
 
 /// `archive.json`. Fields that this version does not know say nothing that it has to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +38,8 @@ struct ArchiveFile {
     requires: Vec<String>,
     archive: String,
     created: String,
+    #[serde(flatten)]
+    keys: ArchiveKeys,
 }
 
 /// `timeline.json`.
@@ -41,7 +49,8 @@ struct TimelineFile {
     requires: Vec<String>,
     timeline: String,
     cluster: String,
-    /// The timeline that it went on from, if that is known.
+    /// The timeline that it went on from, if that is known. To be there it has to say null.
+    #[serde(deserialize_with = "Option::deserialize")]
     parent: Option<String>,
     /// The last revision that both have; 0 where that is not known.
     fork: i64,
@@ -75,6 +84,16 @@ impl Archive {
     /// # Errors
     /// [`Error::IsArchive`], [`Error::NotEmpty`], [`Error::Store`].
     pub fn init_unencrypted(store: Store, created: Moment) -> Result<Self, Error> {
+        let protection = Protection { sealing: Sealing::Unencrypted, signers: Vec::new() };
+        Self::init(store, created, &protection)
+    }
+
+    /// Makes an archive of an empty place. The secret of its keys is nowhere but in the store, sealed to
+    /// its owners; the archive that is returned holds none.
+    ///
+    /// # Errors
+    /// [`Error::IsArchive`], [`Error::NotEmpty`], [`Error::NoRecipients`], [`Error::Store`].
+    pub fn init(store: Store, created: Moment, protection: &Protection) -> Result<Self, Error> {
         let place = store.place().to_owned();
         match store.read(names::ARCHIVE, JSON_MAX) {
             Ok(_) => return Err(Error::IsArchive { place }),
@@ -85,23 +104,44 @@ impl Archive {
             return Err(Error::NotEmpty { place });
         }
         let id = ArchiveId(object::random_id()?.0);
-        let (archive, created) = (id.to_string(), shown(created));
-        let requires = vec![UNENCRYPTED.to_owned()];
-        let file = ArchiveFile { format: FORMAT, requires, archive, created };
+        let secret = match &protection.sealing {
+            Sealing::Unencrypted => None,
+            Sealing::To(recipients) if recipients.is_empty() => return Err(Error::NoRecipients),
+            Sealing::To(recipients) => {
+                Some(Secret { identity: Identity::generate(), recipients: recipients.clone() })
+            }
+        };
+        let identity = secret.as_ref().map(|secret| &secret.identity);
+        let public = Public::of(id, None, identity, &protection.signers);
+        // The key is there before anything is sealed to it.
+        let seal = |secret| keys::create_key_object(&store, id, Generation::FIRST, secret);
+        let key_object = secret.as_ref().map(seal).transpose()?;
+        let file = ArchiveFile {
+            format: FORMAT,
+            requires: public.requires(),
+            archive: id.to_string(),
+            created: shown(created),
+            keys: ArchiveKeys::of(&public),
+        };
         match store.create(names::ARCHIVE, to_json(&file)) {
-            Err(fault) if fault.kind == StoreFaultKind::Exists => Err(Error::IsArchive { place }),
+            Err(fault) if fault.kind == StoreFaultKind::Exists => {
+                // It opens nothing: what cannot be removed does no harm.
+                key_object.into_iter().for_each(|name| drop(store.remove(&name)));
+                Err(Error::IsArchive { place })
+            }
             done => {
                 done?;
-                Ok(Self { store, id })
+                Ok(Self { store, id, keys: Arc::new(Keys::new(public, Vec::new())) })
             }
         }
     }
 
-    /// Opens the archive that a place holds.
+    /// Opens the archive that a place holds, with its public keys only: for listing and writing, and for
+    /// reading where it is not encrypted.
     ///
     /// # Errors
     /// [`Error::NoArchive`] only where the store says that no `archive.json` is there;
-    /// [`Error::TooNew`]; [`Error::Json`]; [`Error::Store`].
+    /// [`Error::TooNew`]; [`Error::Requires`]; [`Error::Json`]; [`Error::Unendorsed`]; [`Error::Store`].
     pub fn open(store: Store) -> Result<Self, Error> {
         let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => {
@@ -111,13 +151,156 @@ impl Archive {
         };
         let object = store.full_name(names::ARCHIVE);
         let file: ArchiveFile = from_json(&object, &bytes)?;
-        match ArchiveId::parse(&file.archive) {
-            Some(id) if file.requires == [UNENCRYPTED] => Ok(Self { store, id }),
-            Some(_) => {
-                Err(Error::Json { object, fault: "it is neither sealed nor not".to_owned() })
-            }
-            None => Err(Error::Json { object, fault: "its id is none".to_owned() }),
+        let Some(id) = ArchiveId::parse(&file.archive) else {
+            return Err(Error::Json { object, fault: "its id is none".to_owned() });
+        };
+        let first = file.keys.check(&object, id, &file.requires, None)?;
+        let later = match first.recipient {
+            Some(_) => keys::later_generations(&store, id, &first)?,
+            None => Vec::new(),
+        };
+        Ok(Self { store, id, keys: Arc::new(Keys::new(first, later)) })
+    }
+
+    /// The same, with what these identities open of its keys. An archive that is not encrypted needs
+    /// none.
+    ///
+    /// # Errors
+    /// [`Error::WrongIdentity`]; [`Error::KeysGone`]; [`Error::KeyObject`], [`Error::SwappedKey`],
+    /// [`Error::Stranger`] where nothing else opens; [`Error::Store`].
+    pub fn with_identities(self, identities: &[Identity]) -> Result<Self, Error> {
+        if !self.keys.is_sealed() {
+            return Ok(self);
         }
+        let secrets = Secrets::open(&self.store, self.keys.generations(), identities)?;
+        let mut keys = Keys::clone(&self.keys);
+        keys.secrets = secrets;
+        Ok(Self { keys: Arc::new(keys), ..self })
+    }
+
+    /// The same, with the key that signs what is written into it. An archive without signers needs none.
+    ///
+    /// # Errors
+    /// [`Error::ForeignSigningKey`].
+    pub fn with_signing_key(self, key: SigningKey) -> Result<Self, Error> {
+        if self.signers().is_empty() {
+            return Ok(self);
+        }
+        let signer = key.public();
+        if !self.signers().contains(&signer) {
+            let (place, signer) = (self.store.place().to_owned(), signer.to_string());
+            return Err(Error::ForeignSigningKey { place, signer });
+        }
+        let mut keys = Keys::clone(&self.keys);
+        keys.signing = Some(key);
+        Ok(Self { keys: Arc::new(keys), ..self })
+    }
+
+    /// Whether everything is at hand that writing needs.
+    ///
+    /// # Errors
+    /// [`Error::NoSigningKey`].
+    pub fn check_writable(&self) -> Result<(), Error> {
+        match self.signers().is_empty() || self.keys.signing.is_some() {
+            true => Ok(()),
+            false => Err(Error::NoSigningKey { place: self.store.place().to_owned() }),
+        }
+    }
+
+    /// Whether reading what it holds needs an identity.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.keys.is_sealed()
+    }
+
+    /// Whose signatures it demands of what is written now; where there are none, nothing is signed.
+    #[must_use]
+    pub fn signers(&self) -> &[Signer] {
+        &self.keys.newest().signers
+    }
+
+    /// What tells its public keys, all generations of them, from all others.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.keys.newest().fingerprint
+    }
+
+    /// Whether its keys once were, or are, those with this fingerprint: the ones now were endorsed by
+    /// whoever held those.
+    #[must_use]
+    pub fn has_had(&self, fingerprint: &Fingerprint) -> bool {
+        self.keys.generations().any(|public| public.fingerprint == *fingerprint)
+    }
+
+    /// The generation of keys that new objects are sealed to; of an archive that is not encrypted the
+    /// first.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.keys.newest().keys.generation
+    }
+
+    /// Who can read what is written now; empty where no identity at hand opens it.
+    #[must_use]
+    pub fn recipients(&self) -> &[Recipient] {
+        let newest = self.keys.secrets.get(self.generation());
+        newest.map_or(&[], |secret| &secret.recipients)
+    }
+
+    /// Decides what a change of its keys does; needs an identity that opens the newest ones.
+    ///
+    /// # Errors
+    /// [`Error::Rekey`]; [`Error::Closed`].
+    pub fn plan_rekey(&self, request: &RekeyRequest) -> Result<RekeyPlan, Error> {
+        keys::plan(&self.keys, self.store.place(), request)
+    }
+
+    /// Does what the plan says. The archive that is returned is opened anew, with public keys only.
+    ///
+    /// # Errors
+    /// [`RekeyFault::Overtaken`](crate::RekeyFault::Overtaken); [`Error::Store`]; the newest keys are
+    /// what they were then, or what the plan says.
+    pub fn rekey(&self, plan: &RekeyPlan, now: Moment) -> Result<Self, Error> {
+        keys::execute(&self.store, self.id, &self.keys, plan, now)?;
+        Self::open(self.store.clone())
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Begins a copy of the archive in an empty place, with its very id; or opens the copy that is
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`]; [`Error::Stranger`] where another archive is there; those of
+    /// [`Self::open`].
+    pub fn begin_copy(&self, store: Store) -> Result<Self, Error> {
+        let there = match Self::open(store.clone()) {
+            Err(Error::NoArchive { place }) => {
+                if !store.is_empty()? {
+                    return Err(Error::NotEmpty { place });
+                }
+                let file = self.store.read(names::ARCHIVE, JSON_MAX)?;
+                store.create(names::ARCHIVE, file.into())?;
+                Self::open(store.clone())?
+            }
+            opened => opened?,
+        };
+        if there.id != self.id {
+            return Err(Error::Stranger {
+                object: there.store.full_name(names::ARCHIVE),
+                got: format!("archive {}", there.id),
+                want: format!("archive {}", self.id),
+            });
+        }
+        // Secrets come before the public keys that something may be sealed to.
+        let mut keys = self.store.list(names::KEYS)?;
+        keys.sort_by_key(|found| found.name.ends_with(".json"));
+        for key in keys {
+            let bytes = self.store.read(&key.name, JSON_MAX)?;
+            store.create(&key.name, bytes.into())?;
+        }
+        Self::open(store)
     }
 
     /// Its id.
@@ -185,6 +368,30 @@ impl Archive {
         Ok(stock)
     }
 
+    /// Checks that a timeline's file says what its id follows from.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::Stranger`]; what only a later version of this program knows.
+    pub(crate) fn check_timeline(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let object = self.store.full_name(name);
+        let file: TimelineFile = from_json(&object, bytes)?;
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let parent = file.parent.as_deref().map(TimelineId::parse);
+        let id = number(&file.cluster).zip(Revision::new(file.fork)).and_then(|(cluster, fork)| {
+            let parent = parent.map_or(Some(None), |parent| parent.map(Some))?;
+            Some(TimelineOrigin { parent, fork, reason: "" }.id(ClusterId(cluster)))
+        });
+        let began: Result<jiff::Timestamp, _> = file.began.parse();
+        let want = id.filter(|_| began.is_ok()).ok_or_else(|| Error::Json {
+            object: object.clone(),
+            fault: "it does not say how the timeline began".to_owned(),
+        })?;
+        match file.timeline == want.to_string() && names::timeline(want) == name {
+            true => Ok(()),
+            false => Err(Error::Stranger { object, got: file.timeline, want: want.to_string() }),
+        }
+    }
+
     /// The timeline of a cluster that begins so; it is made if it is not there.
     ///
     /// # Errors
@@ -231,15 +438,17 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
+    /// All segments.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
+        self.logs.values().flatten()
+    }
+
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
         let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
         cover(segments, part.first.revision, part.last.revision)
     }
 }
-
-/// What [`ArchiveFile::requires`] says of an archive that is not encrypted.
-const UNENCRYPTED: &str = "unencrypted";
 
 /// Where a timeline's history begins.
 #[derive(Clone, Copy, Debug)]
@@ -263,7 +472,7 @@ impl TimelineOrigin {
     }
 }
 
-fn to_json(file: &impl Serialize) -> Vec<u8> {
+pub(crate) fn to_json(file: &impl Serialize) -> Vec<u8> {
     // Structs of text and numbers always become JSON.
     let mut bytes = serde_json::to_vec_pretty(file).unwrap_or_default();
     bytes.push(b'\n');
@@ -271,7 +480,10 @@ fn to_json(file: &impl Serialize) -> Vec<u8> {
 }
 
 /// Reads a JSON file; one of a later format is named as such before anything else is said of it.
-fn from_json<T: for<'a> Deserialize<'a>>(object: &str, bytes: &[u8]) -> Result<T, Error> {
+pub(crate) fn from_json<T: for<'a> Deserialize<'a>>(
+    object: &str,
+    bytes: &[u8],
+) -> Result<T, Error> {
     #[derive(Deserialize)]
     struct Format {
         format: u16,
@@ -293,14 +505,14 @@ fn from_json<T: for<'a> Deserialize<'a>>(object: &str, bytes: &[u8]) -> Result<T
         let (object, newest) = (object.to_owned(), FORMAT);
         return Err(Error::TooNew { object, got: format, newest });
     }
-    if let Some(what) = requires.into_iter().find(|what| what != UNENCRYPTED) {
+    if let Some(what) = requires.into_iter().find(|what| !keys::KNOWN.contains(&what.as_str())) {
         return Err(Error::Requires { object: object.to_owned(), what });
     }
     serde_json::from_slice(bytes).map_err(json)
 }
 
 /// A moment as text, for the JSON files.
-fn shown(moment: Moment) -> String {
+pub(crate) fn shown(moment: Moment) -> String {
     jiff::Timestamp::from_millisecond(moment.0).map_or_else(|_| String::new(), |at| at.to_string())
 }
 

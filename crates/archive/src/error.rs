@@ -1,6 +1,7 @@
 //! What can go wrong with an archive.
 
-use crate::format::FormatFault;
+use crate::format::{FormatFault, Generation};
+use crate::keys::{Closed, RekeyFault};
 use crate::store::{StoreFault, StoreFaultKind};
 use crate::write::Contradiction;
 use rekindle_etcd::Revision;
@@ -73,6 +74,102 @@ pub enum Error {
         got: String,
         /// What it should say.
         want: String,
+    },
+    /// An object's key is not at hand.
+    #[error("{object} is sealed to generation {generation} of the archive's keys, {why}")]
+    Closed {
+        /// Where it lies.
+        object: String,
+        /// Whose secret would open it.
+        generation: Generation,
+        /// Why that is not at hand.
+        why: Closed,
+    },
+    /// The identities that were given open none of the archive's keys.
+    #[error("none of the identities given opens the keys of {place}, which are sealed to others")]
+    WrongIdentity {
+        /// The archive.
+        place: String,
+    },
+    /// No sealed key is there.
+    #[error("{place} is sealed, but the secret of its keys is gone: nothing is left in its keys/")]
+    KeysGone {
+        /// The archive.
+        place: String,
+    },
+    /// A sealed key that was damaged, or is not what its place says.
+    #[error("{object}, which should hold a key of the archive: {fault}")]
+    KeyObject {
+        /// Where it lies.
+        object: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The archive states another public key than the one whose secret its owners hold.
+    #[error(
+        "the archive states a public key for generation {generation} that is not the one of the \
+         secret in {object}: somebody may have put a key of his own there"
+    )]
+    SwappedKey {
+        /// Where the secret lies.
+        object: String,
+        /// Of which generation.
+        generation: Generation,
+    },
+    /// Public keys that nobody who held the secret of the generation before has endorsed.
+    #[error(
+        "{object} states new keys for the archive, but nobody who holds its keys has endorsed them: \
+         somebody may have put a key of his own there"
+    )]
+    Unendorsed {
+        /// Where they stand.
+        object: String,
+    },
+    /// An object is not sealed, though the archive is.
+    #[error("{object} is not sealed, as everything in this archive is: it is none of its own")]
+    NotSealed {
+        /// Where it lies.
+        object: String,
+    },
+    /// An object is not signed, though the archive demands it.
+    #[error("{object} is not signed, as everything in this archive is: it is none of its own")]
+    Unsigned {
+        /// Where it lies.
+        object: String,
+    },
+    /// An object's signature is by none of those whom the archive trusts.
+    #[error("{object} is signed, but not by one whom the archive names as a signer")]
+    WrongSignature {
+        /// Where it lies.
+        object: String,
+    },
+    /// The archive wants signatures, and there is nothing to make them with.
+    #[error("{place} takes only what is signed, and no signing key was given")]
+    NoSigningKey {
+        /// The archive.
+        place: String,
+    },
+    /// A signing key that the archive does not trust.
+    #[error("{place} does not name {signer} as one of its signers")]
+    ForeignSigningKey {
+        /// The archive.
+        place: String,
+        /// Its public key.
+        signer: String,
+    },
+    /// Something should be sealed, and to nobody.
+    #[error("nobody is named to whom the archive's keys are to be sealed")]
+    NoRecipients,
+    /// A change of keys that makes no sense.
+    #[error(transparent)]
+    Rekey(#[from] RekeyFault),
+    /// Something could not be sealed.
+    #[error("sealing {what}: {cause}")]
+    Sealing {
+        /// What it is.
+        what: &'static str,
+        /// What age said.
+        cause: String,
     },
     /// The snapshot cannot be read as a keyspace.
     #[error(transparent)]
@@ -163,6 +260,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The object that it is about, with its place, if it is about one.
+    pub(crate) fn object(&self) -> Option<&str> {
+        match self {
+            Self::Store(StoreFault { object, .. })
+            | Self::Damaged { object, .. }
+            | Self::TooNew { object, .. }
+            | Self::Requires { object, .. }
+            | Self::Json { object, .. }
+            | Self::NotSealed { object }
+            | Self::Unsigned { object }
+            | Self::WrongSignature { object }
+            | Self::Missing { object }
+            | Self::Stranger { object, .. } => Some(object),
+            _ => None,
+        }
+    }
+
     /// Of reading an object that a base needs.
     pub(crate) fn reading(fault: StoreFault) -> Self {
         match fault.kind {

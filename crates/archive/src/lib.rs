@@ -2,8 +2,10 @@
 //!
 //! - [`mod@format`]: the bytes of its objects. Pure.
 //! - [`Store`]: where objects are kept; each is created once and never changed.
+//! - [`Protection`]: whether it is sealed and signed; [`Identity`] opens, [`SigningKey`] signs.
 //! - [`Archive`]: what a store holds: bases, and where everything has its name.
 //! - [`prepare_base`] makes a base of a snapshot, [`BaseRecords`] reads one for a restore.
+//! - [`Verification`] says which bases can be brought back, and what is wrong with the others.
 //!
 //! What may never happen here: an object that is changed; a base that names what is not there yet;
 //! records handed out that were not compared with their digests.
@@ -11,19 +13,32 @@
 mod archive;
 mod error;
 pub mod format;
+mod keys;
 mod names;
 mod object;
 mod plan;
 mod read;
+mod stats;
 mod store;
+mod transfer;
+mod verify;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
+pub use keys::{
+    Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
+    Sealing, Signer, SigningKey,
+};
 pub use read::{BaseRecords, read_base};
+pub use stats::{AgeUse, KindUse, Stats, stats};
 pub use store::{
-    Finding, Place, Probe, Provider, Reader, Store, StoreFault, StoreFaultKind, StoreOptions,
-    Upload, Wanted,
+    Finding as ProbeFinding, Place, Probe, Provider, Reader, Store, StoreFault, StoreFaultKind,
+    StoreOptions, Upload, Wanted,
+};
+pub use transfer::{Item, Left, Transfer, Transferred};
+pub use verify::{
+    Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,
 };
 pub use write::{
     BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,

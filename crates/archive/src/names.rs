@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! archive.json                                              what the archive is
+//! keys/<generation>.json                                    public keys, from generation 2 on
+//! keys/<generation>-<id>.age                                the secret of a generation, sealed to its owners
 //! timelines/<id>/timeline.json                              what the timeline is
 //! timelines/<id>/packs/<id>.pack                            records written in bulk
 //! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
@@ -11,13 +13,48 @@
 //! Numbers but for levels have 20 digits, so that names sort like them. They are there for people and for order:
 //! what counts stands in the header.
 
-use crate::format::{ObjectId, TimelineId};
+use crate::format::{Generation, ObjectId, TimelineId};
 use rekindle_etcd::{RaftIndex, Revision};
 
 /// The file that makes a place an archive.
 pub(crate) const ARCHIVE: &str = "archive.json";
+/// Where the keys are.
+pub(crate) const KEYS: &str = "keys";
 /// Where the timelines are.
 pub(crate) const TIMELINES: &str = "timelines";
+
+pub(crate) fn public_keys(generation: Generation) -> String {
+    format!("{KEYS}/{:020}.json", generation.0)
+}
+
+pub(crate) fn key_object(generation: Generation, id: ObjectId) -> String {
+    format!("{KEYS}/{:020}-{id}.age", generation.0)
+}
+
+/// What lies among the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyName {
+    Public(Generation),
+    Object(Generation, ObjectId),
+}
+
+/// Reads what [`public_keys`] and [`key_object`] write.
+pub(crate) fn parse_key(name: &str) -> Option<KeyName> {
+    let stem = name.strip_prefix(KEYS)?.strip_prefix('/')?;
+    let number = |text: &str| text.parse().ok().map(Generation);
+    let (parsed, again) = match stem.strip_suffix(".json") {
+        Some(generation) => {
+            let generation = number(generation)?;
+            (KeyName::Public(generation), public_keys(generation))
+        }
+        None => {
+            let (generation, id) = stem.strip_suffix(".age")?.split_once('-')?;
+            let (generation, id) = (number(generation)?, ObjectId::parse(id)?);
+            (KeyName::Object(generation, id), key_object(generation, id))
+        }
+    };
+    (again == name).then_some(parsed)
+}
 
 pub(crate) fn timeline(id: TimelineId) -> String {
     format!("{TIMELINES}/{id}/timeline.json")
@@ -68,6 +105,19 @@ pub(crate) fn base(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_keys_have_one_form() {
+        let (generation, id) = (Generation(2), ObjectId([3; 16]));
+        let public = public_keys(generation);
+        assert_eq!(parse_key(&public), Some(KeyName::Public(generation)));
+        let object = key_object(generation, id);
+        assert_eq!(parse_key(&object), Some(KeyName::Object(generation, id)));
+        let short = public.replace("/0", "/");
+        for other in ["", "keys", "keys/.json", "keys/2.json", "keys/x.age", &short, &public[1..]] {
+            assert_eq!(parse_key(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn names_sort_like_revisions() {

@@ -2,12 +2,10 @@
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::format::header::{self, Facts, Header};
+use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
+use crate::keys::{self, Unopened};
 use bytes::Bytes;
-
-/// Neither sealed nor signed, as all objects are so far.
-const PLAIN: u8 = 0;
 
 /// An object that was put together.
 pub(crate) struct Built {
@@ -21,16 +19,36 @@ pub(crate) struct Opened {
     pub content: Bytes,
 }
 
-/// The bytes of an object of this archive with this content.
-#[expect(clippy::unnecessary_wraps, reason = "sealing will fail where there is no randomness")]
-pub(crate) fn build(_archive: &Archive, facts: &Facts, content: &[u8]) -> Result<Built, Error> {
-    let facts_digest = facts.digest(PLAIN);
-    let body_digest = Domain::Body.digest(&[&facts_digest, content]);
-    let body_bytes = (facts_digest.len() + content.len()) as u64;
-    let mut bytes = header::encode(facts, PLAIN, body_bytes, &body_digest);
-    bytes.reserve_exact(facts_digest.len() + content.len());
-    bytes.extend_from_slice(&facts_digest);
-    bytes.extend_from_slice(content);
+/// The bytes of an object of this archive with this content, sealed and signed as the archive's are.
+/// That takes public keys only, and a signing key where signatures are demanded.
+pub(crate) fn build(archive: &Archive, facts: &Facts, content: &[u8]) -> Result<Built, Error> {
+    archive.check_writable()?;
+    let keys = archive.keys();
+    let (flags, generation) = keys.marks();
+    let size = header::size(flags);
+    let facts_digest = facts.digest(flags, generation);
+    // The body is put where it belongs at once: it may have many megabytes.
+    let mut bytes = vec![0; size];
+    match &keys.newest().recipient {
+        Some(recipient) => {
+            let to = std::slice::from_ref(recipient);
+            keys::seal(to, &[&facts_digest, content], &mut bytes)
+                .map_err(|cause| Error::Sealing { what: "a body", cause })?;
+        }
+        None => {
+            bytes.reserve_exact(facts_digest.len() + content.len());
+            bytes.extend_from_slice(&facts_digest);
+            bytes.extend_from_slice(content);
+        }
+    }
+    let body = bytes.get(size..).unwrap_or_default();
+    let (body_bytes, body_digest) = (body.len() as u64, Domain::Body.digest(&[body]));
+    let mut head = header::encode(facts, flags, generation, body_bytes, &body_digest);
+    if let (FLAG_SIGNED, Some(key)) = (flags & FLAG_SIGNED, &keys.signing) {
+        let signature = key.sign(&head);
+        head.extend_from_slice(&signature);
+    }
+    bytes.iter_mut().zip(head).for_each(|(byte, of_head)| *byte = of_head);
     Ok(Built { bytes, body_digest })
 }
 
@@ -44,12 +62,27 @@ pub(crate) fn open(
     let damaged = |fault| Error::damaged(name, fault);
     let header = parse(archive, name, want, bytes)?;
     let body = header.body(bytes).map_err(damaged)?;
-    let content = header.content(body).map_err(damaged)?;
-    let content = bytes.slice_ref(content);
+    let body = match header.flags & FLAG_SEALED {
+        0 => bytes.slice_ref(body),
+        _ => unsealed(archive, name, &header, body)?.into(),
+    };
+    let content = body.slice_ref(header.content(&body).map_err(damaged)?);
     Ok(Opened { header, content })
 }
 
-/// The header of the object that lies at `name`, which must be of this kind and archive.
+fn unsealed(archive: &Archive, name: &str, header: &Header, body: &[u8]) -> Result<Vec<u8>, Error> {
+    let identity = archive.keys().secret(name, header.generation)?;
+    keys::unseal_body(identity, body).map_err(|unopened| {
+        let cause = match unopened {
+            Unopened::NotOurs => "it is sealed to another".to_owned(),
+            Unopened::Damaged(cause) => cause,
+        };
+        Error::damaged(name, FormatFault::Sealed { cause })
+    })
+}
+
+/// The header of the object that lies at `name`, which must be of this kind and archive, and sealed and
+/// signed as the archive's are. `bytes` are the first of the object: header and signature at least.
 pub(crate) fn parse(
     archive: &Archive,
     name: &str,
@@ -60,10 +93,6 @@ pub(crate) fn parse(
     let got = header.facts.kind;
     if got != want {
         return Err(Error::damaged(name, FormatFault::Kind { got, want }));
-    }
-    let not_yet = [(header::FLAG_SEALED, "sealed"), (header::FLAG_SIGNED, "signed")];
-    if let Some((_, what)) = not_yet.into_iter().find(|(flag, _)| header.flags & flag != 0) {
-        return Err(Error::damaged(name, FormatFault::NotYet { what }));
     }
     let id = header.facts.id;
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
@@ -81,6 +110,7 @@ pub(crate) fn parse(
             want: format!("archive {}", archive.id()),
         });
     }
+    archive.keys().check(name, &header, bytes)?;
     Ok(header)
 }
 

@@ -330,7 +330,7 @@ impl Fetch {
 }
 
 /// It is what the base says of it. What a segment holds shows when all of its range was read.
-fn is_known(part: &Part, object: &Opened, run: &Run) -> bool {
+pub(crate) fn is_known(part: &Part, object: &Opened, run: &Run) -> bool {
     match part.what {
         PartKind::Pack { body_digest, index_digest, .. } => {
             object.header.body_digest == body_digest

@@ -1,6 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
+use crate::archive::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
@@ -38,10 +39,15 @@ pub(crate) struct ArchiveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     Probe(ProbeArgs),
     List(ListArgs),
+    Verify(VerifyArgs),
     Export(ExportArgs),
+    Stats(StatsArgs),
+    Copy(CopyArgs),
+    Repair(RepairArgs),
+    Rekey(Box<RekeyArgs>),
 }
 
 /// How an object store is reached, where a place is a URL.
@@ -107,9 +113,8 @@ pub(crate) struct InitArgs {
     pub place: Option<String>,
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Keep everything readable to whoever can read the place: secrets of the cluster, too.
-    #[arg(long)]
-    pub unencrypted: bool,
+    #[command(flatten)]
+    pub protect: ProtectArgs,
 }
 
 /// Find out whether a place does what an archive needs.
@@ -139,6 +144,40 @@ pub(crate) struct ListArgs {
     pub output: OutputArgs,
 }
 
+/// Say which restore points can be brought back, and what is wrong with the others.
+///
+/// Findings are LOST (missing or damaged), DELAYED (the store does not hand it out now), UPLOADING (no
+/// base names it yet: a save is under way, or was cut off less than a day ago) and ORPHAN (no base names
+/// it). Exit code 3 where something is lost, 5 where something is delayed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT]. Without one all of it is verified.
+    pub archive: String,
+    /// How thoroughly.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How thoroughly an archive is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyLevel {
+    /// Every object that a restore point needs is there, with the right size.
+    Listed,
+    /// Every byte of them is read once and compared with its digests.
+    Read,
+    /// Each keyspace is put together, and its HashKV compared with that of the snapshot.
+    Proven,
+}
+
 /// Write a restore point as a plain snapshot file, for etcd's own tools.
 ///
 /// The file has every key and value, users, leases and members as they were: `etcdutl snapshot restore`
@@ -154,6 +193,72 @@ pub(crate) struct ExportArgs {
     pub force: bool,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Say what an archive holds, and what that costs.
+///
+/// Nothing is read but headers and bases, so dead bytes (of records that no base has any more) are
+/// reckoned by the number of records.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatsArgs {
+    /// The archive: a directory or a URL.
+    pub archive: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Copy an archive to another place, or what is new of it since the last copy.
+///
+/// Every object is compared with its digests before it is created there, and data come before the bases
+/// that name them. Interrupted, it goes on with what is missing when it is run again.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CopyArgs {
+    /// The archive, or one point of it: ARCHIVE[@POINT].
+    pub from: String,
+    /// The place of the copy: an empty or new directory, or an earlier copy.
+    pub to: String,
+    /// Only the newest restore point.
+    #[arg(long)]
+    pub latest: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Bring lost objects of an archive back from a copy.
+///
+/// Verifies the archive first. A damaged object is removed only when the copy's own is read and good.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RepairArgs {
+    /// The archive that is damaged.
+    pub archive: String,
+    /// A copy of it.
+    #[arg(long, value_name = "ARCHIVE")]
+    pub from: String,
+    /// How thoroughly damage is looked for.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Read)]
+    pub level: VerifyLevel,
+    /// Print the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before a damaged object is replaced.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -277,6 +382,8 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub without_quorum: bool,
     #[command(flatten)]
+    pub keys: WriteKeys,
+    #[command(flatten)]
     pub connect: ConnectArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -303,6 +410,8 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "DIR")]
     pub wal_dir: Option<PathBuf>,
     #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -328,6 +437,8 @@ pub(crate) struct HashkvArgs {
     /// Hash a tombstone exactly at the compact revision, as etcd before 3.4.34 and 3.5.16 does.
     #[arg(long)]
     pub old_tombstone_rule: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -405,6 +516,8 @@ pub(crate) struct RestoreArgs {
     /// Go on with a restore that was interrupted while it exchanged directories.
     #[arg(long, conflicts_with_all = ["source", "members"])]
     pub resume: bool,
+    #[command(flatten)]
+    pub keys: ReadKeys,
     /// Accepted for etcdutl's sake; memory is not mapped here.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub initial_memory_map_size: Option<u64>,

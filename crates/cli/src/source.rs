@@ -1,7 +1,7 @@
 //! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory, a
 //! base of an archive.
 
-use crate::archive::{Point, parse_source};
+use crate::archive::{Point, ReadKeys, parse_source, unlock};
 use crate::args::StoreArgs;
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
@@ -75,12 +75,8 @@ pub(crate) struct Access<'a> {
     pub store: &'a StoreArgs,
     /// Where a snapshot of a store is kept while it is read.
     pub spool: Option<&'a Path>,
-}
-
-impl<'a> Access<'a> {
-    pub(crate) fn to(store: &'a StoreArgs) -> Self {
-        Self { store, spool: None }
-    }
+    /// What opens an archive.
+    pub keys: &'a ReadKeys,
 }
 
 impl Source {
@@ -99,7 +95,11 @@ impl Source {
         };
         if let Some((archive, point)) = parse_source(text, access.store)? {
             no_log()?;
-            return Self::open_base(path, archive, &point);
+            return Self::open_base(path, unlock(archive, access.keys)?, &point);
+        }
+        if !access.keys.identities.is_empty() || access.keys.fingerprint.is_some() {
+            let what = format!("{} is no archive, and needs no keys", path.display());
+            return Err(Failure::usage(what).remedy("leave --identity and --fingerprint away"));
         }
         match Place::parse(text)? {
             place @ Place::Bucket { .. } => {

@@ -26,6 +26,12 @@ pub enum Domain {
     Timeline,
     /// The digest table of a spool.
     Table,
+    /// A generation of an archive's keys.
+    Fingerprint,
+    /// A sealed key, whole.
+    KeyObject,
+    /// A secret key, from which follows the one that endorses the next generation.
+    Endorser,
 }
 
 impl Domain {
@@ -41,6 +47,9 @@ impl Domain {
             Self::Log => "rekindle 2026 log",
             Self::Timeline => "rekindle 2026 timeline",
             Self::Table => "rekindle 2026 table",
+            Self::Fingerprint => "rekindle 2026 fingerprint",
+            Self::KeyObject => "rekindle 2026 key object",
+            Self::Endorser => "rekindle 2026 endorser",
         }
     }
 

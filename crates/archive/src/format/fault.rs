@@ -35,7 +35,13 @@ pub enum FormatFault {
         /// What stands there.
         got: u8,
     },
-    /// Something that a later version of this program does.
+    /// The key of its generation does not open it.
+    #[error("its body does not open with the key that its header names: {cause}")]
+    Sealed {
+        /// What the opening came to.
+        cause: String,
+    },
+    /// Something that only a later version of this program writes.
     #[error("it is {what}, which this rekindle cannot read yet")]
     NotYet {
         /// What it is.

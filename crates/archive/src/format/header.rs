@@ -6,7 +6,7 @@
 //!    8   2  format version
 //!   10   1  kind
 //!   11   1  flags
-//!   12   4  zero
+//!   12   4  generation of keys, 0 where not sealed
 //!   16  16  archive
 //!   32  16  timeline
 //!   48  16  the object's own id
@@ -37,6 +37,7 @@ use super::Row;
 use super::digest::{DIGEST, Domain};
 use super::fault::FormatFault;
 use super::id::{ArchiveId, ObjectId, TimelineId};
+use super::keys::Generation;
 use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm, Revision};
 use std::fmt;
 
@@ -63,10 +64,10 @@ pub mod at {
     pub const KIND: usize = VERSION + 2;
     /// `FLAG_*` bits.
     pub const FLAGS: usize = KIND + 1;
-    /// Unused, 0.
-    pub const ZERO: usize = FLAGS + 1;
+    /// Of the keys that the body is sealed to; 0 where it is not.
+    pub const GENERATION: usize = FLAGS + 1;
     /// The archive's id.
-    pub const ARCHIVE: usize = ZERO + 4;
+    pub const ARCHIVE: usize = GENERATION + 4;
     /// The timeline's id.
     pub const TIMELINE: usize = ARCHIVE + 16;
     /// The object's own id.
@@ -116,8 +117,8 @@ pub mod at {
         (MAGIC, VERSION - MAGIC, "magic \"rekindle\""),
         (VERSION, KIND - VERSION, "format version"),
         (KIND, FLAGS - KIND, "kind"),
-        (FLAGS, ZERO - FLAGS, "flags"),
-        (ZERO, ARCHIVE - ZERO, "zero"),
+        (FLAGS, GENERATION - FLAGS, "flags"),
+        (GENERATION, ARCHIVE - GENERATION, "generation of keys, 0 where not sealed"),
         (ARCHIVE, TIMELINE - ARCHIVE, "archive"),
         (TIMELINE, ID - TIMELINE, "timeline"),
         (ID, FIRST - ID, "the object's own id"),
@@ -224,6 +225,8 @@ pub struct Header {
     pub facts: Facts,
     /// `FLAG_*` bits.
     pub flags: u8,
+    /// Of the keys that the body is sealed to; [`Generation::NONE`] where it is not.
+    pub generation: Generation,
     /// Bytes of the body as stored.
     pub body_bytes: u64,
     /// BLAKE3 of the body as stored.
@@ -234,20 +237,21 @@ pub struct Header {
 pub const HEADER_MAX: usize = at::END + SIGNATURE;
 
 impl Facts {
-    /// Digest of the facts, with which an unsealed body begins. `flags` are those of the header.
+    /// Digest of the facts, with which an unsealed body begins. `flags` and `generation` are those of
+    /// the header.
     #[must_use]
-    pub fn digest(&self, flags: u8) -> [u8; DIGEST] {
-        Domain::Facts.digest(&[&self.encode(flags)])
+    pub fn digest(&self, flags: u8, generation: Generation) -> [u8; DIGEST] {
+        Domain::Facts.digest(&[&self.encode(flags, generation)])
     }
 
     /// The first bytes of a header.
-    fn encode(&self, flags: u8) -> Vec<u8> {
+    fn encode(&self, flags: u8, generation: Generation) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_MAX);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.push(self.kind as u8);
         out.push(flags);
-        out.extend_from_slice(&[0; at::ARCHIVE - at::ZERO]);
+        out.extend_from_slice(&generation.0.to_le_bytes());
         out.extend_from_slice(&self.archive.0);
         out.extend_from_slice(&self.timeline.0);
         out.extend_from_slice(&self.id.0);
@@ -273,13 +277,25 @@ impl Facts {
 
 /// Bytes of a header, but for a signature.
 #[must_use]
-pub fn encode(facts: &Facts, flags: u8, body_bytes: u64, body_digest: &[u8; DIGEST]) -> Vec<u8> {
-    let mut out = facts.encode(flags);
+pub fn encode(
+    facts: &Facts,
+    flags: u8,
+    generation: Generation,
+    body_bytes: u64,
+    body_digest: &[u8; DIGEST],
+) -> Vec<u8> {
+    let mut out = facts.encode(flags, generation);
     out.extend_from_slice(&body_bytes.to_le_bytes());
     out.extend_from_slice(body_digest);
     let checksum = Domain::Header.digest(&[&out]);
     out.extend_from_slice(&checksum);
     out
+}
+
+/// Bytes of a header with these flags, and of the signature where they say that there is one.
+#[must_use]
+pub fn size(flags: u8) -> usize {
+    at::END + if flags & FLAG_SIGNED != 0 { SIGNATURE } else { 0 }
 }
 
 impl Header {
@@ -306,18 +322,32 @@ impl Header {
         if flags & !(FLAG_SEALED | FLAG_SIGNED) != 0 {
             return Err(FormatFault::Flags { got: flags });
         }
+        let generation = Generation(u32::from_le_bytes(field.array(at::GENERATION)?));
+        if (flags & FLAG_SEALED == 0) != (generation == Generation::NONE) {
+            return Err(FormatFault::Senseless { what: "the generation of its keys" });
+        }
         Ok(Self {
             facts: field.facts()?,
             flags,
+            generation,
             body_bytes: field.u64(at::BODY)?,
             body_digest: field.array(at::BODY_DIGEST)?,
         })
     }
 
-    /// Bytes of the header itself.
+    /// Bytes of the header itself, and of its signature.
     #[must_use]
     pub fn size(&self) -> usize {
-        at::END + if self.flags & FLAG_SIGNED != 0 { SIGNATURE } else { 0 }
+        size(self.flags)
+    }
+
+    /// What a signature signs, and the signature, of an object that begins with this header; none
+    /// where the flags say that it has none, or where it ends before.
+    #[must_use]
+    pub fn signature<'a>(&self, object: &'a [u8]) -> Option<(&'a [u8], &'a [u8; SIGNATURE])> {
+        let (signed, rest) = object.split_at_checked(at::END)?;
+        let signature = rest.first_chunk()?;
+        (self.flags & FLAG_SIGNED != 0).then_some((signed, signature))
     }
 
     /// The body of an object that begins with this header, whole and unchanged.
@@ -347,7 +377,7 @@ impl Header {
     pub fn content<'a>(&self, unsealed: &'a [u8]) -> Result<&'a [u8], FormatFault> {
         let (digest, content) =
             unsealed.split_first_chunk::<DIGEST>().ok_or(FormatFault::Ends { what: "its body" })?;
-        if *digest != self.facts.digest(self.flags) {
+        if *digest != self.facts.digest(self.flags, self.generation) {
             return Err(FormatFault::Foreign);
         }
         Ok(content)
@@ -378,9 +408,6 @@ impl Fields<'_> {
     fn facts(&self) -> Result<Facts, FormatFault> {
         let senseless = |what| FormatFault::Senseless { what };
         let [kind] = self.array(at::KIND)?;
-        if self.array(at::ZERO)? != [0; at::ARCHIVE - at::ZERO] {
-            return Err(senseless("what should be zero"));
-        }
         let compact = match self.i64(at::COMPACT)? {
             -1 => None,
             number => Some(Revision::new(number).ok_or(senseless("the compact revision"))?),
@@ -449,9 +476,10 @@ pub(crate) mod tests {
     }
 
     fn an_object(facts: &Facts, content: &[u8], flags: u8) -> Vec<u8> {
-        let body = [&facts.digest(flags)[..], content].concat();
+        let generation = Generation(if flags & FLAG_SEALED == 0 { 0 } else { 3 });
+        let body = [&facts.digest(flags, generation)[..], content].concat();
         let digest = Domain::Body.digest(&[&body]);
-        let mut object = encode(facts, flags, body.len() as u64, &digest);
+        let mut object = encode(facts, flags, generation, body.len() as u64, &digest);
         object.extend([9; SIGNATURE].iter().filter(|_| flags & FLAG_SIGNED != 0));
         object.extend(body);
         object
@@ -539,7 +567,8 @@ pub(crate) mod tests {
         check(|b| b[at::KIND] = 0, FormatFault::UnknownKind { got: 0 });
         check(|b| b[at::KIND] = 99, FormatFault::UnknownKind { got: 99 });
         check(|b| b[at::FLAGS] = 4, FormatFault::Flags { got: 4 });
-        check(|b| b[at::ZERO] = 1, senseless("what should be zero"));
+        check(|b| b[at::GENERATION] = 1, senseless("the generation of its keys"));
+        check(|b| b[at::FLAGS] = FLAG_SEALED, senseless("the generation of its keys"));
         check(|b| b[at::FIRST + 7] = 0x80, senseless("a revision"));
         check(|b| b[at::COMPACT + 7] = 0x80, senseless("the compact revision"));
         check(|b| b[at::ETCD] = 0, senseless("the etcd version"));
@@ -555,7 +584,7 @@ pub(crate) mod tests {
         let body = &object[at::END..];
         let other = Facts { records: 99, ..facts };
         let digest = Domain::Body.digest(&[body]);
-        let header = encode(&other, 0, body.len() as u64, &digest);
+        let header = encode(&other, 0, Generation::NONE, body.len() as u64, &digest);
         let swapped = [&header[..], body].concat();
         let header = Header::parse(&swapped).unwrap();
         let body = header.body(&swapped).unwrap();

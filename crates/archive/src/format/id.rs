@@ -12,13 +12,13 @@ macro_rules! id {
             /// From its 32 hexadecimal digits, in lower case.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
-                parse(text).map(Self)
+                parse_hex(text).map(Self)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write_hex(f, &self.0)
             }
         }
 
@@ -43,19 +43,33 @@ id! {
     ObjectId
 }
 
-fn parse(text: &str) -> Option<[u8; 16]> {
+pub(super) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// Two hexadecimal digits of each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    // Of a secret, too: a text that grows would leave a part of it behind.
+    let mut text = String::with_capacity(bytes.len() * 2);
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    text
+}
+
+/// Bytes from two hexadecimal digits each, in lower case; none where they are more or fewer.
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: &u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     };
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let mut bytes = pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?));
-    let mut id = [0; 16];
-    for byte in &mut id {
-        *byte = bytes.next()??;
+    let mut digits = pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?));
+    let mut bytes = [0; N];
+    for byte in &mut bytes {
+        *byte = digits.next()??;
     }
-    bytes.next().is_none().then_some(id)
+    digits.next().is_none().then_some(bytes)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod fault;
 pub mod filter;
 pub mod header;
 mod id;
+pub mod keys;
 pub mod run;
 pub mod segment;
 
@@ -34,6 +35,8 @@ pub use digest::{DIGEST, Domain, Hasher, LogDigest, ValueDigests};
 pub use fault::FormatFault;
 pub use header::{Facts, Header, Kind};
 pub use id::{ArchiveId, ObjectId, TimelineId};
+pub(crate) use id::{hex, parse_hex};
+pub use keys::{Fingerprint, Generation};
 
 /// One row of a byte table: offset, size, name.
 pub type Row = (usize, usize, &'static str);

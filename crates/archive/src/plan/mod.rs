@@ -2,3 +2,4 @@
 
 pub(crate) mod cover;
 pub(crate) mod reuse;
+pub(crate) mod verdict;

@@ -34,6 +34,9 @@ pub fn check(store: &Store) {
     store.remove("aa/1").expect("it is gone");
     assert!(store.list("aa").unwrap().is_empty());
 
+    store.create("empty/1", Vec::new()).unwrap();
+    let empty = store.read_starts(store.list("empty").unwrap(), 2);
+    assert!(empty[0].as_ref().unwrap().is_empty());
     let starts = store.read_starts(store.list("a").unwrap(), 2);
     assert!(starts.iter().all(|start| start.as_ref().unwrap() == "a/"));
     let long = store.read_starts(store.list("b").unwrap(), 100);

@@ -1,7 +1,7 @@
 //! What a user is told of an archive's errors.
 
 use crate::failure::{Code, Failure};
-use rekindle_archive::{Error, StoreFault, StoreFaultKind};
+use rekindle_archive::{Closed, Error, RekeyFault, StoreFault, StoreFaultKind};
 
 const NEWER_REKINDLE: &str = "use a newer rekindle: nothing is wrong with the archive";
 const ANOTHER_POINT: &str = "restore another point, as rekindle archive list shows them, or bring the \
@@ -100,7 +100,72 @@ impl From<Error> for Failure {
             Error::Damaged { .. } | Error::Json { .. } | Error::Stranger { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
-            _ => Self::new(Code::Failed, what),
+            error => match of_keys(&error) {
+                Some((code, remedy)) => Self::new(code, what).remedy(remedy),
+                None => Self::new(Code::Failed, what),
+            },
         }
+    }
+}
+
+/// What the errors about keys mean, and what to do about them.
+fn of_keys(error: &Error) -> Option<(Code, &'static str)> {
+    Some(match error {
+        Error::Closed { why, .. } => closed(why),
+        Error::WrongIdentity { .. } => (
+            Code::Refused,
+            "name the identity of one of its owners; rekindle archive init has printed their public \
+             keys, and an identity file says its own",
+        ),
+        Error::KeysGone { .. } => (
+            Code::BadData,
+            "bring the archive's keys/ back from a copy: without it nothing in it can be read",
+        ),
+        Error::KeyObject { .. } => (
+            Code::BadData,
+            "bring it back from a copy of the archive, or use another owner's identity",
+        ),
+        Error::SwappedKey { .. } | Error::Unendorsed { .. } => (
+            Code::Refused,
+            "find out who can write to the store, and compare the fingerprint with what rekindle archive \
+             init or rekey has printed; bring archive.json and keys/ back from a copy",
+        ),
+        Error::NotSealed { .. } | Error::Unsigned { .. } | Error::WrongSignature { .. } => (
+            Code::BadData,
+            "find out who has put it there, and restore another point, as rekindle archive list shows them",
+        ),
+        Error::NoSigningKey { .. } => {
+            (Code::Usage, "name the key's file: --signing-key, or REKINDLE_SIGNING_KEY")
+        }
+        Error::ForeignSigningKey { .. } => (
+            Code::Refused,
+            "name another key, or add this one: rekindle archive rekey --add-signer",
+        ),
+        Error::NoRecipients => {
+            (Code::Usage, "name the archive's owners: --recipient, or --generate-keys")
+        }
+        Error::Rekey(RekeyFault::Unencrypted) => {
+            (Code::Refused, "make a new archive, with --recipient or --generate-keys")
+        }
+        Error::Rekey(RekeyFault::Overtaken) => {
+            (Code::Transient, "look at the plan again: rekindle archive rekey --dry-run")
+        }
+        Error::Rekey(_) => (Code::Usage, "rekindle archive rekey --help"),
+        _ => return None,
+    })
+}
+
+fn closed(why: &Closed) -> (Code, &'static str) {
+    match why {
+        Closed::NoIdentity => (
+            Code::Usage,
+            "name the identity file of one of the archive's owners: --identity, or REKINDLE_IDENTITY",
+        ),
+        Closed::Others { .. } => (
+            Code::Refused,
+            "that identity was removed before this was saved: restore an older point, or use the \
+             identity of one who is an owner still",
+        ),
+        _ => (Code::BadData, "bring the archive's keys/ back from a copy"),
     }
 }

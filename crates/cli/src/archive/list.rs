@@ -8,6 +8,10 @@ use rekindle_archive::{BaseEntry, Listing};
 use rekindle_etcd::Revision;
 use serde_json::{Value, json};
 
+/// What a listing knows of each restore point: `rekindle archive verify` knows more, and nobody keeps
+/// what it found.
+const LEVEL: &str = "listed";
+
 pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
     let place = args.store.place(args.archive.as_deref())?;
     let archive = open(&place, &args.store)?;
@@ -15,7 +19,11 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
     for error in &listing.unreadable {
         eprintln!("warning: {error}");
     }
-    listing_output(&listing).print(args.output.format())?;
+    let mut out = listing_output(&listing);
+    out.add("encrypted", "Encrypted", archive.is_sealed());
+    out.add("signed", "Signed", !archive.signers().is_empty());
+    out.add("fingerprint", "Fingerprint", archive.fingerprint().to_string());
+    out.print(args.output.format())?;
     match listing.unreadable.len() {
         0 => Ok(()),
         count => {
@@ -41,6 +49,7 @@ fn listing_output(listing: &Listing) -> Output {
             grouped(facts.records),
             output::bytes(facts.logical_bytes),
             output::bytes(facts.new_bytes.saturating_add(base.bytes)),
+            LEVEL.to_owned(),
             facts.etcd.clone(),
             facts.cluster.to_string(),
         ]);
@@ -49,7 +58,7 @@ fn listing_output(listing: &Listing) -> Output {
     let points: Vec<Value> = listing.bases.iter().map(to_json).collect();
     out.add("restorePoints", "Restore points", points);
     out.add("unreadable", "Unreadable", listing.unreadable.len());
-    let head = ["TIME", "REVISION", "RECORDS", "SIZE", "NEW", "ETCD", "CLUSTER"];
+    let head = ["TIME", "REVISION", "RECORDS", "SIZE", "NEW", "LEVEL", "ETCD", "CLUSTER"];
     out.text = match rows.is_empty() {
         true => "nothing has been saved into it\n".to_owned(),
         false => output::table(&head, &rows),
@@ -70,6 +79,7 @@ fn to_json(base: &BaseEntry) -> Value {
         "keys": facts.keys,
         "size": facts.logical_bytes,
         "newBytes": facts.new_bytes.saturating_add(base.bytes),
+        "level": LEVEL,
         "etcdVersion": facts.etcd,
         "cluster": facts.cluster.to_string(),
         "timeline": facts.timeline.to_string(),

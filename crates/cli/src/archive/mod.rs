@@ -1,13 +1,24 @@
 //! `rekindle archive`: making archives, and what they hold.
 
+mod copy;
 mod export;
 mod failure;
 mod init;
+mod key_args;
+mod key_files;
 mod list;
+mod pin;
 mod place;
 mod point;
 mod probe;
+mod rekey;
+mod repair;
+mod stats;
+mod verify;
 
+pub(crate) use key_args::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
+pub(crate) use key_files::{unlock, with_signing_key};
+pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
 
@@ -21,7 +32,12 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
         ArchiveCommand::Init(args) => init::run(args),
         ArchiveCommand::Probe(args) => probe::run(args),
         ArchiveCommand::List(args) => list::run(args),
+        ArchiveCommand::Verify(args) => verify::run(args),
         ArchiveCommand::Export(args) => export::run(args),
+        ArchiveCommand::Stats(args) => stats::run(args),
+        ArchiveCommand::Copy(args) => copy::run(args),
+        ArchiveCommand::Repair(args) => repair::run(args),
+        ArchiveCommand::Rekey(args) => rekey::run(args),
     }
 }
 

@@ -112,7 +112,9 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekindle_archive::format::{ArchiveId, Facts, Header, Kind, ObjectId, TimelineId};
+    use rekindle_archive::format::{
+        ArchiveId, Facts, Generation, Header, Kind, ObjectId, TimelineId,
+    };
     use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm};
 
     /// A base of a cluster and a timeline, of a revision and a time.
@@ -139,7 +141,13 @@ mod tests {
             etcd: String::new(),
         };
         let name = format!("timelines/{timeline}/bases/{cluster}-{revision}-{state}.base");
-        let header = Header { facts, flags: 0, body_bytes: 0, body_digest: [0; 32] };
+        let header = Header {
+            facts,
+            flags: 0,
+            generation: Generation::NONE,
+            body_bytes: 0,
+            body_digest: [0; 32],
+        };
         BaseEntry { name, bytes: 0, header }
     }
 

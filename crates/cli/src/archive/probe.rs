@@ -56,7 +56,7 @@ fn to_output(store: &Store, probe: &Probe) -> Output {
         })
         .collect();
     out.add("findings", "Findings", list);
-    let row = |finding: &rekindle_archive::Finding| {
+    let row = |finding: &rekindle_archive::ProbeFinding| {
         vec![finding.wanted.words().to_owned(), says(&finding.fault)]
     };
     let rows: Vec<_> = findings.iter().map(row).collect();

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         return end_earlier(args, &wanted);
     }
     let path = args.store.source(args.source.as_deref())?;
-    let access = Access { store: &args.store, spool: args.spool.directory() };
+    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
     let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
     let now = time::for_names();
     let prepared = Prepared::new(args, &source, &wanted)?;

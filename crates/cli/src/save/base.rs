@@ -1,7 +1,7 @@
 //! A snapshot that becomes a base of an archive.
 
 use super::Saved;
-use crate::archive::{now, shown};
+use crate::archive::{Pin, now, shown, with_signing_key};
 use crate::args::SaveArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// An archive that a base is saved into.
 pub(super) struct Place {
     archive: Archive,
+    pin: Pin,
     /// The snapshot on its way.
     pub spool: Spool,
 }
@@ -24,9 +25,11 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(archive: Archive, args: &SaveArgs) -> Result<Self, Failure> {
         // Of one archive only one save goes on at a time on this host: the second is told so.
-        let name = format!("{}.db", archive.id());
-        let spool = Spool::new(args.spool.directory(), &name)?;
-        Ok(Self { archive, spool })
+        let spool = Spool::new(args.spool.directory(), &format!("{}.db", archive.id()))?;
+        // Before anything is asked of the cluster.
+        let pin = Pin::check(spool.directory(), &archive, args.keys.fingerprint)?;
+        let archive = with_signing_key(archive, &args.keys)?;
+        Ok(Self { archive, pin, spool })
     }
 
     /// Makes a base of the snapshot at `part`.
@@ -61,6 +64,10 @@ impl Place {
         };
         let written =
             terminal::watching("archiving", None, || walked.load(Ordering::Relaxed), work)?;
+        // The base is there; what goes wrong now does not undo it.
+        if let Err(failure) = self.pin.keep() {
+            eprintln!("warning: {}", failure.what);
+        }
         Ok(Base { archive: &self.archive, written })
     }
 }

@@ -87,6 +87,10 @@ impl Target {
             crate::archive::keep_to_ourselves();
             return Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)));
         }
+        if args.keys.fingerprint.is_some() || args.keys.signing_key.is_some() {
+            return Err(Failure::usage(format!("{text} is no archive, and has no keys"))
+                .remedy("leave --fingerprint and --signing-key away"));
+        }
         match text.strip_prefix("file://") {
             Some(path) => target(path).map(Self::File),
             None if is_url => {

@@ -8,7 +8,7 @@ use rekindle_testkit::content::files;
 use rekindle_testkit::etcd::{Members, Sites, etcdutl};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn a_base_of_every_version_becomes_a_cluster_of_three() {
@@ -108,13 +108,60 @@ fn a_damaged_base_is_not_exported() {
     assert_eq!(no_archive.status.code(), Some(6));
 }
 
-/// Changes a byte of each pack.
-fn damage_packs(archive: &Path) {
-    for path in files(archive).into_iter().filter(|path| path.extension().unwrap() == "pack") {
-        let mut bytes = std::fs::read(&path).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+/// From whole to damaged, and back to whole from a copy.
+#[test]
+fn a_damaged_archive_is_found_out_and_repaired() {
+    let (source, directory) = (Source::of(Version::LATEST), tempfile::tempdir().unwrap());
+    let archive = source.write_archive(directory.path());
+    let copied = directory.path().join("copy");
+    let [from, to] = [&archive, &copied].map(|path| path.to_str().unwrap());
+    for level in ["listed", "read", "proven"] {
+        let verdict = json(&["archive", "verify", "--level", level], &archive);
+        assert_eq!(verdict["verdict"], "OK", "{verdict}");
+        assert_eq!(verdict["restorePoints"][0]["level"], level);
     }
+    let stats = json(&["archive", "stats"], &archive);
+    let counted: i64 = (0..3).map(|kind| stats["kinds"][kind]["objects"].as_i64().unwrap()).sum();
+    let objects = files(&archive.join("timelines")).into_iter();
+    let objects = objects.filter(|path| path.extension().unwrap() != "json");
+    assert_eq!(counted, i64::try_from(objects.count()).unwrap());
+    done(["archive", "stats", from]);
+    done(["archive", "copy", from, to]);
+    assert!(done(["archive", "copy", from, to]).contains("nothing: all was there"));
+
+    let packs = damage_packs(&archive);
+    let told = refused(3, ["archive", "verify", from]);
+    assert!(told.contains("of the archive's objects are lost"), "{told}");
+    let table = rekindle(["archive", "verify", from, "--latest"]).output().unwrap().stdout;
+    let table = String::from_utf8(table).unwrap();
+    for part in ["verdict         LOST", "NONE of 1", "1 restore point", "its body was changed"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    let damaged = std::fs::read(&packs[0]).unwrap();
+    let plan = done(["archive", "repair", from, "--from", to, "--dry-run"]);
+    assert!(plan.contains("replace"), "{plan}");
+    let asked = refused(4, ["archive", "repair", from, "--from", to]);
+    assert!(asked.contains("pass --yes"), "{asked}");
+    assert!(std::fs::read(&packs[0]).unwrap() == damaged, "a plan touches nothing");
+    done(["archive", "repair", from, "--from", to, "--yes"]);
+    let verdict = json(&["archive", "verify", "--level=proven"], &archive);
+    assert_eq!(verdict["verdict"], "OK", "{verdict}");
+    done(["archive", "verify", "--level=proven", to]);
+    let sites = Sites::new(Members(1));
+    let plan = done(restore_alone(&copied, &sites, &[]));
+    booted::check(Version::LATEST, sites, source, &[plan]);
+}
+
+/// Changes a byte of each pack, and says which they are.
+fn damage_packs(archive: &Path) -> Vec<PathBuf> {
+    let is_pack = |path: &PathBuf| path.extension().unwrap() == "pack";
+    let packs: Vec<_> = files(archive).into_iter().filter(is_pack).collect();
+    for path in &packs {
+        let mut bytes = std::fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    packs
 }
 
 #[test]

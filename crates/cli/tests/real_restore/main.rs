@@ -13,6 +13,7 @@ mod members;
 mod mounts;
 mod peers;
 mod revisions;
+mod sealed;
 mod snapshots;
 mod sources;
 mod stopped;

@@ -74,7 +74,9 @@ fn what_is_no_archive_is_refused_with_both_remedies() {
 
     let place = target.dir().join("archive");
     let told = failed(2, &mut archive(&["init"], &place));
-    assert!(told.contains("pass --unencrypted"), "{told}");
+    for way in ["--recipient PUBLIC-KEY", "--generate-keys FILE", "pass --unencrypted"] {
+        assert!(told.contains(way), "{told}");
+    }
     assert!(!place.exists(), "nothing initialises itself");
     done(&mut archive(&["init", "--unencrypted"], &place));
     let told = failed(4, &mut archive(&["init", "--unencrypted"], &place));

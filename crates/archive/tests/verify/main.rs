@@ -1,0 +1,5 @@
+//! Verifying an archive, copying it, repairing it, and what is counted of it.
+
+mod copies;
+mod damage;
+mod fixture;
