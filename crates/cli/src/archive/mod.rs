@@ -10,6 +10,7 @@ mod list;
 mod pin;
 mod place;
 mod point;
+mod probe;
 mod prune;
 mod rekey;
 mod repair;
@@ -31,6 +32,7 @@ use rekindle_archive::format::header::Moment;
 pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
+        ArchiveCommand::Probe(args) => probe::run(args),
         ArchiveCommand::List(args) => list::run(args),
         ArchiveCommand::Verify(args) => verify::run(args),
         ArchiveCommand::Export(args) => export::run(args),

@@ -1,7 +1,7 @@
 //! `rekindle archive prune`: old bases go, and later what only they needed.
 
 use super::{ReadKeys, keep_to_ourselves, now, open, shown, unlock};
-use crate::args::OutputArgs;
+use crate::args::{OutputArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::terminal;
@@ -34,6 +34,8 @@ pub(crate) struct PruneArgs {
     /// Do not ask before restore points are removed.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
@@ -95,7 +97,7 @@ impl Rules {
 }
 
 pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
-    let archive = unlock(open(&args.archive)?, &args.keys)?;
+    let archive = unlock(open(&args.archive, &args.store)?, &args.keys)?;
     keep_to_ourselves();
     let (policy, bases_max) = (args.rules.policy(), args.max_removals);
     let request = PruneRequest { policy, bases_max, grace: GRACE, now: now() };
