@@ -36,7 +36,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cluster: ClusterId(1),
         member: MemberId(1),
         etcd: String::new(),
-        live_keys: None,
         state: Moment(0),
         current: true,
     };

@@ -66,7 +66,6 @@ fn origin() -> Origin {
         cluster: ClusterId(1),
         member: MemberId(2),
         etcd: "3.6.16".to_owned(),
-        live_keys: Some(90),
         state: Moment(1000),
         current: true,
     }

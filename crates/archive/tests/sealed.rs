@@ -49,7 +49,6 @@ fn save(archive: &Archive, records: &Pairs) -> Result<(), Error> {
         cluster: ClusterId(1),
         member: MemberId(2),
         etcd: "3.6.16".to_owned(),
-        live_keys: None,
         state: now(),
         current: true,
     };

@@ -11,7 +11,7 @@ use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
 use rekindle_etcd::wal::{Chain, SegmentName, SegmentReader, WalDamage};
-use rekindle_etcd::{Backend, LogState};
+use rekindle_etcd::{Backend, Crc32c, LogState};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -221,13 +221,33 @@ impl Source {
 
     /// Compares the digest of a snapshot with its bytes, until `stop` is set.
     pub(crate) fn verify_digest(&self, stop: &AtomicBool) -> Result<Sha256Digest, Failure> {
+        let mut digest = SnapshotDigest::new();
+        self.read_all(stop, |bytes| digest.update(bytes))?;
+        digest.finish().map_err(|fault| digest_failure(&fault).at(&self.path))
+    }
+
+    /// Compares the CRC-32C of the whole file with what it was when the file was written.
+    pub(crate) fn verify_crc(&self, want: u32, stop: &AtomicBool) -> Result<(), Failure> {
+        let mut crc = Crc32c::new();
+        self.read_all(stop, |bytes| crc.update(bytes))?;
+        match crc.value() == want {
+            true => Ok(()),
+            false => {
+                let what = format!("{} gives other bytes than were written", self.path.display());
+                Err(Failure::new(Code::BadData, what)
+                    .remedy("its disk or this machine's memory is failing: name another --spool"))
+            }
+        }
+    }
+
+    /// Reads the whole file, from front to back.
+    fn read_all(&self, stop: &AtomicBool, mut each: impl FnMut(&[u8])) -> Result<(), Failure> {
         let Bytes::File(file) = &self.bytes else {
             return Err(Failure::usage("a base of an archive has no SHA-256 of a snapshot"));
         };
         // The digest is the slowest part of a restore: it does not wait for its bytes.
         let file = file.shared().reading_ahead();
         let _ = rustix::fs::fadvise(file.file(), 0, None, rustix::fs::Advice::Sequential);
-        let mut digest = SnapshotDigest::new();
         let mut buffer = Vec::new();
         let piece = |number: u64| {
             let offset = number.saturating_mul(DIGEST_READ as u64);
@@ -241,9 +261,9 @@ impl Source {
             file.will_read(&piece(number + DIGEST_AHEAD));
             file.read_pieces(&mut buffer, &piece(number))
                 .map_err(|error| Failure::io("reading", &self.path, &error))?;
-            digest.update(&buffer);
+            each(&buffer);
         }
-        digest.finish().map_err(|fault| digest_failure(&fault).at(&self.path))
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 /// A running CRC-32C.
 #[derive(Clone, Debug)]
-pub(crate) struct Crc32c(Digest);
+pub struct Crc32c(Digest);
 
 impl Default for Crc32c {
     fn default() -> Self {
@@ -13,7 +13,9 @@ impl Default for Crc32c {
 }
 
 impl Crc32c {
-    pub(crate) fn new() -> Self {
+    /// Of nothing.
+    #[must_use]
+    pub fn new() -> Self {
         Self(Digest::new(CrcAlgorithm::Crc32Iscsi))
     }
 
@@ -22,11 +24,14 @@ impl Crc32c {
         Self(Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!value)))
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(crate) fn value(&self) -> u32 {
+    /// The CRC of all that was added.
+    #[must_use]
+    pub fn value(&self) -> u32 {
         // The upper half of a 32-bit CRC is empty.
         u32::try_from(self.0.finalize()).unwrap_or_default()
     }

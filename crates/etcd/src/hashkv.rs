@@ -56,7 +56,7 @@ impl<S: ReadAt> Backend<S> {
     /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::CompactRevision`] for a request
     /// that cannot be met; [`Error::Bolt`] and [`Error::Record`] for a damaged database.
     pub fn hash_kv(&self, request: &HashRequest) -> Result<HashKv, Error> {
-        let mut hasher = Hasher::new(request, &self.facts()?)?;
+        let mut hasher = HashKvHasher::new(request, &self.facts()?)?;
         let bucket = self.key_bucket()?;
         let mut scan = Scan::new(self.db(), &bucket);
         while let Some(leaf) = scan.next_leaf()? {
@@ -78,7 +78,7 @@ impl<S: ReadAt> Backend<S> {
         records: &mut dyn Records,
         request: &HashRequest,
     ) -> Result<HashKv, RecordsError> {
-        let mut hasher = Hasher::new(request, &self.facts()?)?;
+        let mut hasher = HashKvHasher::new(request, &self.facts()?)?;
         while let Some(pair) = records.next_record().map_err(RecordsError::Records)? {
             if hasher.add(pair)?.is_break() {
                 break;
@@ -93,7 +93,7 @@ impl<S: ReadAt> Backend<S> {
 /// Up to the compact revision only the newest record of each living key counts, and which one that
 /// is shows only at the end. So all are hashed on the way, and behind each of those it is remembered
 /// where the hash stood: what lies between two such marks can be put together without the rest.
-struct Hasher {
+pub struct HashKvHasher {
     revision: Revision,
     compact_revision: Option<Revision>,
     tombstones: TombstonesAtCompaction,
@@ -107,8 +107,13 @@ struct Hasher {
     tail_bytes: u64,
 }
 
-impl Hasher {
-    fn new(request: &HashRequest, facts: &Facts) -> Result<Self, Error> {
+impl HashKvHasher {
+    /// Begins; `facts` are those of the database.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`], [`Error::FutureRevision`], [`Error::CompactRevision`] for a request that
+    /// cannot be met.
+    pub fn new(request: &HashRequest, facts: &Facts) -> Result<Self, Error> {
         let latest = facts.revision();
         let revision = request.revision.unwrap_or(latest);
         let own = facts.compaction.revision();
@@ -136,7 +141,10 @@ impl Hasher {
     }
 
     /// Adds the next record; breaks at one that is of a later revision, as all behind it are.
-    fn add(&mut self, pair: Pair<'_>) -> Result<ControlFlow<()>, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Record`], [`Error::TooManyRecords`].
+    pub fn add(&mut self, pair: Pair<'_>) -> Result<ControlFlow<()>, Error> {
         let (key, kv) =
             read_record(pair).map_err(|fault| RecordDamage { key: pair.key.to_vec(), fault })?;
         if key.revision > self.revision {
@@ -171,7 +179,9 @@ impl Hasher {
         (pair.key.len() + pair.value.len()) as u64
     }
 
-    fn finish(self) -> HashKv {
+    /// The hash of all that was added.
+    #[must_use]
+    pub fn finish(self) -> HashKv {
         let hash = match self.newest.len() {
             // Nothing was compacted; or no key lives, and then servers leave nothing else out.
             0 => self.crc.value(),

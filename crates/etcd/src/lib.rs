@@ -34,14 +34,15 @@ pub mod wal;
 mod wire;
 
 pub use backend::{Alarm, AlarmKind, Auth, Backend, Compaction, Downgrade, Facts};
+pub use crc::Crc32c;
 pub use error::{Error, PairFault, RecordDamage, RecordFault};
-pub use hashkv::{HashKv, HashRequest, TombstonesAtCompaction};
+pub use hashkv::{HashKv, HashKvHasher, HashRequest, TombstonesAtCompaction};
 pub use ids::{ClusterId, MemberId, RaftIndex, RaftTerm};
 pub use kv::KeyValue;
 pub use log::LogState;
 pub use membership::{Cluster, ClusterFault, InitialCluster, Member, Url, UrlFault};
 pub use records::{Records, RecordsError, RecordsFault};
 pub use revision::{RecordKey, RecordKeyFault, Revision};
-pub use status::{BucketUse, KeyCount, Share, Status, read_record};
+pub use status::{BucketUse, Ended, KeyCount, Share, Status, read_record};
 pub use version::{Advisory, Boots, Line, Marks, Version, advisories};
 pub use wire::WireFault;

@@ -8,7 +8,7 @@ use crate::kv::KeyValue;
 use crate::records::{Records, RecordsError};
 use crate::revision::{RecordKey, Revision};
 use crate::schema;
-use rekindle_bolt::{Halt, Pair, ReadAt, Report, Visit, check};
+use rekindle_bolt::{Damage, Halt, Pair, Part, ReadAt, Report, Visit, check};
 
 /// Record faults that are kept; those beyond are only counted.
 const FAULTS_MAX: usize = 1000;
@@ -116,15 +116,30 @@ impl<S: ReadAt> Backend<S> {
         self.walk(count, Some(records))
     }
 
+    /// The same as [`Self::status`], with somebody who walks along.
+    ///
+    /// # Errors
+    /// Those of [`Self::status`], and what whoever walks along ends it with.
+    pub fn status_along<V: Visit>(
+        &self,
+        count: KeyCount,
+        along: &mut V,
+    ) -> Result<Status, Ended<V::Stop>> {
+        let walk = self.begin(count, None);
+        let mut both = Both { walk, along };
+        let report = check(self.db(), &mut both).map_err(|halt| match halt {
+            Halt::Read(error) => Ended::Status(error.into()),
+            Halt::Stopped(ended) => ended,
+        })?;
+        Ok(both.walk.finish(self.db().size(), report))
+    }
+
     fn walk(
         &self,
         count: KeyCount,
         elsewhere: Option<&mut dyn Records>,
     ) -> Result<Status, RecordsError> {
-        // Of a database whose facts cannot be read, keys are not reckoned; the walk says why.
-        let compaction = self.facts().ok().map(|facts| facts.compaction);
-        let keys = [Keys::new(count, compaction), Keys::new(count, compaction)];
-        let mut walk = Walk::new(keys, elsewhere);
+        let mut walk = self.begin(count, elsewhere);
         let report = check(self.db(), &mut walk).map_err(|halt| match halt {
             Halt::Read(error) => Error::from(error).into(),
             Halt::Stopped(error) => error,
@@ -133,21 +148,56 @@ impl<S: ReadAt> Backend<S> {
         if walk.elsewhere.is_some() {
             return Err(Error::NotEtcd.into());
         }
-        let [kubernetes_keys, other_keys] = walk.keys.map(Keys::count);
-        let kubernetes = Share { live_keys: kubernetes_keys, ..walk.kubernetes };
-        Ok(Status {
-            hash: walk.hash.value(),
-            revision: walk.revision,
-            live_keys: kubernetes_keys.zip(other_keys).map(|(one, other)| one + other),
-            total_size: self.db().size(),
-            records: walk.records,
-            tombstones: walk.tombstones,
-            kubernetes,
-            buckets: walk.buckets,
-            report,
-            record_damage: walk.damage,
-            record_damage_total: walk.damage_total,
+        Ok(walk.finish(self.db().size(), report))
+    }
+
+    fn begin<'r>(&self, count: KeyCount, elsewhere: Option<&'r mut dyn Records>) -> Walk<'r> {
+        // Of a database whose facts cannot be read, keys are not reckoned; the walk says why.
+        let compaction = self.facts().ok().map(|facts| facts.compaction);
+        Walk::new([Keys::new(count, compaction), Keys::new(count, compaction)], elsewhere)
+    }
+}
+
+/// What ended a walk that somebody walked along.
+#[derive(Debug)]
+pub enum Ended<E> {
+    /// The status cannot be told.
+    Status(Error),
+    /// Whoever walked along has ended it.
+    Along(E),
+}
+
+/// A walk, and somebody who walks along.
+struct Both<'r, 'v, V> {
+    walk: Walk<'r>,
+    along: &'v mut V,
+}
+
+impl<V: Visit> Both<'_, '_, V> {
+    fn own(walked: Result<(), RecordsError>) -> Result<(), Ended<V::Stop>> {
+        walked.map_err(|error| match error {
+            RecordsError::Database(error) => Ended::Status(error),
+            // There were none elsewhere.
+            RecordsError::Records(_) => Ended::Status(Error::NotEtcd),
         })
+    }
+}
+
+impl<V: Visit> Visit for Both<'_, '_, V> {
+    type Stop = Ended<V::Stop>;
+
+    fn bucket(&mut self, name: &[u8]) -> Result<(), Self::Stop> {
+        Self::own(self.walk.bucket(name))?;
+        self.along.bucket(name).map_err(Ended::Along)
+    }
+
+    fn pair(&mut self, pair: Pair<'_>) -> Result<(), Self::Stop> {
+        Self::own(self.walk.pair(pair))?;
+        self.along.pair(pair).map_err(Ended::Along)
+    }
+
+    fn damage(&mut self, part: Part, damage: &Damage) -> Result<(), Self::Stop> {
+        self.along.damage(part, damage).map_err(Ended::Along)
     }
 }
 
@@ -243,6 +293,24 @@ impl<'r> Walk<'r> {
             buckets: Vec::new(),
             damage: Vec::new(),
             damage_total: 0,
+        }
+    }
+
+    fn finish(self, total_size: u64, report: Report) -> Status {
+        let [kubernetes_keys, other_keys] = self.keys.map(Keys::count);
+        let kubernetes = Share { live_keys: kubernetes_keys, ..self.kubernetes };
+        Status {
+            hash: self.hash.value(),
+            revision: self.revision,
+            live_keys: kubernetes_keys.zip(other_keys).map(|(one, other)| one + other),
+            total_size,
+            records: self.records,
+            tombstones: self.tombstones,
+            kubernetes,
+            buckets: self.buckets,
+            report,
+            record_damage: self.damage,
+            record_damage_total: self.damage_total,
         }
     }
 

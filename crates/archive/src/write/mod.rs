@@ -23,14 +23,14 @@ use crate::{names, object};
 use join::{Bounds, Join};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
-use rekindle_etcd::{Backend, ClusterId, HashRequest, MemberId, Revision};
+use rekindle_etcd::{Backend, ClusterId, MemberId, Revision, Status};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use table::{Rows, Table, TableWriter};
 use timeline::Choice;
-use walk::{Small, Walk};
+use walk::{Small, Walk, Walked};
 
 /// Threads that digest and compress.
 const WORKERS: usize = 2;
@@ -49,8 +49,6 @@ pub struct Origin {
     pub member: MemberId,
     /// That member's version.
     pub etcd: String,
-    /// Keys that live in it, if they were counted.
-    pub live_keys: Option<u64>,
     /// When the first bytes of the snapshot had come: its state is of then or before.
     pub state: Moment,
     /// A linearizable read had been answered before, so it does not lag behind an older one.
@@ -127,6 +125,7 @@ pub struct PreparedBase<'a> {
     began: Moment,
     facts: Facts,
     base: Base,
+    status: Status,
     written: Vec<String>,
     comparison: Comparison,
     table: Option<TableWriter>,
@@ -144,7 +143,6 @@ pub fn prepare_base<'a, S: ReadAt>(
 ) -> Result<PreparedBase<'a>, Error> {
     let began = (request.now)();
     let etcd = backend.facts()?;
-    let hash = backend.hash_kv(&HashRequest::default())?.hash;
     let mut listing = request.archive.list()?;
     if let Some(unreadable) = listing.unreadable.pop() {
         return Err(unreadable);
@@ -193,7 +191,7 @@ pub fn prepare_base<'a, S: ReadAt>(
                 let counts = made.packed.counts;
                 let agreed = |(older, _)| Comparison::Agreed { older, counts };
                 let comparison = comparison.or(older.map(agreed)).unwrap_or(Comparison::First);
-                return made.prepare(*request, backend, facts, began, hash, comparison);
+                return made.prepare(*request, backend, facts, began, comparison);
             }
         }
     }
@@ -287,6 +285,7 @@ struct Making<'a, 'r, S> {
 struct Made {
     packed: Packed,
     small: Small,
+    walked: Walked,
     table: Option<TableWriter>,
 }
 
@@ -347,7 +346,7 @@ impl<S: ReadAt> Making<'_, '_, S> {
                     pack::remove(self.request.archive, &packed.written);
                     Err(error)
                 }
-                (Ok((packed, table)), Ok(())) => Ok(Made { packed, small, table }),
+                (Ok((packed, table)), Ok(walked)) => Ok(Made { packed, small, walked, table }),
             }
         })
     }
@@ -360,20 +359,28 @@ impl Made {
         backend: &Backend<S>,
         mut facts: Facts,
         began: Moment,
-        hash: u32,
         comparison: Comparison,
     ) -> Result<PreparedBase<'a>, Error> {
-        let Self { packed, small, table } = self;
+        let Self { packed, small, walked: Walked { status, hash }, table } = self;
         let Packed { parts, written, records, new_bytes, .. } = packed;
         facts.first = parts.first().map_or(facts.last, |part| part.first.revision);
         facts.records = records;
-        facts.keys = request.origin.live_keys.unwrap_or_default();
+        facts.keys = status.live_keys.unwrap_or_default();
         facts.logical_bytes = small.record_bytes;
         facts.new_bytes = new_bytes;
         let base = Base { hash, kubernetes: small.kubernetes, parts, frame: Vec::new() };
         let published = false;
-        let mut prepared =
-            PreparedBase { request, began, facts, base, written, comparison, table, published };
+        let mut prepared = PreparedBase {
+            request,
+            began,
+            facts,
+            base,
+            status,
+            written,
+            comparison,
+            table,
+            published,
+        };
         if prepared.base.living() != Some(records) {
             return Err(Error::Panicked);
         }
@@ -383,6 +390,12 @@ impl Made {
 }
 
 impl PreparedBase<'_> {
+    /// What the snapshot holds, and whether it is sound.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
     /// Creates the base.
     ///
     /// # Errors
@@ -464,7 +477,6 @@ mod tests {
             cluster: ClusterId(1),
             member: MemberId(2),
             etcd: String::new(),
-            live_keys: None,
             state: Moment(0),
             current: true,
         };

@@ -6,8 +6,11 @@ use crate::format::base::FRAME_MAX;
 use crate::format::block;
 use crate::plan::reuse::{Route, To};
 use crate::write::Progress;
-use rekindle_bolt::{BulkWriter, Damage, Halt, Layout, Pair, Part, ReadAt, Visit, check};
-use rekindle_etcd::{Backend, RecordDamage, RecordFault, RecordKey, read_record, schema};
+use rekindle_bolt::{BulkWriter, Damage, Layout, Pair, Part, ReadAt, Visit};
+use rekindle_etcd::{
+    Backend, Ended, HashKvHasher, HashRequest, KeyCount, RecordDamage, RecordFault, RecordKey,
+    Status, read_record, schema,
+};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -25,7 +28,14 @@ pub(super) struct Walk<'a> {
     block: block::Builder,
     blocks: u64,
     bucket: Vec<u8>,
+    hasher: Option<HashKvHasher>,
     pub(super) small: Small,
+}
+
+/// What the walk has found out.
+pub(super) struct Walked {
+    pub status: Status,
+    pub hash: u32,
 }
 
 /// All buckets but the records.
@@ -52,22 +62,33 @@ impl<'a> Walk<'a> {
             block: block::Builder::default(),
             blocks: 0,
             bucket: Vec::new(),
+            hasher: None,
             small: Small::default(),
         }
     }
 
-    pub(super) fn run<S: ReadAt>(&mut self, backend: &Backend<S>) -> Result<(), Error> {
-        check(backend.db(), self).map_err(|halt| match halt {
-            Halt::Read(error) => Error::Source(error.into()),
-            Halt::Stopped(error) => error,
+    /// Walks over all of it, and tells its status and its HashKV on the way.
+    pub(super) fn run<S: ReadAt>(&mut self, backend: &Backend<S>) -> Result<Walked, Error> {
+        self.hasher = Some(HashKvHasher::new(&HashRequest::default(), &backend.facts()?)?);
+        // Memory stays small, however many keys there are.
+        let status = backend.status_along(KeyCount::Reckoned, self);
+        let status = status.map_err(|ended| match ended {
+            Ended::Status(error) => Error::Source(error),
+            Ended::Along(error) => error,
         })?;
-        self.hand_over()
+        self.hand_over()?;
+        let hash = self.hasher.take().ok_or(Error::Panicked)?.finish().hash;
+        Ok(Walked { status, hash })
     }
 
     fn record(&mut self, pair: Pair<'_>) -> Result<(), Error> {
         let (key, kv) =
             read_record(pair).map_err(|fault| rekindle_etcd::Error::from(damage(pair, fault)))?;
         self.small.kubernetes |= schema::is_kubernetes(kv.key);
+        if let Some(hasher) = &mut self.hasher {
+            // None is of a later revision than the last.
+            let _ = hasher.add(pair)?;
+        }
         let bytes = (pair.key.len() + pair.value.len()) as u64;
         self.small.record_bytes += bytes;
         self.progress.walked.fetch_add(bytes, Ordering::Relaxed);

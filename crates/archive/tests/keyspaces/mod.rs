@@ -176,7 +176,6 @@ impl Saving {
             cluster: ClusterId(1),
             member: MemberId(2),
             etcd: "3.6.16".to_owned(),
-            live_keys: None,
             state: now(),
             current: true,
         };

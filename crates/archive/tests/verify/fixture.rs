@@ -52,7 +52,6 @@ impl Fixture {
             cluster: ClusterId(1),
             member: MemberId(2),
             etcd: "3.6.16".to_owned(),
-            live_keys: None,
             state: Moment(revision * 1000),
             current: true,
         };

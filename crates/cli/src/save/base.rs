@@ -1,6 +1,6 @@
 //! A snapshot that becomes a base of an archive.
 
-use super::Saved;
+use super::{Checked, Saved, of_member};
 use crate::archive::{Pin, now, shown, with_signing_key};
 use crate::args::SaveArgs;
 use crate::failure::{Code, Failure};
@@ -9,7 +9,7 @@ use crate::source::Source;
 use crate::spool::Spool;
 use crate::terminal;
 use rekindle_archive::{
-    Archive, BaseRequest, BaseWritten, Comparison, Counts, Origin, Progress, prepare_base,
+    Archive, BaseRequest, BaseWritten, Comparison, Counts, Error, Origin, Progress, prepare_base,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,20 +32,25 @@ impl Place {
         Ok(Self { archive, pin, spool })
     }
 
-    /// Makes a base of the snapshot at `part`.
+    /// Makes a base of the snapshot at `part`, if it is judged good. The outer failure is the
+    /// snapshot's, the inner one is not.
     pub(super) fn add(
         &self,
         part: &Path,
         origin: &Origin,
+        crc: u32,
+        judge: &dyn Fn(&Checked) -> Result<(), Failure>,
         stop: &AtomicBool,
-    ) -> Result<Base<'_>, Failure> {
+    ) -> Result<Result<(Checked, Base<'_>), Failure>, Failure> {
         let source = Source::open(part, None)?;
-        let backend = source.backend()?;
+        let backend = source.backend().map_err(of_member)?;
+        let facts = backend.facts().map_err(|error| of_member(error.into()))?;
         let walked = AtomicU64::new(0);
-        let work = || -> Result<BaseWritten, Failure> {
-            let (prepared, digest) = std::thread::scope(|threads| {
-                // What is archived is proven, and not only what came over the wire.
-                let digest = threads.spawn(|| source.verify_digest(stop));
+        let position = || walked.load(Ordering::Relaxed);
+        let work = || {
+            Ok::<_, Failure>(std::thread::scope(|threads| {
+                // What is archived is what came over the wire.
+                let same = threads.spawn(|| source.verify_crc(crc, stop));
                 let request = BaseRequest {
                     archive: &self.archive,
                     origin,
@@ -55,20 +60,30 @@ impl Place {
                 };
                 let prepared = prepare_base(&request, &backend);
                 let panicked =
-                    |_| Err(Failure::new(Code::Failed, "the digest thread has panicked"));
-                (prepared, digest.join().unwrap_or_else(panicked))
-            });
-            let prepared = prepared?;
-            digest?;
-            Ok(prepared.publish(now())?)
+                    |_| Err(Failure::new(Code::Failed, "the reading thread has panicked"));
+                (prepared, same.join().unwrap_or_else(panicked))
+            }))
         };
-        let written =
-            terminal::watching("archiving", None, || walked.load(Ordering::Relaxed), work)?;
+        let (prepared, same) = terminal::watching("archiving", None, position, work)?;
+        if let Err(failure) = same {
+            return Ok(Err(failure));
+        }
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(Error::Source(error)) => return Err(of_member(error.into())),
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let checked = Checked { status: prepared.status().clone(), facts };
+        judge(&checked)?;
+        let written = match prepared.publish(now()) {
+            Ok(written) => written,
+            Err(error) => return Ok(Err(error.into())),
+        };
         // The base is there; what goes wrong now does not undo it.
         if let Err(failure) = self.pin.keep() {
             eprintln!("warning: {}", failure.what);
         }
-        Ok(Base { archive: &self.archive, written })
+        Ok(Ok((checked, Base { archive: &self.archive, written })))
     }
 }
 
@@ -90,7 +105,7 @@ impl Base<'_> {
         out.add("time", "Time", shown(facts.state));
         out.add("timeline", "Timeline", facts.timeline.to_string());
         out.add("records", "Records", facts.records);
-        out.add("totalKey", "Keys", saved.status.live_keys);
+        out.add("totalKey", "Keys", saved.checked.status.live_keys);
         out.add("size", "Size", facts.logical_bytes);
         out.add("newBytes", "New bytes", facts.new_bytes);
         out.add("objects", "Objects", self.written.objects);

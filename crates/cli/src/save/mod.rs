@@ -16,6 +16,7 @@ use crate::terminal::{self, Calls};
 use crate::time;
 use choose::{Candidate, Choice, choose, complaints};
 use rekindle_archive::Origin;
+use rekindle_archive::format::header::Moment;
 use rekindle_client::{Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{Disk, FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
@@ -293,9 +294,9 @@ impl Attempt<'_> {
             true => "leader",
             false => "follower",
         };
-        let version = member_status.version;
+        let version = &member_status.version;
         eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
-        warn_of_version(&version);
+        warn_of_version(version);
         if let Some(spool) = self.target.spool()
             && let Err(failure) = spool.check_space(member_status.db_size)
         {
@@ -321,45 +322,63 @@ impl Attempt<'_> {
             stream::receive(self.calls, &mut stream, sinks, &received)
         };
         let position = || received.load(Ordering::Relaxed);
-        let stream::Received { digest, state } =
+        let stream::Received { digest, crc, state } =
             match terminal::watching("saving", None, position, work)? {
                 Ok(received) => received,
                 Err(failure) => return Ok(Err(failure)),
             };
         let streamed = started.elapsed();
-        let (status, facts) = self.check(&mut snapshot)?;
+        snapshot.flush()?;
+        let said = Said { status: &member_status, crc, state };
+        let (checked, base) = match self.target {
+            Target::Archive(place) => match self.archive(place, snapshot.part(), &said)? {
+                Ok((checked, base)) => (checked, Some(base)),
+                Err(failure) => return Ok(Err(failure)),
+            },
+            _ => (self.check(&mut snapshot)?, None),
+        };
         self.calls.go_on()?;
         let endpoint = member.endpoint().to_string();
+        let version = member_status.version;
         let size = received.into_inner();
-        let saved = Saved { digest, status, facts, size, streamed, endpoint, role, version };
-        match self.target {
-            Target::File(path) => {
+        let saved = Saved { digest, checked, size, streamed, endpoint, role, version };
+        match (self.target, base) {
+            (Target::File(path), _) => {
                 snapshot.publish()?;
                 Ok(Ok(saved.done(&path.display().to_string())))
             }
-            Target::Object(object) => {
+            (Target::Object(object), _) => {
                 let completed = upload.map_or(Ok(()), rekindle_archive::Upload::complete);
                 Ok(completed.map(|()| saved.done(&object.shown)).map_err(Failure::from))
             }
-            Target::Archive(place) => {
-                let header = member_status.header;
-                let origin = Origin {
-                    cluster: ClusterId(header.cluster_id),
-                    member: MemberId(header.member_id),
-                    etcd: saved.version.clone(),
-                    live_keys: saved.status.live_keys,
-                    state,
-                    current: self.floor > 0,
-                };
-                let base = place.add(snapshot.part(), &origin, self.calls.stop());
-                Ok(base.map(|base| Done { output: base.output(&saved), alarm: base.alarm() }))
-            }
+            (Target::Archive(_), base) => Ok(base.map_or_else(
+                || Err(Failure::new(Code::Failed, "there is no base")),
+                |base| Ok(Done { output: base.output(&saved), alarm: base.alarm() }),
+            )),
         }
     }
 
+    /// Makes a base of the file. The failures are as [`Self::save`] has them.
+    fn archive<'p>(
+        &self,
+        place: &'p base::Place,
+        part: &Path,
+        said: &Said<'_>,
+    ) -> Result<Result<(Checked, base::Base<'p>), Failure>, Failure> {
+        let header = &said.status.header;
+        let origin = Origin {
+            cluster: ClusterId(header.cluster_id),
+            member: MemberId(header.member_id),
+            etcd: said.status.version.clone(),
+            state: said.state,
+            current: self.floor > 0,
+        };
+        let judge = |checked: &Checked| self.judge(checked);
+        place.add(part, &origin, said.crc, &judge, self.calls.stop())
+    }
+
     /// Checks the whole file while it becomes durable.
-    fn check(&self, snapshot: &mut NewSnapshot<'_>) -> Result<(Status, Facts), Failure> {
-        snapshot.flush()?;
+    fn check(&self, snapshot: &mut NewSnapshot<'_>) -> Result<Checked, Failure> {
         let part = snapshot.part().to_owned();
         let (checked, synced) = std::thread::scope(|threads| {
             let checked = threads.spawn(|| read_back(&part));
@@ -372,10 +391,13 @@ impl Attempt<'_> {
             (checked.join().unwrap_or_else(panicked), synced)
         });
         synced?;
-        let (status, facts) = checked.map_err(|failure| match failure.code {
-            Code::BadData => damaged(&failure.what),
-            _ => failure,
-        })?;
+        let checked = checked.map_err(of_member)?;
+        self.judge(&checked)?;
+        Ok(checked)
+    }
+
+    /// The snapshot is as new as it has to be, and sound.
+    fn judge(&self, Checked { status, facts }: &Checked) -> Result<(), Failure> {
         let revision = facts.revision();
         if revision.get() < self.floor {
             let what = format!(
@@ -390,7 +412,29 @@ impl Attempt<'_> {
             let first = findings.chain(records).next().unwrap_or_default();
             return Err(damaged(&first));
         }
-        Ok((status, facts))
+        Ok(())
+    }
+}
+
+/// What a member and its stream said of a snapshot.
+struct Said<'a> {
+    status: &'a MemberStatus,
+    /// CRC-32C of what came.
+    crc: u32,
+    state: Moment,
+}
+
+/// What a walk over a snapshot has found out.
+struct Checked {
+    status: Status,
+    facts: Facts,
+}
+
+/// What is wrong with a snapshot is wrong with the member's database.
+fn of_member(failure: Failure) -> Failure {
+    match failure.code {
+        Code::BadData => damaged(&failure.what),
+        _ => failure,
     }
 }
 
@@ -400,13 +444,13 @@ fn damaged(first: &str) -> Failure {
         .remedy("save from another member (--endpoints), and replace this one; nothing was kept")
 }
 
-fn read_back(part: &Path) -> Result<(Status, Facts), Failure> {
+fn read_back(part: &Path) -> Result<Checked, Failure> {
     let source = FileSource::open(part)
         .map_err(|error| Failure::io("opening", part, &error))?
         .reading_ahead();
     let backend = Backend::open(source)?;
     // Memory stays small, however many keys there are.
-    Ok((backend.status(KeyCount::Reckoned)?, backend.facts()?))
+    Ok(Checked { status: backend.status(KeyCount::Reckoned)?, facts: backend.facts()? })
 }
 
 fn warn_of_version(version: &str) {
@@ -418,8 +462,7 @@ fn warn_of_version(version: &str) {
 /// A snapshot that has its name.
 struct Saved {
     digest: Sha256Digest,
-    status: Status,
-    facts: Facts,
+    checked: Checked,
     /// Bytes of the file.
     size: u64,
     streamed: Duration,
@@ -434,11 +477,11 @@ impl Saved {
     }
 
     fn output(&self, target: String) -> Output {
-        let status = &self.status;
+        let status = &self.checked.status;
         let simple = format!("Snapshot saved at {target}\nServer version {}", self.version);
         let mut out = Output { simple, ..Output::default() };
         out.add("file", "File", target.clone());
-        out.add("revision", "Revision", self.facts.revision().get());
+        out.add("revision", "Revision", self.checked.facts.revision().get());
         out.add("totalKey", "Keys", status.live_keys);
         out.add("records", "Records", status.records);
         out.add("totalSize", "Size", status.total_size);
@@ -452,7 +495,7 @@ impl Saved {
         let rate = self.size as f64 / self.streamed.as_secs_f64().max(1e-9);
         out.text = output::lines(&[
             ("saved", target),
-            ("revision", self.facts.revision().to_string()),
+            ("revision", self.checked.facts.revision().to_string()),
             ("keys", self.keys_line()),
             (
                 "size",
@@ -472,20 +515,26 @@ impl Saved {
     }
 
     fn keys_line(&self) -> String {
-        let records = grouped(self.status.records);
-        match self.status.live_keys {
+        let records = grouped(self.checked.status.records);
+        match self.checked.status.live_keys {
             Some(keys) => format!("{} in {records} records", grouped(keys)),
             None => format!("{records} records; a compaction is under way"),
         }
     }
 
     fn checker_line(&self) -> String {
-        match self.status.report.findings_total {
+        match self.checked.status.report.findings_total {
             0 => SOUND.to_owned(),
             count => format!(
                 "all keys and values are good; the member's bookkeeping has {} faults, the first: {}",
                 grouped(count),
-                self.status.report.findings.first().map(ToString::to_string).unwrap_or_default()
+                self.checked
+                    .status
+                    .report
+                    .findings
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
             ),
         }
     }

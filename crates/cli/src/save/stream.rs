@@ -11,6 +11,7 @@ use rekindle_archive::format::header::Moment;
 use rekindle_archive::{StoreFault, Upload};
 use rekindle_client::{Error, SnapshotStream};
 use rekindle_datadir::NewSnapshot;
+use rekindle_etcd::Crc32c;
 use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ type Batch = Arc<Vec<Bytes>>;
 /// A snapshot that came whole.
 pub(super) struct Received {
     pub digest: Sha256Digest,
+    /// CRC-32C of all that came.
+    pub crc: u32,
     /// When its first bytes had come: what it holds is of then or before.
     pub state: Moment,
 }
@@ -50,9 +53,12 @@ pub(super) fn receive(
     std::thread::scope(|threads| {
         let (to_digest, batches) = sync_channel::<Batch>(WAITING);
         let digest = threads.spawn(move || {
-            let mut digest = SnapshotDigest::new();
-            batches.iter().for_each(|batch| batch.iter().for_each(|block| digest.update(block)));
-            digest.finish()
+            let (mut digest, mut crc) = (SnapshotDigest::new(), Crc32c::new());
+            for block in batches.iter().flat_map(|batch| batch.to_vec()) {
+                digest.update(&block);
+                crc.update(&block);
+            }
+            digest.finish().map(|digest| (digest, crc.value()))
         });
         let (to_file, batches) = sync_channel::<Batch>(WAITING);
         let written = threads.spawn(move || -> Result<(), rekindle_datadir::Error> {
@@ -75,11 +81,11 @@ pub(super) fn receive(
             return Ok(Err(fault.into()));
         }
         let state = streamed?;
-        let digest = joined(digest)?.map_err(|fault| {
+        let (digest, crc) = joined(digest)?.map_err(|fault| {
             let what = format!("the snapshot came damaged or not whole: {fault}");
             Failure::new(Code::Transient, what)
         })?;
-        Ok(Ok(Received { digest, state }))
+        Ok(Ok(Received { digest, crc, state }))
     })
 }
 

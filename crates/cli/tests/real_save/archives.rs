@@ -175,9 +175,9 @@ fn old_restore_points_go_when_somebody_has_agreed() {
     cluster.etcdctl(["put", "a", "4"]);
     let (told, _) = done(&mut save(&cluster, &place, &spool));
     assert!(told.contains("with the base of revision 4: equal"), "{told}");
-    // By default nothing of today goes.
+    // By default one of a day stays.
     let (told, _) = done(archive(&["prune"], &place).arg("--yes"));
-    assert!(told.contains("removed    0 restore points"), "{told}");
+    assert!(told.contains("removed    1 restore points"), "{told}");
     let told = failed(2, archive(&["prune", "--keep-within=soon"], &place).arg("--yes"));
     assert!(told.contains("is no length of time"), "{told}");
 }
