@@ -11,25 +11,30 @@ use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::restore::Records;
 use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision, schema};
 use rekindle_testkit::content::noise;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// A clock that goes on by a second whenever it is looked at.
-static NOW: AtomicI64 = AtomicI64::new(1_790_000_000_000);
+thread_local! {
+    /// The test's clock: tests run beside each other.
+    static NOW: Cell<i64> = const { Cell::new(1_790_000_000_000) };
+}
 
+/// The clock, which goes on by a second whenever it is looked at.
 pub fn now() -> Moment {
-    Moment(NOW.fetch_add(1000, Ordering::Relaxed))
+    advance(1000);
+    now_is()
 }
 
 /// The clock, which does not go on.
 pub fn now_is() -> Moment {
-    Moment(NOW.load(Ordering::Relaxed))
+    Moment(NOW.get())
 }
 
 /// Lets so many milliseconds pass.
 pub fn advance(ms: i64) {
-    NOW.fetch_add(ms, Ordering::Relaxed);
+    NOW.set(NOW.get() + ms);
 }
 
 /// A member's keyspace: the records that it holds, and how far it has compacted.
@@ -181,6 +186,9 @@ impl Saving {
         };
         let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
         let (archive, origin) = (&self.archive, &origin);
+        // Other threads have no clock of this test.
+        let began = now();
+        let now = move || began;
         let request = BaseRequest { archive, origin, tables, now: &now, progress };
         then(prepare_base(&request, &keyspace.backend())?)
     }
