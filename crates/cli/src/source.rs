@@ -6,7 +6,7 @@ use crate::args::StoreArgs;
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
 use rekindle_archive::format::base::Base;
-use rekindle_archive::{Archive, BaseEntry, BaseRecords, Place, read_base};
+use rekindle_archive::{Archive, BaseEntry, BaseRecords, Error, Place, StoreFaultKind, read_base};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
@@ -118,9 +118,17 @@ impl Source {
     }
 
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
-        let listing = archive.list()?;
-        let entry = point.choose(&listing)?.clone();
-        let base = read_base(&archive, &entry)?;
+        let (entry, base) = loop {
+            let listing = archive.list()?;
+            let entry = point.choose(&listing)?.clone();
+            match read_base(&archive, &entry) {
+                // A prune may have come between: then it is not listed any more, and another is meant.
+                Err(Error::Store(fault))
+                    if fault.kind == StoreFaultKind::NotFound
+                        && !archive.list()?.bases.contains(&entry) => {}
+                read => break (entry, read?),
+            }
+        };
         let bytes = Bytes::Memory(base.frame.clone());
         let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
         Ok(Self { path: path.to_owned(), kind, bytes })
