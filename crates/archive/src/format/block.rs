@@ -140,6 +140,12 @@ pub struct Fingerprint {
 }
 
 impl Filled {
+    /// About so many bytes before compression.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.entries.len() + self.values.len()) as u64
+    }
+
     /// The fingerprints of its records, in order.
     #[must_use]
     pub fn fingerprints(&self, digests: &ValueDigests) -> Vec<Fingerprint> {

@@ -73,6 +73,10 @@ impl Store {
     /// [`StoreFaultKind::NotFound`] where it is not there.
     pub fn directory(path: &std::path::Path) -> Result<Self, StoreFault> {
         let place = path.display().to_string();
+        if path.metadata().is_ok_and(|found| !found.is_dir()) {
+            let (kind, cause) = (StoreFaultKind::Place, "it is a file, not a directory".to_owned());
+            return Err(StoreFault { doing: "opening", object: place, kind, cause });
+        }
         let objects = LocalFileSystem::new_with_prefix(path);
         let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
         Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new())

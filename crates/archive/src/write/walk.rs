@@ -44,7 +44,7 @@ pub(super) struct Small {
     buckets: BTreeMap<Vec<u8>, Pairs>,
     bytes: usize,
     pub(super) kubernetes: bool,
-    /// Bytes of the records.
+    /// Bytes of the records' blocks before compression.
     pub(super) record_bytes: u64,
 }
 
@@ -90,7 +90,6 @@ impl<'a> Walk<'a> {
             let _ = hasher.add(pair)?;
         }
         let bytes = (pair.key.len() + pair.value.len()) as u64;
-        self.small.record_bytes += bytes;
         self.progress.walked.fetch_add(bytes, Ordering::Relaxed);
         self.go_on_to(key)?;
         if self.block.is_full_before(pair.value.len()) && self.may_end_before(key) {
@@ -137,6 +136,7 @@ impl<'a> Walk<'a> {
             return Err(Error::Stopped);
         }
         let Some(block) = self.block.take() else { return Ok(()) };
+        self.small.record_bytes += block.bytes();
         let work = ToWork { number: self.blocks, route: self.route, to: self.to(), block };
         self.blocks += 1;
         // Who is gone has failed, and is asked why.

@@ -97,6 +97,12 @@ impl From<Error> for Failure {
             Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
+            Error::Json { ref object, .. } if object.ends_with("archive.json") => {
+                Self::new(Code::BadData, what).remedy(
+                    "bring this file back from a copy of the archive: it never changes. Nothing is said \
+                     of the rest",
+                )
+            }
             Error::Damaged { .. } | Error::Json { .. } | Error::Stranger { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
