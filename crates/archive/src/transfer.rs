@@ -186,11 +186,9 @@ impl<'a> Transfer<'a> {
                     }),
                 }
             }
-            let create = |name: &str, bytes: bytes::Bytes| {
-                if replaced.contains(name) {
-                    self.to.remove(name)?;
-                }
-                Ok(self.to.create(name, bytes.into())?)
+            let create = |name: &str, bytes: bytes::Bytes| match replaced.contains(name) {
+                true => Ok(self.to.replace(name, bytes)?),
+                false => Ok(self.to.create(name, bytes.into())?),
             };
             for (name, outcome) in read_all(self.from, &now, progress, &create)? {
                 match outcome {
