@@ -363,6 +363,12 @@ impl Archive {
     fn base_entry(&self, found: Listed, start: &[u8]) -> Result<BaseEntry, Error> {
         let name = self.store.full_name(&found.name);
         let header = object::parse(self, &name, Kind::Base, start)?;
+        let facts = &header.facts;
+        let own = names::base(facts.timeline, facts.last, facts.index, facts.id);
+        if own != found.name {
+            let (got, want) = (format!("the name {own}"), "this one".to_owned());
+            return Err(Error::Stranger { object: name, got, want });
+        }
         let want = (header.size() as u64).saturating_add(header.body_bytes);
         if found.bytes < want {
             return Err(Error::damaged(&name, FormatFault::Ends { what: "its body" }));

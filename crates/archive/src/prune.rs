@@ -355,7 +355,11 @@ fn marks(archive: &Archive) -> Result<Vec<Mark>, Error> {
             .marked
             .parse::<jiff::Timestamp>()
             .map_err(|error| Error::Json { object: object.clone(), fault: error.to_string() })?;
-        let marked = (Moment(marked.as_millisecond()), store.modified(&found.name)?);
+        let created = match store.modified(&found.name) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => continue,
+            created => created?,
+        };
+        let marked = (Moment(marked.as_millisecond()), created);
         let objects = file.objects.into_iter().filter(|name| is_data_name(name)).collect();
         marks.push(Mark { name: found.name, marked, objects });
     }

@@ -7,7 +7,7 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Pairs, now, now_is, prepare, read_back, verdict};
+use keyspaces::{Keyspace, Pairs, a_spool, now, now_is, prepare, read_back, verdict};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use rekindle_archive::format::header::Moment;
@@ -15,7 +15,7 @@ use rekindle_archive::{
     Archive, Error, Identity, Level, Policy, Protection, PruneRequest, Pruned, RekeyRequest,
     Sealing, Store, Transfer, VerifyProgress, VerifyRequest, Word, plan_prune,
 };
-use rekindle_testkit::fault_store::{Fault, FaultStore, When};
+use rekindle_testkit::fault_store::{Fault, FaultStore, Op, When};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ struct World {
     points: BTreeMap<String, Pairs>,
     /// Of them those that a prune keeps.
     kept: usize,
+    /// Marks that there are.
+    marks: Vec<String>,
 }
 
 fn store_of(objects: &Arc<InMemory>) -> Store {
@@ -58,11 +60,12 @@ impl World {
         Self {
             objects: Arc::default(),
             other: Arc::default(),
-            spool: tempfile::tempdir_in("/dev/shm").unwrap(),
+            spool: a_spool(),
             keyspace: Keyspace::new(),
             owners: Vec::new(),
             points: BTreeMap::new(),
             kept: 0,
+            marks: Vec::new(),
         }
     }
 
@@ -120,7 +123,7 @@ impl World {
 
     /// The same once more, to be harmed.
     fn fork(&self) -> Self {
-        let spool = tempfile::tempdir_in("/dev/shm").unwrap();
+        let spool = a_spool();
         for found in std::fs::read_dir(self.spool.path()).unwrap() {
             let found = found.unwrap();
             std::fs::copy(found.path(), spool.path().join(found.file_name())).unwrap();
@@ -133,6 +136,7 @@ impl World {
             owners: self.owners.clone(),
             points: self.points.clone(),
             kept: self.kept,
+            marks: self.marks.clone(),
         }
     }
 
@@ -199,38 +203,43 @@ struct Scenario {
     then: fn(&World),
 }
 
-/// Lets every operation of a scenario fail.
+/// Lets every operation of a scenario fail in every way that it can.
 fn every_fault(scenario: &Scenario) {
+    let (log, outcome) = cut(scenario, &scenario.given.fork(), Fault::Error, When::Once(0));
+    outcome.unwrap();
+    assert!(log.len() > 2, "{}: nothing was done", scenario.name);
     for fault in FAULTS {
-        for once in [true, false] {
-            for number in 1.. {
-                let when = if once { When::Once(number) } else { When::From(number) };
+        // Some more than there were: what several threads do is not always as much.
+        for number in 1..log.len() + 3 {
+            if log.get(number - 1).is_some_and(|(op, _)| !fault.fits(*op)) {
+                continue;
+            }
+            for when in [When::Once(number as u64), When::From(number as u64)] {
                 let world = scenario.given.fork();
-                let hit = cut(scenario, &world, fault, when);
+                let (log, outcome) = cut(scenario, &world, fault, when);
+                let hit = log.get(number - 1);
+                // It stands on the test's output, before whatever went wrong.
+                println!("{}: {fault:?} {when:?}: {hit:?}: {outcome:?}", scenario.name);
+                assert!(hit.is_some() || outcome.is_ok(), "it fails in a store that is whole");
                 (scenario.then)(&world);
-                if !hit {
-                    assert!(number > 2, "{}: nothing was done", scenario.name);
-                    break;
-                }
             }
         }
     }
 }
 
-/// Runs a scenario in a store that fails; tells whether it came so far. What went wrong afterwards is
-/// told by the scenario's name, which stands on the test's output then.
-fn cut(scenario: &Scenario, world: &World, fault: Fault, when: When) -> bool {
+/// Runs a scenario in a store that fails. Tells what was asked of it, and what came of it.
+fn cut(
+    scenario: &Scenario,
+    world: &World,
+    fault: Fault,
+    when: When,
+) -> (Vec<(Op, String)>, Result<(), Error>) {
     let inner = if scenario.fails_elsewhere { &world.other } else { &world.objects };
     let faulty = FaultStore::new(inner.clone() as Arc<dyn ObjectStore>);
     faulty.fail(fault, when);
     let store = Store::from_objects(faulty.clone(), "place").unwrap();
     let outcome = (scenario.act)(world, &store);
-    let (When::Once(number) | When::From(number)) = when;
-    let log = faulty.log();
-    let hit = usize::try_from(number).ok().and_then(|number| log.get(number - 1));
-    println!("{}: {fault:?} {when:?}: {hit:?}: {outcome:?}", scenario.name);
-    assert!(hit.is_some() || outcome.is_ok(), "it fails in a store that is whole: {outcome:?}");
-    hit.is_some()
+    (faulty.log(), outcome)
 }
 
 fn prune(archive: &Archive, last: usize) -> Result<Pruned, Error> {
@@ -317,11 +326,12 @@ fn a_base_that_contradicts() {
 fn a_prune() {
     let mut given = World::unencrypted().with_bases(5);
     given.kept = 2;
-    // Of an earlier prune there is a mark, and of a writer that was killed there is a pack.
     let act = |world: &World, store: &Store| prune(&world.open(store)?, 2).map(drop);
     every_fault(&Scenario { name: "prune", given, act, fails_elsewhere: false, then: goes_on });
 }
 
+/// There is a mark of an earlier one. What a killed one leaves of it names nothing that a base needed
+/// when it began: that has still to wait for its whole grace.
 #[test]
 fn a_prune_that_collects() {
     let mut given = World::unencrypted().with_bases(5);
@@ -330,6 +340,47 @@ fn a_prune_that_collects() {
     let act = |world: &World, store: &Store| prune(&world.open(store)?, 2).map(drop);
     let name = "prune that collects";
     every_fault(&Scenario { name, given, act, fails_elsewhere: false, then: goes_on });
+}
+
+/// A base needs again what a mark names; it goes, and the mark does not outlive it.
+#[test]
+fn a_prune_of_what_was_needed_again() {
+    let mut given = World::unencrypted().with_bases(3);
+    let archive = given.archive();
+    let old = std::fs::read(table(&given)).unwrap();
+    // The table of the last base; two bases in full, then the others go, and all is marked.
+    for _ in 0..2 {
+        std::fs::remove_file(table(&given)).unwrap();
+        given.save(&archive).unwrap();
+    }
+    let names = |archive: &Archive| -> Vec<_> {
+        archive.list().unwrap().bases.into_iter().map(|base| base.name).collect()
+    };
+    let (before, store) = (names(&archive), archive.store());
+    let third = (before[2].clone(), store.read(&before[2], 1 << 20).unwrap());
+    prune(&archive, 2).unwrap();
+    assert_eq!(store.list("prune").unwrap().len(), 1);
+    // As one comes that was made at the same time.
+    store.create(&third.0, third.1.to_vec()).unwrap();
+    std::fs::write(table(&given), old).unwrap();
+    given.points.retain(|name, _| names(&archive).contains(name));
+    given.kept = 0;
+    let act = |world: &World, store: &Store| prune(&world.open(store)?, 2).map(drop);
+    let then = |world: &World| {
+        let archive = world.archive();
+        let marks = archive.store().list("prune").unwrap();
+        let bases = archive.list().unwrap().bases.len();
+        let is_old = marks.iter().any(|mark| world.marks.contains(&mark.name));
+        assert!(bases == 3 || !is_old, "{bases} bases, and an old mark");
+        goes_on(world);
+    };
+    given.marks = store.list("prune").unwrap().into_iter().map(|mark| mark.name).collect();
+    let name = "prune of what was needed again";
+    every_fault(&Scenario { name, given, act, fails_elsewhere: false, then });
+}
+
+fn table(world: &World) -> std::path::PathBuf {
+    std::fs::read_dir(world.spool.path()).unwrap().next().unwrap().unwrap().path()
 }
 
 /// What has come over restores, and the next copy brings the rest.

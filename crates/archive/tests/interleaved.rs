@@ -4,12 +4,12 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Pairs, prepare, read_back, verdict};
+use keyspaces::{Keyspace, Pairs, a_spool, prepare, read_back, seeds, verdict};
 use object_store::memory::InMemory;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
     Archive, BaseWritten, Error, GRACE, Level, Policy, PruneRequest, Pruned, Store, Transfer,
-    VerifyProgress, VerifyRequest, Word, plan_prune,
+    Transferred, VerifyProgress, VerifyRequest, Word, plan_prune,
 };
 use rekindle_testkit::fault_store::Op;
 use rekindle_testkit::turns::{Pace, Turns};
@@ -36,7 +36,7 @@ impl Given {
         let objects = Arc::new(InMemory::new());
         let store = Store::from_objects(objects.clone(), "given").unwrap();
         let archive = Archive::init_unencrypted(store, Moment(0)).unwrap();
-        let spool = tempfile::tempdir_in("/dev/shm").unwrap();
+        let spool = a_spool();
         let mut keyspace = Keyspace::new();
         let at = AtomicU64::new(1_780_000_000_000);
         let now = || Moment(at.fetch_add(1000, std::sync::atomic::Ordering::Relaxed).cast_signed());
@@ -149,7 +149,7 @@ fn was_gone(error: &Error) -> bool {
 
 /// A spool of another host, or of the one that has saved so far.
 fn spool(given: &Given, is_same: bool) -> TempDir {
-    let spool = tempfile::tempdir_in("/dev/shm").unwrap();
+    let spool = a_spool();
     for found in std::fs::read_dir(given.spool.path()).unwrap().filter(|_| is_same) {
         let found = found.unwrap();
         std::fs::copy(found.path(), spool.path().join(found.file_name())).unwrap();
@@ -159,8 +159,7 @@ fn spool(given: &Given, is_same: bool) -> TempDir {
 
 /// Each order on its own; which one it was stands before whatever went wrong.
 fn every_order(name: &str, check: impl Fn(u64)) {
-    let seeds = std::env::var("REKINDLE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 0..seeds.unwrap_or(50) {
+    for seed in seeds(50) {
         println!("{name}: seed {seed}");
         check(seed);
     }
@@ -307,12 +306,7 @@ fn a_copy_with_a_pruner() {
             round.act(0, || -> Result<_, Error> {
                 let from = round.archive(0)?;
                 let to = from.begin_copy(Store::from_objects(to.clone(), "to").unwrap())?;
-                let (level, now) = (Level::Read, round.now());
-                let request = VerifyRequest { level, only: None, now };
-                let transfer = Transfer::copy(&from, to.store(), &request)?;
-                let progress =
-                    VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
-                transfer.run(progress)
+                copy(&from, to.store(), round.now())
             })
         });
         assert!(done.as_ref().err().is_none_or(was_gone), "{done:?}");
@@ -322,4 +316,33 @@ fn a_copy_with_a_pruner() {
         let newest = round.check_sound().pop().unwrap();
         assert!(points.contains(&newest) || done.is_err_and(|error| was_gone(&error)));
     });
+}
+
+/// What has come over may be pruned there before the bases that need it come: then these do not stay.
+#[test]
+fn a_copy_with_a_pruner_where_it_goes() {
+    let given = Given::new(3);
+    let from = Round::new(&given, 0, 0, Pace::default()).after();
+    every_order("a copy to a pruner", |seed| {
+        let to = Arc::new(InMemory::new());
+        from.begin_copy(Store::from_objects(to.clone(), "to").unwrap()).unwrap();
+        let round = Round { turns: Turns::new(seed, 2, Pace::default()), objects: to };
+        let done = std::thread::scope(|scope| {
+            scope.spawn(|| round.act(1, || round.prune_often(1, 0)));
+            round.act(0, || copy(&from, round.archive(0).unwrap().store(), round.now()))
+        });
+        done.unwrap();
+        let log = round.turns.log();
+        let looked = log.iter().rposition(|(actor, ..)| *actor == 0).unwrap();
+        if log[looked..].iter().all(|(_, op, _)| *op != Op::Remove) {
+            round.check_sound();
+        }
+    });
+}
+
+fn copy(from: &Archive, to: &Store, now: Moment) -> Result<Transferred, Error> {
+    let request = VerifyRequest { level: Level::Read, only: None, now };
+    let transfer = Transfer::copy(from, to, &request)?;
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    transfer.run(progress)
 }

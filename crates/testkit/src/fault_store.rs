@@ -176,6 +176,17 @@ impl FaultStore {
 }
 
 impl Fault {
+    /// Whether it is another one than an [`Fault::Error`] in such an operation.
+    #[must_use]
+    pub fn fits(self, op: Op) -> bool {
+        match self {
+            Self::Exists | Self::Retried => op == Op::Put,
+            Self::NotFound | Self::Truncated => op == Op::Read,
+            Self::LostAnswer => !matches!(op, Op::Read | Op::List),
+            _ => true,
+        }
+    }
+
     fn error(self, op: Op, name: &Path) -> Error {
         let source = |kind: io::ErrorKind| {
             let text = format!("injected: {self:?} in {op:?} of {name}");

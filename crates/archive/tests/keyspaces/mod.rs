@@ -176,6 +176,19 @@ pub fn verdict(archive: &Archive, now: Moment) -> Result<Verdict, Error> {
     Verification::begin(archive, &request)?.run(progress)
 }
 
+/// A directory for a spool, in memory where the machine has such a one: tables are synced.
+pub fn a_spool() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(place).unwrap()
+}
+
+/// How much a test tries: so much, or what `REKINDLE_SEEDS` says.
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
+    let seeds = std::env::var("REKINDLE_SEEDS").ok();
+    0..seeds.map_or(few, |seeds| seeds.parse().unwrap())
+}
+
 /// An archive and a spool beside it.
 pub struct Saving {
     pub archive: Archive,
@@ -185,7 +198,7 @@ pub struct Saving {
 impl Saving {
     pub fn new() -> Self {
         let archive = Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap();
-        Self { archive, spool: tempfile::tempdir().unwrap() }
+        Self { archive, spool: a_spool() }
     }
 
     pub fn save(&self, keyspace: &Keyspace) -> BaseWritten {
