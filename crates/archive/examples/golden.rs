@@ -7,9 +7,9 @@
 #[path = "../tests/keyspaces/mod.rs"]
 mod keyspaces;
 
-use keyspaces::{Keyspace, prepare, read_back};
+use keyspaces::{Keyspace, prepare, told};
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{Archive, Identity, Protection, Sealing, Store, read_base};
+use rekindle_archive::{Archive, Identity, Protection, Sealing, Store};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -44,17 +44,7 @@ fn write(place: &Path, sealing: Sealing, identities: &[Identity]) -> Result<Stri
         prepare(&archive, &keyspace, spool, &now, |prepared| prepared.publish(now()))?;
     }
     let archive = archive.clone().with_identities(identities)?;
-    let mut told = String::new();
-    for entry in archive.list()?.bases {
-        let hash = read_base(&archive, &entry)?.hash;
-        told += &format!("base {} hashkv {hash}\n", entry.header.facts.last);
-        for (key, value) in read_back(&archive, &entry)? {
-            let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-            let digest = blake3::hash(&value);
-            told += &format!("{} {}\n", hex(&key), hex(&digest.as_bytes()[..16]));
-        }
-    }
-    Ok(told)
+    Ok(told(&archive)?)
 }
 
 fn keyspaces() -> Vec<Keyspace> {

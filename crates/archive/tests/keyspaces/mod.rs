@@ -169,6 +169,22 @@ pub fn read_back(archive: &Archive, entry: &BaseEntry) -> Result<Pairs, Error> {
     }
 }
 
+/// What all bases bring back, as the golden archives have it written down: a line a base with its
+/// HashKV, and a line a record with its place and a digest.
+pub fn told(archive: &Archive) -> Result<String, Error> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut told = Vec::new();
+    for entry in archive.list()?.bases {
+        let hash = read_base(archive, &entry)?.hash;
+        told.push(format!("base {} hashkv {hash}", entry.header.facts.last));
+        for (key, value) in read_back(archive, &entry)? {
+            let digest = blake3::hash(&value);
+            told.push(format!("{} {}", hex(&key), hex(&digest.as_bytes()[..16])));
+        }
+    }
+    Ok(told.join("\n") + "\n")
+}
+
 /// What a verification of everything, to the last record, says.
 pub fn verdict(archive: &Archive, now: Moment) -> Result<Verdict, Error> {
     let request = VerifyRequest { level: Level::Proven, only: None, now };
