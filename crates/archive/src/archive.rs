@@ -100,7 +100,7 @@ impl Archive {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => {}
             Err(fault) => return Err(fault.into()),
         }
-        if !store.is_empty()? {
+        if !is_free(&store)? {
             return Err(Error::NotEmpty { place });
         }
         let id = ArchiveId(object::random_id()?.0);
@@ -277,9 +277,11 @@ impl Archive {
     pub fn begin_copy(&self, store: Store) -> Result<Self, Error> {
         let there = match Self::open(store.clone()) {
             Err(Error::NoArchive { place }) => {
-                if !store.is_empty()? {
+                if !is_free(&store)? {
                     return Err(Error::NotEmpty { place });
                 }
+                // As when it was made: its key is there before the archive is.
+                self.copy_keys(&store, |name| !name.ends_with(".json"))?;
                 let file = self.store.read(names::ARCHIVE, JSON_MAX)?;
                 store.create(names::ARCHIVE, file.into())?;
                 Self::open(store.clone())?
@@ -294,13 +296,17 @@ impl Archive {
             });
         }
         // Secrets come before the public keys that something may be sealed to.
-        let mut keys = self.store.list(names::KEYS)?;
-        keys.sort_by_key(|found| found.name.ends_with(".json"));
-        for key in keys {
-            let bytes = self.store.read(&key.name, JSON_MAX)?;
-            store.create(&key.name, bytes.into())?;
-        }
+        self.copy_keys(&store, |name| !name.ends_with(".json"))?;
+        self.copy_keys(&store, |name| name.ends_with(".json"))?;
         Self::open(store)
+    }
+
+    fn copy_keys(&self, to: &Store, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for key in self.store.list(names::KEYS)?.into_iter().filter(|found| wanted(&found.name)) {
+            let bytes = self.store.read(&key.name, JSON_MAX)?;
+            to.create(&key.name, bytes.into())?;
+        }
+        Ok(())
     }
 
     /// Its id.
@@ -321,16 +327,25 @@ impl Archive {
     /// [`Error::Store`] where the store cannot be listed. What cannot be read of it goes into the
     /// listing.
     pub fn list(&self) -> Result<Listing, Error> {
-        let is_base = |found: &Listed| found.name.ends_with(".base");
-        let found = self.store.list(names::TIMELINES)?;
-        let found: Vec<_> = found.into_iter().filter(is_base).collect();
+        let found = self.bases_by_name()?;
         let starts = self.store.read_starts(found.clone(), HEADER_MAX as u64);
-        let mut listing = Listing::default();
+        let (mut listing, mut gone) = (Listing::default(), Vec::new());
         for (found, start) in found.into_iter().zip(starts) {
-            match start.map_err(Error::from).and_then(|start| self.base_entry(found, &start)) {
-                Ok(base) => listing.bases.push(base),
-                Err(error) => listing.unreadable.push(error),
+            match start {
+                Err(fault) if fault.kind == StoreFaultKind::NotFound => gone.push((found, fault)),
+                start => {
+                    match start.map_err(Error::from).and_then(|it| self.base_entry(found, &it)) {
+                        Ok(base) => listing.bases.push(base),
+                        Err(error) => listing.unreadable.push(error),
+                    }
+                }
             }
+        }
+        if !gone.is_empty() {
+            // A prune took them meanwhile, unless they are listed still.
+            let there = self.bases_by_name()?;
+            gone.retain(|(found, _)| there.contains(found));
+            listing.unreadable.extend(gone.into_iter().map(|(_, fault)| fault.into()));
         }
         listing.bases.sort_by_key(|base| {
             let facts = &base.header.facts;
@@ -339,9 +354,21 @@ impl Archive {
         Ok(listing)
     }
 
+    fn bases_by_name(&self) -> Result<Vec<Listed>, Error> {
+        let mut found = self.store.list(names::TIMELINES)?;
+        found.retain(|found| found.name.ends_with(".base"));
+        Ok(found)
+    }
+
     fn base_entry(&self, found: Listed, start: &[u8]) -> Result<BaseEntry, Error> {
         let name = self.store.full_name(&found.name);
         let header = object::parse(self, &name, Kind::Base, start)?;
+        let facts = &header.facts;
+        let own = names::base(facts.timeline, facts.last, facts.index, facts.id);
+        if own != found.name {
+            let (got, want) = (format!("the name {own}"), "this one".to_owned());
+            return Err(Error::Stranger { object: name, got, want });
+        }
         let want = (header.size() as u64).saturating_add(header.body_bytes);
         if found.bytes < want {
             return Err(Error::damaged(&name, FormatFault::Ends { what: "its body" }));
@@ -427,6 +454,13 @@ impl Archive {
             false => Err(Error::Stranger { object, got: theirs.join("/"), want: ours.join("/") }),
         }
     }
+}
+
+/// Whether an archive can begin there: nothing is there, or sealed keys alone, which an archive has
+/// left that was to begin and was cut off. They open nothing.
+fn is_free(store: &Store) -> Result<bool, Error> {
+    let is_key = |name: &str| matches!(names::parse_key(name), Some(names::KeyName::Object(..)));
+    Ok(store.has_only(is_key)?)
 }
 
 /// Packs and segments that were listed.

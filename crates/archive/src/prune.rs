@@ -55,6 +55,8 @@ pub struct PrunePlan {
     pub collected: Vec<Listed>,
     /// What was needed by any base when it was made.
     before: BTreeSet<String>,
+    /// Marks that name any of that.
+    void: Vec<String>,
     needs: Needs,
     request: PruneRequest,
 }
@@ -123,8 +125,10 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let marked = unneeded.iter().filter(|it| marks(it)).map(|it| (*it).clone()).collect();
     let ripe = unneeded.iter().filter(|it| ripe.contains(&it.name));
     let collected = ripe.map(|it| (*it).clone()).collect();
+    let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
+    let void = void.map(|mark| mark.name.clone()).collect();
     let (needs, request) = (look.needs, request.clone());
-    Ok(PrunePlan { bases, postponed, marked, collected, before, needs, request })
+    Ok(PrunePlan { bases, postponed, marked, collected, before, void, needs, request })
 }
 
 impl PrunePlan {
@@ -145,6 +149,10 @@ impl PrunePlan {
     /// What of the archive cannot be read. What went is gone, and the next prune goes on.
     pub fn carry_out(self, archive: &Archive) -> Result<Pruned, Error> {
         let mut done = Pruned::default();
+        // Once their bases are gone, nothing shows that these marks have begun too early.
+        for mark in &self.void {
+            remove(archive, mark)?;
+        }
         for base in self.going() {
             match remove(archive, &base.name)? {
                 None => done.bases += 1,
@@ -152,6 +160,8 @@ impl PrunePlan {
             }
         }
         let Self { needs, request, before, .. } = self;
+        // The time before the look: what takes long does not make a mark older.
+        let store_now = store_time(archive, request.now)?;
         let look = Look::at(archive, &request, needs)?;
         let needed = look.needed(|_| true);
         // A mark says that nobody needed any of it since then; where somebody did, it begins again.
@@ -160,7 +170,9 @@ impl PrunePlan {
         let is_new = |it: &&Listed| !needed.contains(&it.name) && !still.contains(&it.name);
         let fresh: Vec<_> = look.data.iter().filter(is_new).map(|it| it.name.clone()).collect();
         done.marked = fresh.len();
-        let store_now = write_mark(archive, fresh, request.now)?;
+        if !fresh.is_empty() {
+            write_mark(archive, fresh, request.now)?;
+        }
         let (ripe, _) = look.marked(&before, |mark| {
             let (own, stores) = mark.marked;
             age(request.now, own).min(age(store_now, stores)) >= request.grace
@@ -194,17 +206,19 @@ fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// Writes down what nobody needs. Tells the store's time.
-fn write_mark(archive: &Archive, objects: Vec<String>, now: Moment) -> Result<Moment, Error> {
+/// Writes down what nobody needs; the mark's name.
+fn write_mark(archive: &Archive, objects: Vec<String>, now: Moment) -> Result<String, Error> {
     let name = names::mark(object::random_id()?);
-    let is_empty = objects.is_empty();
     let file = MarkFile { format: FORMAT, requires: Vec::new(), marked: shown(now), objects };
     archive.store().create(&name, to_json(&file))?;
-    let at = archive.store().modified(&name)?;
-    if is_empty {
-        // It was written for its time alone.
-        archive.store().remove(&name)?;
-    }
+    Ok(name)
+}
+
+/// The store's time, by an empty mark.
+fn store_time(archive: &Archive, now: Moment) -> Result<Moment, Error> {
+    let mark = write_mark(archive, Vec::new(), now)?;
+    let at = archive.store().modified(&mark)?;
+    archive.store().remove(&mark)?;
     Ok(at)
 }
 
@@ -331,12 +345,21 @@ fn marks(archive: &Archive) -> Result<Vec<Mark>, Error> {
     let mut marks = Vec::new();
     for found in store.list(names::PRUNE)? {
         let object = store.full_name(&found.name);
-        let file: MarkFile = from_json(&object, &store.read(&found.name, MARK_MAX)?)?;
+        let bytes = match store.read(&found.name, MARK_MAX) {
+            // Another prune has taken it away: it allows nothing any more.
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => continue,
+            read => read?,
+        };
+        let file: MarkFile = from_json(&object, &bytes)?;
         let marked = file
             .marked
             .parse::<jiff::Timestamp>()
             .map_err(|error| Error::Json { object: object.clone(), fault: error.to_string() })?;
-        let marked = (Moment(marked.as_millisecond()), store.modified(&found.name)?);
+        let created = match store.modified(&found.name) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => continue,
+            created => created?,
+        };
+        let marked = (Moment(marked.as_millisecond()), created);
         let objects = file.objects.into_iter().filter(|name| is_data_name(name)).collect();
         marks.push(Mark { name: found.name, marked, objects });
     }

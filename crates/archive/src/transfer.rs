@@ -87,7 +87,11 @@ impl<'a> Transfer<'a> {
             if is_good && !there.contains_key(&*name) {
                 let reading = Reading::new(What::Base, point.entry.bytes);
                 transfer.add(&name, &reading, false);
-                transfer.needs.insert(name, point.needs.clone());
+                let mut needs = point.needs.clone();
+                // One that is damaged takes nothing away; one that may come yet is waited for.
+                let timeline: Arc<str> = names::timeline(point.entry.header.facts.timeline).into();
+                needs.extend(Some(timeline).filter(|it| transfer.readings.contains_key(it)));
+                transfer.needs.insert(name, needs);
             }
         }
         Ok(transfer)
@@ -186,11 +190,9 @@ impl<'a> Transfer<'a> {
                     }),
                 }
             }
-            let create = |name: &str, bytes: bytes::Bytes| {
-                if replaced.contains(name) {
-                    self.to.remove(name)?;
-                }
-                Ok(self.to.create(name, bytes.into())?)
+            let create = |name: &str, bytes: bytes::Bytes| match replaced.contains(name) {
+                true => Ok(self.to.replace(name, bytes)?),
+                false => Ok(self.to.create(name, bytes.into())?),
             };
             for (name, outcome) in read_all(self.from, &now, progress, &create)? {
                 match outcome {
@@ -207,7 +209,25 @@ impl<'a> Transfer<'a> {
                 }
             }
         }
+        self.withdraw(&mut done)?;
         Ok(done)
+    }
+
+    /// What bases need may have been pruned before they came, for nobody there needed it. Such a
+    /// base is none.
+    fn withdraw(&self, done: &mut Transferred) -> Result<(), Error> {
+        let there = if self.needs.is_empty() { BTreeMap::new() } else { sizes(&self.to)? };
+        for (base, needs) in self.needs.iter().filter(|(base, _)| there.contains_key(&***base)) {
+            let Some(gone) = needs.iter().find(|name| !there.contains_key(&***name)) else {
+                continue;
+            };
+            self.to.remove(base)?;
+            done.objects -= 1;
+            done.bytes -= self.readings.get(base).map_or(0, |reading| reading.bytes);
+            let reason = format!("{gone} was pruned there meanwhile");
+            done.left.push(Left { name: base.to_string(), reason });
+        }
+        Ok(())
     }
 
     fn add(&mut self, name: &Arc<str>, reading: &Reading, replaces: bool) {

@@ -69,6 +69,8 @@ pub enum Fault {
     Unauthenticated,
     /// Of what is put: something of that name is there already, although nothing is.
     Exists,
+    /// Of what is put: it was done and no answer came; a second try of the client's own finds it.
+    Retried,
     /// Of what is read: it is not there, although it is.
     NotFound,
     /// Of what is read: half of it comes, and no error.
@@ -164,9 +166,9 @@ impl FaultStore {
     ) -> Result<T> {
         match self.begin(op, name) {
             None => work.await,
-            Some(Fault::LostAnswer) => {
+            Some(fault @ (Fault::LostAnswer | Fault::Retried)) => {
                 work.await?;
-                Err(Fault::LostAnswer.error(op, name))
+                Err(fault.error(op, name))
             }
             Some(fault) => Err(fault.error(op, name)),
         }
@@ -174,6 +176,17 @@ impl FaultStore {
 }
 
 impl Fault {
+    /// Whether it is another one than an [`Fault::Error`] in such an operation.
+    #[must_use]
+    pub fn fits(self, op: Op) -> bool {
+        match self {
+            Self::Exists | Self::Retried => op == Op::Put,
+            Self::NotFound | Self::Truncated => op == Op::Read,
+            Self::LostAnswer => !matches!(op, Op::Read | Op::List),
+            _ => true,
+        }
+    }
+
     fn error(self, op: Op, name: &Path) -> Error {
         let source = |kind: io::ErrorKind| {
             let text = format!("injected: {self:?} in {op:?} of {name}");
@@ -187,13 +200,13 @@ impl Fault {
             Self::Unauthenticated => {
                 Error::Unauthenticated { path, source: source(io::ErrorKind::PermissionDenied) }
             }
-            Self::Exists if op == Op::Put => {
+            Self::Exists | Self::Retried if op == Op::Put => {
                 Error::AlreadyExists { path, source: source(io::ErrorKind::AlreadyExists) }
             }
             Self::NotFound if op == Op::Read => {
                 Error::NotFound { path, source: source(io::ErrorKind::NotFound) }
             }
-            Self::Timeout | Self::LostAnswer => {
+            Self::Timeout | Self::LostAnswer | Self::Retried => {
                 Error::Generic { store: "fault", source: source(io::ErrorKind::TimedOut) }
             }
             Self::Throttled => {

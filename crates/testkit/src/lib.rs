@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod sim_disk;
 pub mod stores;
 mod tools;
+pub mod turns;
 
 pub use tools::{Version, tool};
 

@@ -25,7 +25,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -222,8 +222,16 @@ impl Store {
     /// # Errors
     /// [`StoreFault`].
     pub fn is_empty(&self) -> Result<bool, StoreFault> {
-        let mut listed = self.objects.store.list(None);
-        match self.runtime.block_on(listed.next()) {
+        self.has_only(|_| false)
+    }
+
+    /// Whether nothing is there but objects of such names.
+    pub(crate) fn has_only(&self, such: impl Fn(&str) -> bool) -> Result<bool, StoreFault> {
+        let other = |found: &object_store::Result<ObjectMeta>| {
+            std::future::ready(!found.as_ref().is_ok_and(|it| such(it.location.as_ref())))
+        };
+        let mut others = self.objects.store.list(None).filter(other);
+        match self.runtime.block_on(others.next()) {
             None => Ok(true),
             Some(Ok(_)) => Ok(false),
             Some(Err(error)) => Err(self.objects.fault("listing", "", &error)),
@@ -260,7 +268,13 @@ impl Objects {
         match put.await.map_err(|error| self.fault("creating", name, &error)) {
             Err(fault) if fault.kind == StoreFaultKind::Exists => match self.get(name, len).await {
                 Ok(there) if there == bytes => Ok(()),
-                _ => Err(fault),
+                Ok(_) => Err(fault),
+                Err(unread) if unread.kind == StoreFaultKind::TooLarge => Err(fault),
+                // It may be this very object: a lost answer, and a second try of the client's.
+                Err(unread) => {
+                    let cause = format!("something is there, and not to be read: {}", unread.cause);
+                    Err(StoreFault { kind: StoreFaultKind::Failed, cause, ..fault })
+                }
             },
             put => put.map(drop),
         }
@@ -370,7 +384,20 @@ mod tests {
         store.create("a", b"object".to_vec()).unwrap_err();
         store.create("a", b"object".to_vec()).expect("it is the same");
         objects.fail(Fault::Exists, When::Once(4));
-        let exists = store.create("b", b"object".to_vec()).unwrap_err();
-        assert_eq!(exists.kind, StoreFaultKind::Exists);
+        let unknown = store.create("b", b"object".to_vec()).unwrap_err();
+        assert!(unknown.may_be_done(), "what is there was not seen: {unknown:?}");
+        let exists = store.create("a", b"another".to_vec()).unwrap_err();
+        assert!(exists.kind == StoreFaultKind::Exists && !exists.may_be_done());
+    }
+
+    /// Once it was taken for another object, and a base that was there lost its packs.
+    #[test]
+    fn what_is_there_and_cannot_be_read_may_be_ours() {
+        let (objects, store) = faulty();
+        objects.fail(Fault::Retried, When::Once(1));
+        store.create("a", b"object".to_vec()).expect("it is the same");
+        objects.fail(Fault::Retried, When::From(3));
+        let unknown = store.create("b", b"object".to_vec()).unwrap_err();
+        assert!(unknown.may_be_done(), "{unknown:?}");
     }
 }

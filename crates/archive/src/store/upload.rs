@@ -53,6 +53,15 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Puts an object in the place of one of that name, which stands until the new one is whole.
+    pub(crate) fn replace(&self, name: &str, bytes: Bytes) -> Result<(), StoreFault> {
+        let mut upload = self.upload(name);
+        upload.write(bytes)?;
+        upload.complete()
+    }
+}
+
 impl Upload {
     /// The next bytes.
     ///

@@ -428,12 +428,9 @@ impl PreparedBase<'_> {
         })
     }
 
-    /// What the base shares with an older one may have been pruned since that was listed: a prune
-    /// did not know of this base. Then it is none.
+    /// What the base shares with an older one, or has written itself, may have been pruned since
+    /// then: a prune did not know of this base. Then it is none.
     fn still_there(&self, name: &str) -> Result<(), Error> {
-        if !matches!(self.comparison, Comparison::Agreed { .. }) {
-            return Ok(());
-        }
         let Some(object) = missing(self.request.archive, &self.base.parts)? else { return Ok(()) };
         self.request.archive.store().remove(name)?;
         pack::remove(self.request.archive, &self.written);

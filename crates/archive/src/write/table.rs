@@ -221,7 +221,8 @@ fn read_end(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let rows_end = u64::from_le_bytes(number);
     file.seek(SeekFrom::Start(rows_end))?;
     let mut end = Vec::new();
-    Read::by_ref(file).take(digested.saturating_sub(rows_end + 8)).read_to_end(&mut end)?;
+    let end_at = rows_end.saturating_add(8);
+    Read::by_ref(file).take(digested.saturating_sub(end_at)).read_to_end(&mut end)?;
     Ok((rows_end, Some(end)))
 }
 
@@ -278,6 +279,10 @@ fn at(path: &Path, error: &io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::format::block::tests::a_key;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     fn rows() -> Vec<Row> {
         let row = |n: i64| Row {
@@ -328,6 +333,46 @@ mod tests {
             assert!(Table::open(&path).is_err(), "byte {at} changed");
             std::fs::write(&path, &whole[..at]).unwrap();
             assert!(Table::open(&path).is_err(), "cut at {at}");
+        }
+    }
+    /// Puts the digest behind what is a table or not.
+    fn digested(bytes: &[u8]) -> Vec<u8> {
+        [bytes, &Domain::Table.digest(&[bytes])].concat()
+    }
+
+    proptest! {
+        /// Whatever stands in a table of which the digest is good: it is read to its end, or refused.
+        #[test]
+        fn any_table_is_read_or_refused(
+            changes in vec((any::<Index>(), any::<u8>()), 0..6),
+            cut in option::of(any::<Index>()),
+            rows_end in option::of(any::<u64>()),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.table");
+            write(&path);
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.truncate(bytes.len() - DIGEST);
+            for (at, byte) in &changes {
+                let at = MAGIC.len() + at.index(bytes.len() - MAGIC.len());
+                bytes[at] = *byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(MAGIC.len() + cut.index(bytes.len() - MAGIC.len()));
+            }
+            if let Some(rows_end) = rows_end {
+                bytes.truncate(bytes.len().saturating_sub(8).max(MAGIC.len()));
+                bytes.extend_from_slice(&rows_end.to_le_bytes());
+            }
+            std::fs::write(&path, digested(&bytes)).unwrap();
+            if let Ok(table) = Table::open(&path) {
+                let mut rows = table.unwrap().into_rows();
+                let mut count = 0;
+                while let Ok(Some(_)) = rows.next_row() {
+                    count += 1;
+                }
+                prop_assert!(count <= bytes.len() / 34, "a row has so many bytes at least");
+            }
         }
     }
 }

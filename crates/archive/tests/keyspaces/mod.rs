@@ -4,8 +4,9 @@
 
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, Origin, PreparedBase,
-    Progress, Store, prepare_base, read_base,
+    Archive, BaseEntry, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, Level, Origin,
+    PreparedBase, Progress, Store, Verdict, Verification, VerifyProgress, VerifyRequest,
+    prepare_base, read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::restore::Records;
@@ -36,6 +37,9 @@ pub fn now_is() -> Moment {
 pub fn advance(ms: i64) {
     NOW.set(NOW.get() + ms);
 }
+
+/// Records as etcd keeps them.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A member's keyspace: the records that it holds, and how far it has compacted.
 #[derive(Clone, Default)]
@@ -92,7 +96,7 @@ impl Keyspace {
         self.remove(false, |_| true);
     }
 
-    pub fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn pairs(&self) -> Pairs {
         let pair = |((revision, sub, tombstone), (name, value)): (
             &(i64, i64, bool),
             &(String, Vec<u8>),
@@ -135,6 +139,76 @@ impl Keyspace {
     }
 }
 
+/// Prepares a base by this clock, and does with it what is wanted.
+pub fn prepare<T>(
+    archive: &Archive,
+    keyspace: &Keyspace,
+    tables: Option<&Path>,
+    now: &(dyn Fn() -> Moment + Sync),
+    then: impl FnOnce(PreparedBase<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let origin = Origin {
+        cluster: ClusterId(1),
+        member: MemberId(2),
+        etcd: "3.6.16".to_owned(),
+        state: now(),
+        current: true,
+    };
+    let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let request = BaseRequest { archive, origin: &origin, tables, now, progress };
+    then(prepare_base(&request, &keyspace.backend())?)
+}
+
+/// The records that a base brings back.
+pub fn read_back(archive: &Archive, entry: &BaseEntry) -> Result<Pairs, Error> {
+    let base = read_base(archive, entry)?;
+    let mut records = BaseRecords::new(archive, entry, &base)?;
+    let mut pairs = Vec::new();
+    loop {
+        match records.next_record() {
+            Ok(Some(pair)) => pairs.push((pair.key.to_vec(), pair.value.to_vec())),
+            Ok(None) => return Ok(pairs),
+            Err(fault) => return Err(*fault.downcast().expect("an error of the archive's")),
+        }
+    }
+}
+
+/// What all bases bring back, as the golden archives have it written down: a line a base with its
+/// HashKV, and a line a record with its place and a digest.
+pub fn told(archive: &Archive) -> Result<String, Error> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut told = Vec::new();
+    for entry in archive.list()?.bases {
+        let hash = read_base(archive, &entry)?.hash;
+        told.push(format!("base {} hashkv {hash}", entry.header.facts.last));
+        for (key, value) in read_back(archive, &entry)? {
+            let digest = blake3::hash(&value);
+            told.push(format!("{} {}", hex(&key), hex(&digest.as_bytes()[..16])));
+        }
+    }
+    Ok(told.join("\n") + "\n")
+}
+
+/// What a verification of everything, to the last record, says.
+pub fn verdict(archive: &Archive, now: Moment) -> Result<Verdict, Error> {
+    let request = VerifyRequest { level: Level::Proven, only: None, now };
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    Verification::begin(archive, &request)?.run(progress)
+}
+
+/// A directory for a spool, in memory where the machine has such a one: tables are synced.
+pub fn a_spool() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(place).unwrap()
+}
+
+/// How much a test tries: so much, or what `REKINDLE_SEEDS` says.
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
+    let seeds = std::env::var("REKINDLE_SEEDS").ok();
+    0..seeds.map_or(few, |seeds| seeds.parse().unwrap())
+}
+
 /// An archive and a spool beside it.
 pub struct Saving {
     pub archive: Archive,
@@ -144,7 +218,7 @@ pub struct Saving {
 impl Saving {
     pub fn new() -> Self {
         let archive = Archive::init_unencrypted(Store::memory().unwrap(), Moment(0)).unwrap();
-        Self { archive, spool: tempfile::tempdir().unwrap() }
+        Self { archive, spool: a_spool() }
     }
 
     pub fn save(&self, keyspace: &Keyspace) -> BaseWritten {
@@ -177,20 +251,9 @@ impl Saving {
         tables: Option<&Path>,
         then: impl FnOnce(PreparedBase<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let origin = Origin {
-            cluster: ClusterId(1),
-            member: MemberId(2),
-            etcd: "3.6.16".to_owned(),
-            state: now(),
-            current: true,
-        };
-        let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
-        let (archive, origin) = (&self.archive, &origin);
         // Other threads have no clock of this test.
         let began = now();
-        let now = move || began;
-        let request = BaseRequest { archive, origin, tables, now: &now, progress };
-        then(prepare_base(&request, &keyspace.backend())?)
+        prepare(&self.archive, keyspace, tables, &move || began, then)
     }
 
     /// The digest table in the spool.
@@ -206,16 +269,10 @@ impl Saving {
     }
 
     /// The records that the base of that name brings back.
-    pub fn read(&self, written: &BaseWritten) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn read(&self, written: &BaseWritten) -> Pairs {
         let listing = self.archive.list().unwrap();
         let entry = listing.bases.iter().find(|entry| entry.name == written.name).unwrap();
-        let base = read_base(&self.archive, entry).unwrap();
-        let mut records = BaseRecords::new(&self.archive, entry, &base).unwrap();
-        let mut pairs = Vec::new();
-        while let Some(pair) = records.next_record().map_err(|fault| fault.to_string()).unwrap() {
-            pairs.push((pair.key.to_vec(), pair.value.to_vec()));
-        }
-        pairs
+        read_back(&self.archive, entry).unwrap()
     }
 
     pub fn check_agrees(&self, keyspace: &Keyspace, want: &str) -> BaseWritten {

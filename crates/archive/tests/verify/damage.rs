@@ -1,8 +1,12 @@
 //! What is wrong with an archive is found, and nothing else is.
 
-use crate::fixture::{Fixture, Outcome};
+use crate::fixture::{Fixture, Outcome, verify};
+use crate::keyspaces::{Keyspace, Saving, now_is, read_back};
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{Error, Level, Verification, VerifyProgress, VerifyRequest, Word};
+use rekindle_archive::{
+    BaseEntry, Error, Level, Verification, VerifyProgress, VerifyRequest, Word,
+};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 const LEVELS: [Level; 3] = [Level::Listed, Level::Read, Level::Proven];
@@ -118,6 +122,109 @@ fn what_was_swapped_or_put_back_is_found() {
     fixture.put(&longer, None);
     fixture.put(&segment, Some(&bytes));
     assert_eq!(Outcome::of(fixture.verify(Level::Proven)), Outcome::Good);
+}
+
+/// Every object of another archive with the very same records, in the place of its counterpart.
+#[test]
+fn objects_of_another_archive_are_found() {
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    for (part, remains) in [(".pack", &[][..]), (".seg", &[5])] {
+        let (own, foreign) = (fixture.object(part), other.read(&other.object(part)));
+        let outcome = fixture.with(&own, Some(&foreign), Level::Read);
+        assert_eq!(outcome, Outcome::Remains(remains.to_vec()), "{part}");
+        check_refused(&fixture, &own, &foreign, remains);
+    }
+    for (revision, remains) in [(5, 9), (9, 5)] {
+        let foreign = other.read(&other.base(revision));
+        let outcome = fixture.with(&fixture.base(revision), Some(&foreign), Level::Listed);
+        assert_eq!(outcome, Outcome::Remains(vec![remains]), "{revision}");
+    }
+    let foreign = other.read("archive.json");
+    let outcome = fixture.with("archive.json", Some(&foreign), Level::Listed);
+    assert_eq!(outcome, Outcome::Remains(Vec::new()), "all of it is of another archive then");
+}
+
+/// With an object of these bytes the bases of these revisions restore, and no others.
+fn check_refused(fixture: &Fixture, name: &str, bytes: &[u8], remains: &[i64]) {
+    let whole = fixture.read(name);
+    fixture.put(name, Some(bytes));
+    let bases = fixture.archive.list().unwrap().bases;
+    let restores = |entry: &&BaseEntry| read_back(&fixture.archive, entry).is_ok();
+    let restored: Vec<_> =
+        bases.iter().filter(restores).map(|entry| entry.header.facts.last.get()).collect();
+    assert_eq!(restored, remains, "{name}");
+    fixture.put(name, Some(&whole));
+}
+
+/// Two histories of one cluster in one archive: what belongs to one counts for nothing in the other.
+#[test]
+fn objects_of_another_timeline_are_found() {
+    let saving = two_timelines();
+    let store = saving.archive.store();
+    let bases = saving.archive.list().unwrap().bases;
+    let timelines: BTreeSet<_> = bases.iter().map(|base| base.header.facts.timeline).collect();
+    let [one, other] = &timelines.into_iter().collect::<Vec<_>>()[..] else { panic!("two") };
+    let (one, other) = (format!("timelines/{one}"), format!("timelines/{other}"));
+    let names = |folder: &str| store.list(folder).unwrap().into_iter().map(|found| found.name);
+    for (from, to) in [(&one, &other), (&other, &one)] {
+        // In the place of what is there, of its kind.
+        for kind in ["packs", "log", "timeline.json"] {
+            let is_so = |name: &String| name.contains(kind);
+            let found = names(from).find(is_so).unwrap();
+            for place in names(to).filter(is_so) {
+                let whole = store.read(&place, 1 << 20).unwrap();
+                let strange = store.read(&found, 1 << 20).unwrap();
+                check_found(&saving, &place, &strange, &whole, Level::Read);
+            }
+        }
+        // Under a name that says which it is, where nothing was.
+        for kind in ["bases", "log"] {
+            let found = names(&format!("{from}/{kind}")).next_back().unwrap();
+            let place = found.replace(from.as_str(), to);
+            let strange = store.read(&found, 1 << 20).unwrap();
+            let level = if kind == "bases" { Level::Listed } else { Level::Read };
+            store.create(&place, strange.to_vec()).unwrap();
+            assert!(words(&saving, level).contains(&Word::Lost), "{place}");
+            store.remove(&place).unwrap();
+        }
+    }
+    assert_eq!(words(&saving, Level::Proven), []);
+}
+
+/// With these bytes in the place of others that is lost; afterwards it is as it was.
+fn check_found(saving: &Saving, place: &str, strange: &[u8], whole: &[u8], level: Level) {
+    let store = saving.archive.store();
+    store.remove(place).unwrap();
+    store.create(place, strange.to_vec()).unwrap();
+    assert!(words(saving, level).contains(&Word::Lost), "{place}");
+    let bases = saving.archive.list().unwrap().bases;
+    let harmless = place.ends_with(".json");
+    let restore = |entry: &BaseEntry| read_back(&saving.archive, entry);
+    assert!(harmless || bases.iter().any(|entry| restore(entry).is_err()), "{place}");
+    store.remove(place).unwrap();
+    store.create(place, whole.to_vec()).unwrap();
+}
+
+fn words(saving: &Saving, level: Level) -> Vec<Word> {
+    let request = VerifyRequest { level, only: None, now: now_is() };
+    let verdict = verify(&saving.archive, request).unwrap();
+    verdict.findings.iter().map(|found| found.word).collect()
+}
+
+/// Each with a pack, and a range of the log behind it.
+fn two_timelines() -> Saving {
+    let saving = Saving::new();
+    let mut keyspace = Keyspace::new();
+    (0..8).for_each(|n| keyspace.write(&[(&format!("/key/{n}"), false)], 30));
+    for round in 0..4 {
+        saving.save(&keyspace);
+        if round == 1 {
+            // The cluster has another past now.
+            keyspace.records.values_mut().next().unwrap().1.push(1);
+        }
+        keyspace.write(&[(&format!("/later/{round}"), false)], 30);
+    }
+    saving
 }
 
 #[test]

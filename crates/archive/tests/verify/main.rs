@@ -3,3 +3,5 @@
 mod copies;
 mod damage;
 mod fixture;
+#[path = "../keyspaces/mod.rs"]
+mod keyspaces;
