@@ -225,7 +225,7 @@ fn a_writer_with_a_pruner() {
 }
 
 /// Without a grace a prune may take what a base is being made of: then there is no such base. What
-/// was there already is never lost.
+/// else is listed is whole.
 #[test]
 fn a_writer_with_a_pruner_that_does_not_wait() {
     let given = Given::new(3);
@@ -243,8 +243,12 @@ fn a_writer_with_a_pruner_that_does_not_wait() {
                 let name = object.trim_start_matches("turns/");
                 let gone = !store.list("timelines").unwrap().iter().any(|it| it.name == name);
                 assert!(gone, "{name} is there");
-                round.check_sound();
-                round.check_collects();
+                let points = round.check_sound();
+                // Where the prune took what is older for the sake of that base, none is left: that
+                // is what the grace is for.
+                if !points.is_empty() {
+                    round.check_collects();
+                }
             }
             Err(error) => panic!("{error}"),
         }

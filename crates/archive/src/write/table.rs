@@ -221,8 +221,7 @@ fn read_end(file: &mut File) -> io::Result<(u64, Option<Vec<u8>>)> {
     let rows_end = u64::from_le_bytes(number);
     file.seek(SeekFrom::Start(rows_end))?;
     let mut end = Vec::new();
-    let end_at = rows_end.saturating_add(8);
-    Read::by_ref(file).take(digested.saturating_sub(end_at)).read_to_end(&mut end)?;
+    Read::by_ref(file).take(digested.saturating_sub(rows_end + 8)).read_to_end(&mut end)?;
     Ok((rows_end, Some(end)))
 }
 
