@@ -1,10 +1,11 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
-use crate::archive::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
+use crate::archive::{ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Backs up etcd, keeps the backups provably good, and brings a cluster back.
@@ -39,6 +40,7 @@ pub(crate) struct ArchiveArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
     Init(Box<InitArgs>),
+    Probe(ProbeArgs),
     List(ListArgs),
     Verify(VerifyArgs),
     Export(ExportArgs),
@@ -46,22 +48,99 @@ pub(crate) enum ArchiveCommand {
     Copy(CopyArgs),
     Repair(RepairArgs),
     Rekey(Box<RekeyArgs>),
+    Prune(Box<PruneArgs>),
 }
 
-/// Make an archive of an empty or new directory.
+/// How an object store is reached, where a place is a URL.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct StoreArgs {
+    /// Where the store is, if not at its provider's: https://HOST:PORT [default: AWS_ENDPOINT_URL_S3,
+    /// AWS_ENDPOINT_URL, STORAGE_EMULATOR_HOST or AZURE_STORAGE_ENDPOINT]
+    #[arg(long, value_name = "URL", help_heading = STORES)]
+    pub endpoint_url: Option<String>,
+    /// Region of the bucket [default: AWS_REGION, else us-east-1]
+    #[arg(long, help_heading = STORES)]
+    pub region: Option<String>,
+    /// Ask for BUCKET.HOST instead of HOST/BUCKET at an endpoint of one's own.
+    #[arg(long, help_heading = STORES)]
+    pub virtual_host_style: bool,
+    /// Bundle of authorities that may have signed the store's certificate, too [default:
+    /// AWS_CA_BUNDLE]
+    #[arg(long, value_name = "FILE", help_heading = STORES)]
+    pub store_ca: Option<PathBuf>,
+    /// Most bytes a second to and from the store, such as 50MiB.
+    #[arg(long, value_name = "BYTES", value_parser = crate::stores::parse_bytes,
+          help_heading = STORES)]
+    pub bandwidth: Option<NonZeroU64>,
+    /// etcdbrctl's way to name a place: S3, GCS, ABS, ECS, OCS or Local.
+    #[arg(long, value_name = "PROVIDER", help_heading = STORES)]
+    pub storage_provider: Option<String>,
+    /// Its bucket, container or directory [default: STORAGE_CONTAINER]
+    #[arg(long, value_name = "NAME", help_heading = STORES)]
+    pub store_container: Option<String>,
+    /// What all names in it begin with.
+    #[arg(long, value_name = "PREFIX", help_heading = STORES)]
+    pub store_prefix: Option<String>,
+}
+
+const STORES: &str = "Object stores";
+
+/// Where a snapshot lies while it is worked on.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct SpoolArgs {
+    /// Where a snapshot lies on its way into an archive, or to and from an object store; not on
+    /// etcd's own disk [default: /var/lib/rekindle/spool, or ~/.cache/rekindle/spool where one is
+    /// not root]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+}
+
+impl SpoolArgs {
+    /// The directory that is named.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.spool.as_deref()
+    }
+}
+
+/// Make an archive of an empty place.
+///
+/// A place is a directory, or a part of a bucket: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
+/// az://CONTAINER/PREFIX. It is probed first: a store in which one object can take the place of
+/// another is refused.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InitArgs {
-    /// The directory, or a file:// URL; a network mount is as good.
-    pub place: String,
+    /// A directory, a network mount, or a URL.
+    #[arg(required_unless_present = "storage_provider")]
+    pub place: Option<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub protect: ProtectArgs,
+}
+
+/// Find out whether a place does what an archive needs.
+///
+/// Writes one small object, tries to replace it, reads, lists and removes it. Exit code 4 where
+/// something is missing.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProbeArgs {
+    /// A directory, a network mount, or a URL.
+    #[arg(required_unless_present = "storage_provider")]
+    pub place: Option<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// List what an archive can bring back.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ListArgs {
-    /// The archive: a directory or a file:// URL.
-    pub archive: String,
+    /// The archive: a directory or a URL.
+    #[arg(required_unless_present = "storage_provider")]
+    pub archive: Option<String>,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -81,6 +160,8 @@ pub(crate) struct VerifyArgs {
     /// Only the newest restore point.
     #[arg(long)]
     pub latest: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
@@ -112,6 +193,8 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -123,8 +206,10 @@ pub(crate) struct ExportArgs {
 /// reckoned by the number of records.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatsArgs {
-    /// The archive: a directory or a file:// URL.
+    /// The archive: a directory or a URL.
     pub archive: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
@@ -144,6 +229,8 @@ pub(crate) struct CopyArgs {
     /// Only the newest restore point.
     #[arg(long)]
     pub latest: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
@@ -169,6 +256,8 @@ pub(crate) struct RepairArgs {
     /// Do not ask before a damaged object is replaced.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
@@ -275,20 +364,21 @@ const ENVIRONMENT: &str = "Environment, where a flag is not given: ETCDCTL_ENDPO
     ETCDCTL_STALL_TIMEOUT, ETCDCTL_KEEPALIVE_TIME, ETCDCTL_KEEPALIVE_TIMEOUT, ETCDCTL_WRITE_OUT. \
     The same names with REKINDLE_ go before them.";
 
-/// Save a snapshot of a running cluster to a file.
+/// Save a snapshot of a running cluster to a file, a URL, or into an archive.
 ///
 /// Chooses a healthy member that is not behind (a follower before the leader), verifies the SHA-256
 /// while the snapshot streams, checks every page and record, and only then gives the file its name.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = ENVIRONMENT)]
 pub(crate) struct SaveArgs {
-    /// File to write, or an archive to save a base into. Date patterns such as %Y-%m-%d are filled
-    /// in (UTC); a file of that name is replaced once the new one is whole.
-    pub target: String,
-    /// Where the snapshot is kept while a base is made of it; not on etcd's own disk [default:
-    /// /var/lib/rekindle/spool, or ~/.cache/rekindle/spool where one is not root]
-    #[arg(long, value_name = "DIR")]
-    pub spool: Option<PathBuf>,
+    /// File or URL to write, or an archive to save a base into. Date patterns such as %Y-%m-%d are
+    /// filled in (UTC); a file or object of that name is replaced once the new one is whole.
+    #[arg(required_unless_present = "storage_provider")]
+    pub target: Option<String>,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Save what a member has although the cluster has no quorum: it may be behind.
     #[arg(long)]
     pub without_quorum: bool,
@@ -307,7 +397,12 @@ pub(crate) struct SaveArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatusArgs {
     /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
-    pub source: PathBuf,
+    #[arg(required_unless_present = "storage_provider")]
+    pub source: Option<PathBuf>,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Also compare the SHA-256 at the end of a snapshot (reads every byte once more). Nothing else
     /// proves the bytes of values.
     #[arg(long)]
@@ -328,7 +423,12 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct HashkvArgs {
     /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
-    pub source: PathBuf,
+    #[arg(required_unless_present = "storage_provider")]
+    pub source: Option<PathBuf>,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Hash up to this revision; 0: the latest.
     #[arg(long, default_value_t = 0, value_name = "REVISION")]
     pub rev: i64,
@@ -351,8 +451,12 @@ pub(crate) struct HashkvArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RestoreArgs {
     /// Snapshot file, db file, data directory of a stopped member, or ARCHIVE[@POINT].
-    #[arg(required_unless_present_any = ["rollback", "resume"])]
+    #[arg(required_unless_present_any = ["rollback", "resume", "storage_provider"])]
     pub source: Option<PathBuf>,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Name of this member [default: default]
     #[arg(long)]
     pub name: Option<String>,

@@ -3,7 +3,7 @@
 use crate::args::HashkvArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output};
-use crate::source::Source;
+use crate::source::{Access, Source};
 use rekindle_etcd::{HashRequest, Revision, TombstonesAtCompaction};
 
 pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
@@ -21,7 +21,9 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
             false => TombstonesAtCompaction::Skipped,
         },
     };
-    let source = Source::open_any(&args.source, None, &args.keys)?.reading_ahead();
+    let path = args.store.source(args.source.as_deref())?;
+    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let source = Source::open_any(&path, None, &access)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {
         eprintln!("warning: {}: {cut}", source.path.display());

@@ -7,13 +7,16 @@ mod archive;
 mod args;
 mod connect;
 mod failure;
+mod fetch;
 mod hashkv;
 mod manifest;
 mod output;
 mod restore;
 mod save;
 mod source;
+mod spool;
 mod status;
+mod stores;
 mod terminal;
 mod time;
 

@@ -2,9 +2,11 @@
 //! base of an archive.
 
 use crate::archive::{Point, ReadKeys, parse_source, unlock};
+use crate::args::StoreArgs;
 use crate::failure::{Code, Failure};
+use crate::fetch::fetch;
 use rekindle_archive::format::base::Base;
-use rekindle_archive::{Archive, BaseEntry, BaseRecords, read_base};
+use rekindle_archive::{Archive, BaseEntry, BaseRecords, Place, read_base};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
@@ -67,25 +69,52 @@ pub(crate) struct Log {
     pub damage: Option<WalDamage>,
 }
 
+/// How a source is reached, where it is not a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
+    pub store: &'a StoreArgs,
+    /// Where a snapshot of a store is kept while it is read.
+    pub spool: Option<&'a Path>,
+    /// What opens an archive.
+    pub keys: &'a ReadKeys,
+}
+
 impl Source {
-    /// Opens what `path` names, which may be an archive, with a point behind an `@`.
+    /// Opens what `path` names, which may be an archive, with a point behind an `@`, or a URL.
     pub(crate) fn open_any(
         path: &Path,
         wal_dir: Option<&Path>,
-        keys: &ReadKeys,
+        access: &Access<'_>,
     ) -> Result<Self, Failure> {
-        let named = path.to_str().map(parse_source).transpose()?.flatten();
-        match named {
-            Some(_) if wal_dir.is_some() => {
-                Err(Failure::usage("--source-wal-dir is for a data directory, not for an archive"))
+        let Some(text) = path.to_str() else { return Self::open(path, wal_dir) };
+        let no_log = || match wal_dir {
+            Some(_) => {
+                Err(Failure::usage("a WAL directory goes with a data directory, not with a store"))
             }
-            Some((archive, point)) => Self::open_base(path, unlock(archive, keys)?, &point),
-            None if !keys.identities.is_empty() || keys.fingerprint.is_some() => {
-                let what = format!("{} is no archive, and needs no keys", path.display());
-                Err(Failure::usage(what).remedy("leave --identity and --fingerprint away"))
-            }
-            None => Self::open(path, wal_dir),
+            None => Ok(()),
+        };
+        if let Some((archive, point)) = parse_source(text, access.store)? {
+            no_log()?;
+            return Self::open_base(path, unlock(archive, access.keys)?, &point);
         }
+        if !access.keys.identities.is_empty() || access.keys.fingerprint.is_some() {
+            let what = format!("{} is no archive, and needs no keys", path.display());
+            return Err(Failure::usage(what).remedy("leave --identity and --fingerprint away"));
+        }
+        match Place::parse(text)? {
+            place @ Place::Bucket { .. } => {
+                no_log()?;
+                Self::of_file(path, fetch(&place, access)?)
+            }
+            Place::Directory(path) => Self::open(&path, wal_dir),
+        }
+    }
+
+    /// A snapshot that a file holds, or a database without a digest.
+    fn of_file(path: &Path, file: FileSource) -> Result<Self, Failure> {
+        let digest = stored_digest(&file).map_err(|error| Failure::io("reading", path, &error))?;
+        let kind = digest.map_or(Kind::Database, Kind::Snapshot);
+        Ok(Self { path: path.to_owned(), kind, bytes: Bytes::File(file) })
     }
 
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
@@ -104,16 +133,11 @@ impl Source {
         if found.is_dir() {
             return Self::open_directory(path, wal_dir);
         }
-        let file = open_file(path)?;
-        let kind = match stored_digest(&file) {
-            Ok(Some(digest)) => Kind::Snapshot(digest),
-            Ok(None) => {
-                refuse_locked(file.file(), path)?;
-                Kind::Database
-            }
-            Err(error) => return Err(Failure::io("reading", path, &error)),
-        };
-        Ok(Self { path: path.to_owned(), kind, bytes: Bytes::File(file) })
+        let source = Self::of_file(path, open_file(path)?)?;
+        if let (Kind::Database, Bytes::File(file)) = (&source.kind, &source.bytes) {
+            refuse_locked(file.file(), path)?;
+        }
+        Ok(source)
     }
 
     fn open_directory(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {

@@ -3,7 +3,7 @@
 use crate::args::StatusArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
-use crate::source::{Kind, Log, Source};
+use crate::source::{Access, Kind, Log, Source};
 use rekindle_bolt::Usage;
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{AlarmKind, Boots, BucketUse, Error, Facts, KeyCount, Line, Member, Status};
@@ -17,8 +17,9 @@ const LINES: [Line; 4] = [Line::V3_4, Line::V3_5, Line::V3_6, Line::V3_7];
 pub(crate) const SOUND: &str = "sound: no damage in pages and records";
 
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let source =
-        Source::open_any(&args.source, args.wal_dir.as_deref(), &args.keys)?.reading_ahead();
+    let path = args.store.source(args.source.as_deref())?;
+    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let source = Source::open_any(&path, args.wal_dir.as_deref(), &access)?.reading_ahead();
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;
     let at = |error: Error| Failure::from(error).at(&source.path);

@@ -93,7 +93,7 @@ impl Calls {
 /// Refused where the answer is another one, or nobody is there to be asked.
 pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failure::refused("this replaces something, and nobody is here to be asked")
+        return Err(Failure::refused("this wants a yes, and nobody is here to be asked")
             .remedy("look at the plan above, and pass --yes"));
     }
     eprint!("{question} Type yes to go on: ");

@@ -1,7 +1,7 @@
 //! The clock, and how moments are written into names.
 
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use std::time::Duration;
 
 /// Now, as it goes into names of directories: `20261120T100000Z`.
@@ -9,11 +9,12 @@ pub(crate) fn for_names() -> String {
     Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
-/// Reads a length of time as Go's flags take it: `500ms`, `5s`, `1m30s`.
+/// Reads a length of time as Go's flags take it: `500ms`, `5s`, `1m30s`; days (of 24 hours) and
+/// weeks as well: `7d`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let parsed: Result<SignedDuration, _> = text.parse();
-    let wrong = || format!("\"{text}\" is no length of time such as 500ms, 5s or 1m30s");
-    let duration = parsed.map_err(|_| wrong())?;
+    let wrong = || format!("\"{text}\" is no length of time such as 500ms, 5s, 1m30s or 7d");
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
@@ -33,7 +34,9 @@ mod tests {
         assert_eq!(parsed("5s"), Some(Duration::from_secs(5)));
         assert_eq!(parsed("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parsed("1m30s"), Some(Duration::from_secs(90)));
-        for bad in ["", "5", "-5s", "five"] {
+        assert_eq!(parsed("7d"), Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parsed("1w 2h"), Some(Duration::from_secs(7 * 86_400 + 7200)));
+        for bad in ["", "5", "-5s", "five", "1mo", "1y"] {
             assert_eq!(parsed(bad), None, "{bad}");
         }
     }

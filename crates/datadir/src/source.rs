@@ -22,7 +22,14 @@ impl FileSource {
     /// # Errors
     /// Whatever the medium reports; a directory or device is refused as invalid input.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(File::open(path)?)
+    }
+
+    /// A file that is open already, and may have no name any more.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(file: File) -> io::Result<Self> {
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

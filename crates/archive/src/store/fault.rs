@@ -44,6 +44,8 @@ pub enum StoreFaultKind {
     Certificate,
     /// One of both speaks TLS, and the other does not.
     Tls,
+    /// Somebody answers there who does not speak the store's language.
+    NoStore,
     /// Nobody answers there, or the host has no address.
     Unreachable,
     /// The store wants to be asked less often.
@@ -165,7 +167,8 @@ fn answer_kind(answer: &Answer) -> StoreFaultKind {
         400 if answer.message.contains("HTTP request to an HTTPS server") => K::Tls,
         401 => K::Credentials,
         403 => K::Denied,
-        404 => K::NotFound,
+        // Only a store that says so has nothing there: any web server answers this.
+        404 | 405 => K::NoStore,
         409 | 412 | 304 => K::Exists,
         429 => K::Throttled,
         408 | 500..=599 if answer.status != 501 => K::Unavailable,
@@ -181,7 +184,7 @@ fn plain_kind(error: &object_store::Error, layers: &[&(dyn StdError + 'static)])
     let io = layers.iter().rev().find_map(|layer| layer.downcast_ref::<io::Error>());
     match (error, io.map(io::Error::kind)) {
         (E::NotFound { .. }, _) | (_, Some(I::NotFound)) => K::NotFound,
-        (E::AlreadyExists { .. }, _) => K::Exists,
+        (E::AlreadyExists { .. } | E::Precondition { .. }, _) => K::Exists,
         (E::Unauthenticated { .. }, _) => K::Credentials,
         (E::PermissionDenied { .. }, _) | (_, Some(I::PermissionDenied)) => K::Denied,
         (_, Some(I::StorageFull | I::QuotaExceeded)) => K::Full,
@@ -194,6 +197,7 @@ fn plain_kind(error: &object_store::Error, layers: &[&(dyn StdError + 'static)])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object_store::client::{HttpError, HttpErrorKind};
 
     #[test]
     fn answers_are_told_apart_by_their_codes() {
@@ -210,6 +214,7 @@ mod tests {
             assert_eq!(answer_kind(&answer), want, "{status} {code}");
         };
         check(404, "NoSuchKey", "", K::NotFound);
+        check(404, "", "", K::NoStore);
         check(404, "NoSuchBucket", "", K::NoBucket);
         check(404, "ContainerNotFound", "", K::NoBucket);
         check(403, "AccessDenied", "", K::Denied);
@@ -231,5 +236,19 @@ mod tests {
         check(409, "BlobAlreadyExists", "", K::Exists);
         let plain = "Client sent an HTTP request to an HTTPS server.";
         check(400, "", plain, K::Tls);
+    }
+
+    #[test]
+    fn who_has_no_credentials_is_told_so() {
+        let check = |host: &str, want: StoreFaultKind| {
+            let (host, cause) = (host.to_owned(), "refused".to_owned());
+            let source =
+                HttpError::new(HttpErrorKind::Unknown, HttpFault::Unreachable { host, cause });
+            let error = object_store::Error::Generic { store: "S3", source: Box::new(source) };
+            assert_eq!(fault("reading", "o".to_owned(), &error).kind, want);
+        };
+        check("169.254.169.254", StoreFaultKind::NoCredentials);
+        check("metadata.google.internal", StoreFaultKind::NoCredentials);
+        check("s3.example:443", StoreFaultKind::Unreachable);
     }
 }

@@ -8,12 +8,14 @@ mod open;
 mod pace;
 mod place;
 mod probe;
+mod reader;
 mod upload;
 
 pub use fault::{StoreFault, StoreFaultKind};
 pub use open::StoreOptions;
 pub use place::{Place, Provider};
 pub use probe::{Finding, Probe, Wanted};
+pub use reader::Reader;
 pub use upload::Upload;
 
 use crate::format::header::Moment;

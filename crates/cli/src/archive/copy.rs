@@ -1,28 +1,24 @@
 //! `rekindle archive copy`: an archive in another place, or what is new of it.
 
-use super::place::local;
+use super::init::new_store;
 use super::verify::named;
 use super::{Point, keep_to_ourselves, now, unlock};
 use crate::args::CopyArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::terminal;
-use rekindle_archive::{Left, Level, Store, Transfer, Transferred, VerifyProgress, VerifyRequest};
+use rekindle_archive::{Left, Level, Place, Transfer, Transferred, VerifyProgress, VerifyRequest};
 use serde_json::{Value, json};
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
-    let (from, point) = named(&args.from)?;
+    let (from, point) = named(&args.from, &args.store)?;
     let from = unlock(from, &args.keys)?;
     let point = if args.latest { Some(Point::Latest) } else { point };
     let chosen = |point: Point| Ok::<_, Failure>(vec![point.choose(&from.list()?)?.name.clone()]);
     let only = point.map(chosen).transpose()?;
-    let path = local(&args.to)?;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-    made.map_err(|error| Failure::io("making", &path, &error))?;
     keep_to_ourselves();
-    let to = from.begin_copy(Store::directory(&path)?)?;
+    let to = from.begin_copy(new_store(&Place::parse(&args.to)?, &args.store)?)?;
     let request = VerifyRequest { level: Level::Listed, only, now: now() };
     let transfer = Transfer::copy(&from, to.store(), &request)?;
     let done = carry_out("copying", transfer)?;

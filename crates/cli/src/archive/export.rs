@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::restore::{free_space, largest_size, layout};
 use crate::save::{missing_directories, replaceable};
-use crate::source::{ArchivedBase, Kind, Source};
+use crate::source::{Access, ArchivedBase, Kind, Source};
 use crate::terminal;
 use rekindle_bolt::ReadAt;
 use rekindle_datadir::{Database, FileSource, NewSnapshot, Progress, RealDisk};
@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const DIGEST_READ: usize = 1 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let source = Source::open_any(&args.source, None, &args.keys)?;
+    let access = Access { store: &args.store, spool: None, keys: &args.keys };
+    let source = Source::open_any(&args.source, None, &access)?;
     let Kind::Base(base) = &source.kind else {
         let what = format!("{} is no archive", args.source.display());
         return Err(Failure::usage(what).remedy("name an archive: ARCHIVE or ARCHIVE@POINT"));

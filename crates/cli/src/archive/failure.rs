@@ -9,17 +9,66 @@ const ANOTHER_POINT: &str = "restore another point, as rekindle archive list sho
 
 impl From<StoreFault> for Failure {
     fn from(fault: StoreFault) -> Self {
-        let what = fault.to_string();
-        match fault.kind {
-            StoreFaultKind::NotFound => Self::new(Code::NotFound, what).remedy("check the path"),
-            StoreFaultKind::TooLarge => Self::new(Code::BadData, what).remedy(ANOTHER_POINT),
-            StoreFaultKind::Full => Self::new(Code::Failed, what)
-                .remedy("make room; what was half-written has been removed"),
-            StoreFaultKind::Denied => Self::new(Code::Failed, what)
-                .remedy("run as a user who may do that, or give this one the right"),
-            _ => Self::new(Code::Failed, what),
+        let failure = Self::new(code(fault.kind), fault.to_string());
+        match remedy(fault.kind) {
+            Some(remedy) => failure.remedy(remedy),
+            None => failure,
         }
     }
+}
+
+fn code(kind: StoreFaultKind) -> Code {
+    use StoreFaultKind as K;
+    match kind {
+        K::NotFound | K::NoBucket => Code::NotFound,
+        K::TooLarge => Code::BadData,
+        K::Place => Code::Usage,
+        K::Throttled | K::Unavailable | K::Unreachable => Code::Transient,
+        _ => Code::Failed,
+    }
+}
+
+fn remedy(kind: StoreFaultKind) -> Option<&'static str> {
+    use StoreFaultKind as K;
+    Some(match kind {
+        K::NotFound => "check the path",
+        K::NoBucket => {
+            "check its name, --endpoint-url and --region; rekindle makes no buckets: make it with the \
+             store's own tools"
+        }
+        K::Exists => "nothing was replaced; look what has that name",
+        K::TooLarge => ANOTHER_POINT,
+        K::Full => "make room; what was half-written has been removed",
+        K::Denied => {
+            "run as a user who may do that, or give this one the right: an archive needs to read, \
+             write, list and delete"
+        }
+        K::Credentials => {
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (GOOGLE_APPLICATION_CREDENTIALS, \
+             AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY), and that they are of this store"
+        }
+        K::NoCredentials => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (GOOGLE_APPLICATION_CREDENTIALS, \
+             AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY); profiles of ~/.aws are not read"
+        }
+        K::Expired => "get new credentials, a new session token or a new signature, and try again",
+        K::ClockSkew => "mend the clock of this host: signatures hold for minutes only",
+        K::Region => "give the bucket's region: --region, or AWS_REGION",
+        K::Certificate => {
+            "give the authority that has signed the store's certificate: --store-ca FILE; if the \
+             certificate has expired or is for another name, renew it or mend --endpoint-url"
+        }
+        K::Tls => {
+            "write http:// in --endpoint-url where the store does not speak TLS, and https:// where \
+             it does"
+        }
+        K::NoStore => "check --endpoint-url: what answers there is no store of this kind",
+        K::Unreachable => "check host and port of --endpoint-url, proxies, and that the store runs",
+        K::Throttled => "wait, or ask for less at once: --bandwidth",
+        K::Unavailable => "look at the store and the network",
+        K::Place => "name a path, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX",
+        _ => return None,
+    })
 }
 
 impl From<Error> for Failure {

@@ -2,33 +2,63 @@
 
 use super::key_args::ProtectArgs;
 use super::key_files::{NewKeyFile, generate_identity, read_recipients};
-use super::place::local;
-use super::{keep_to_ourselves, now};
-use crate::args::InitArgs;
+use super::{keep_to_ourselves, now, probe};
+use crate::args::{InitArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::output;
-use rekindle_archive::{Archive, Identity, Protection, Recipient, Sealing, SigningKey, Store};
+use rekindle_archive::{
+    Archive, Error, Identity, Place, Protection, Recipient, Sealing, SigningKey, Store,
+};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 
 pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
-    let path = local(&args.place)?;
+    let place = Place::parse(&args.store.place(args.place.as_deref())?)?;
     check_said(&args.protect)?;
     let mut keys = NewKeys::make(&args.protect)?;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-    made.map_err(|error| Failure::io("making", &path, &error))?;
     keep_to_ourselves();
-    let archive = Archive::init(Store::directory(&path)?, now(), &keys.protection())?;
+    let store = new_store(&place, &args.store)?;
+    must_be_new(&store)?;
+    let found = probe::probe(&store)?;
+    probe::verdict(&store, &found)?;
+    let archive = Archive::init(store, now(), &keys.protection())?;
     keys.files.iter_mut().for_each(|(_, file)| file.keep());
     keys.test(&archive)?;
-    let mode = std::fs::metadata(&path).map_or(0, |found| found.permissions().mode());
-    if mode & 0o077 != 0 {
-        eprintln!("warning: others may look into {}: chmod 700 it", path.display());
+    if let Place::Directory(path) = &place {
+        warn_of_others(path);
     }
     output::print(&keys.text(&archive))?;
     if let [_] = &keys.owners[..] {
         eprintln!("{ONE_OWNER}");
     }
     Ok(())
+}
+
+/// The store at a place; a directory is made.
+pub(super) fn new_store(place: &Place, args: &StoreArgs) -> Result<Store, Failure> {
+    if let Place::Directory(path) = place {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| Failure::io("making", path, &error))?;
+    }
+    args.open(place)
+}
+
+/// Nothing is tried out where something lies already.
+fn must_be_new(store: &Store) -> Result<(), Failure> {
+    let place = store.place().to_owned();
+    match Archive::open(store.clone()) {
+        Ok(_) => Err(Error::IsArchive { place }.into()),
+        Err(Error::NoArchive { .. }) if store.is_empty()? => Ok(()),
+        Err(Error::NoArchive { .. }) => Err(Error::NotEmpty { place }.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn warn_of_others(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        eprintln!("warning: others may look into {}: chmod 700 it", path.display());
+    }
 }
 
 /// What is said of an archive with one owner only.
@@ -118,6 +148,7 @@ impl NewKeys {
     fn text(&self, archive: &Archive) -> String {
         let place = archive.store().place().to_owned();
         let mut rows = vec![("archive", place.clone()), ("id", archive.id().to_string())];
+        rows.push(("store", "probed: it does all that an archive needs".to_owned()));
         rows.push(("protected", protection_text(archive, &self.owners)));
         if archive.is_sealed() || !archive.signers().is_empty() {
             rows.push((

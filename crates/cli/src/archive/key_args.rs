@@ -1,5 +1,6 @@
 //! Flags about an archive's keys, as they are typed.
 
+use crate::args::StoreArgs;
 use clap::Args as ClapArgs;
 use rekindle_archive::format::Fingerprint;
 use rekindle_archive::{Recipient, Signer};
@@ -83,6 +84,8 @@ pub(crate) struct RekeyArgs {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
 }

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 const LEVEL: &str = "listed";
 
 pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
-    let archive = open(&args.archive)?;
+    let place = args.store.place(args.archive.as_deref())?;
+    let archive = open(&place, &args.store)?;
     let listing = archive.list()?;
     for error in &listing.unreadable {
         eprintln!("warning: {error}");

@@ -10,6 +10,8 @@ mod list;
 mod pin;
 mod place;
 mod point;
+mod probe;
+mod prune;
 mod rekey;
 mod repair;
 mod stats;
@@ -20,6 +22,7 @@ pub(crate) use key_files::{unlock, with_signing_key};
 pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
+pub(crate) use prune::PruneArgs;
 
 use crate::args::ArchiveCommand;
 use crate::failure::Failure;
@@ -29,6 +32,7 @@ use rekindle_archive::format::header::Moment;
 pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
     match command {
         ArchiveCommand::Init(args) => init::run(args),
+        ArchiveCommand::Probe(args) => probe::run(args),
         ArchiveCommand::List(args) => list::run(args),
         ArchiveCommand::Verify(args) => verify::run(args),
         ArchiveCommand::Export(args) => export::run(args),
@@ -36,6 +40,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
         ArchiveCommand::Copy(args) => copy::run(args),
         ArchiveCommand::Repair(args) => repair::run(args),
         ArchiveCommand::Rekey(args) => rekey::run(args),
+        ArchiveCommand::Prune(args) => prune::run(args),
     }
 }
 

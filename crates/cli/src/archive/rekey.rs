@@ -9,7 +9,7 @@ use crate::{output, terminal};
 use rekindle_archive::{Archive, RekeyPlan, RekeyRequest};
 
 pub(super) fn run(args: &RekeyArgs) -> Result<(), Failure> {
-    let archive = unlock(open(&args.archive)?, &args.keys)?;
+    let archive = unlock(open(&args.archive, &args.store)?, &args.keys)?;
     let plan = archive.plan_rekey(&RekeyRequest {
         add: args.add.clone(),
         remove: args.remove.clone(),

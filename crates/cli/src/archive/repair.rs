@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
-    let opened = |place: &str| unlock(open(place)?, &args.keys);
+    let opened = |place: &str| unlock(open(place, &args.store)?, &args.keys);
     let (archive, other) = (opened(&args.archive)?, opened(&args.from)?);
     keep_to_ourselves();
     let request = VerifyRequest { level: level(args.level), only: None, now: now() };

@@ -8,7 +8,7 @@ use rekindle_archive::{AgeUse, KindUse, Stats, stats};
 use serde_json::{Value, json};
 
 pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
-    let stats = stats(&unlock(open(&args.archive)?, &args.keys)?, now())?;
+    let stats = stats(&unlock(open(&args.archive, &args.store)?, &args.keys)?, now())?;
     output(&stats).print(args.output.format())?;
     match stats.unreadable {
         0 => Ok(()),

@@ -1,7 +1,7 @@
 //! `rekindle archive verify`: which restore points can be brought back, and what is wrong.
 
 use super::{Point, now, parse_source, shown, unlock};
-use crate::args::{VerifyArgs, VerifyLevel};
+use crate::args::{StoreArgs, VerifyArgs, VerifyLevel};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::terminal;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let (archive, point) = named(&args.archive)?;
+    let (archive, point) = named(&args.archive, &args.store)?;
     let archive = unlock(archive, &args.keys)?;
     let point = match (point, args.latest) {
         (Some(_), true) => return Err(Failure::usage("a point and --latest are two things")),
@@ -44,12 +44,12 @@ pub(super) fn level(level: VerifyLevel) -> Level {
 }
 
 /// The archive and the point of it, where one is named.
-pub(super) fn named(text: &str) -> Result<(Archive, Option<Point>), Failure> {
-    match parse_source(text)? {
+pub(super) fn named(text: &str, store: &StoreArgs) -> Result<(Archive, Option<Point>), Failure> {
+    match parse_source(text, store)? {
         // Nobody has named the latest one.
         Some((archive, Point::Latest)) if !text.ends_with("@latest") => Ok((archive, None)),
         Some((archive, point)) => Ok((archive, Some(point))),
-        None => Ok((super::open(text)?, None)),
+        None => Ok((super::open(text, store)?, None)),
     }
 }
 

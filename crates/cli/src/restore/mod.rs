@@ -8,7 +8,7 @@ use crate::args::RestoreArgs;
 use crate::failure::{Code, Failure};
 use crate::manifest::Manifest;
 use crate::output;
-use crate::source::{Kind, Source, read_log};
+use crate::source::{Access, Kind, Source, read_log};
 use crate::{terminal, time};
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
@@ -39,10 +39,9 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     if args.rollback || args.resume {
         return end_earlier(args, &wanted);
     }
-    let Some(path) = &args.source else {
-        return Err(Failure::usage("name the snapshot to restore"));
-    };
-    let source = Source::open_any(path, args.source_wal_dir.as_deref(), &args.keys)?;
+    let path = args.store.source(args.source.as_deref())?;
+    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
     let now = time::for_names();
     let prepared = Prepared::new(args, &source, &wanted)?;
     let text = PlanText {

@@ -5,71 +5,31 @@ use crate::archive::{Pin, now, shown, with_signing_key};
 use crate::args::SaveArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
-use crate::restore::free_space;
 use crate::source::Source;
+use crate::spool::Spool;
 use crate::terminal;
 use rekindle_archive::{
     Archive, BaseRequest, BaseWritten, Comparison, Counts, Origin, Progress, prepare_base,
 };
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Where root keeps snapshots on their way into an archive.
-const SPOOL_OF_ROOT: &str = "/var/lib/rekindle/spool";
-/// Room beside the snapshot that should stay free.
-const SPACE_MARGIN: u64 = 64 << 20;
 
 /// An archive that a base is saved into.
 pub(super) struct Place {
     archive: Archive,
     pin: Pin,
-    /// The snapshot on its way, but for `.part` behind it.
-    pub spool: PathBuf,
+    /// The snapshot on its way.
+    pub spool: Spool,
 }
 
 impl Place {
     pub(super) fn new(archive: Archive, args: &SaveArgs) -> Result<Self, Failure> {
-        let directory = args.spool.clone().or_else(default_spool).ok_or_else(|| {
-            Failure::usage("there is no place for the snapshot on its way")
-                .remedy("name one: --spool")
-        })?;
-        let directory = std::path::absolute(&directory)
-            .map_err(|error| Failure::io("looking at", &directory, &error))?;
-        // Before anything is asked of the cluster.
-        let pin = Pin::check(&directory, &archive, args.keys.fingerprint)?;
-        let archive = with_signing_key(archive, &args.keys)?;
         // Of one archive only one save goes on at a time on this host: the second is told so.
-        let spool = directory.join(format!("{}.db", archive.id()));
+        let spool = Spool::new(args.spool.directory(), &format!("{}.db", archive.id()))?;
+        // Before anything is asked of the cluster.
+        let pin = Pin::check(spool.directory(), &archive, args.keys.fingerprint)?;
+        let archive = with_signing_key(archive, &args.keys)?;
         Ok(Self { archive, pin, spool })
-    }
-
-    /// The snapshot lies in the spool as a whole.
-    pub(super) fn check_space(&self, db_size: u64) -> Result<(), Failure> {
-        let there = self.spool.ancestors().skip(1).find(|path| path.exists());
-        let there = there.unwrap_or(Path::new("/"));
-        // What a killed run has left makes way for this one.
-        let leftover = self.spool.with_added_extension("part");
-        let leftover = std::fs::metadata(leftover).map_or(0, |found| found.len());
-        let free = free_space(there)?.saturating_add(leftover);
-        let need = db_size.saturating_add(SPACE_MARGIN);
-        if shares_disk_with_etcd(there) {
-            eprintln!(
-                "warning: the spool {} is on the disk of {ETCDS_LOG}: a save slows etcd down there; \
-                 name another disk with --spool",
-                there.display()
-            );
-        }
-        if free >= need {
-            return Ok(());
-        }
-        let what = format!(
-            "{} has {} free, and the snapshot may need {}",
-            there.display(),
-            output::bytes(free),
-            output::bytes(need)
-        );
-        Err(Failure::refused(what).remedy("make room, or name another place: --spool"))
     }
 
     /// Makes a base of the snapshot at `part`.
@@ -89,7 +49,7 @@ impl Place {
                 let request = BaseRequest {
                     archive: &self.archive,
                     origin,
-                    tables: self.spool.parent(),
+                    tables: Some(self.spool.directory()),
                     now: &now,
                     progress: Progress { walked: &walked, stop },
                 };
@@ -110,23 +70,6 @@ impl Place {
         }
         Ok(Base { archive: &self.archive, written })
     }
-}
-
-/// Where an etcd of this host usually has its log.
-const ETCDS_LOG: &str = "/var/lib/etcd/member/wal";
-
-fn shares_disk_with_etcd(spool: &Path) -> bool {
-    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
-    device(Path::new(ETCDS_LOG)).is_some_and(|log| device(spool) == Some(log))
-}
-
-fn default_spool() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Some(PathBuf::from(SPOOL_OF_ROOT));
-    }
-    let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let caches = caches.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    caches.map(|caches| caches.join("rekindle/spool"))
 }
 
 /// A base that was written.

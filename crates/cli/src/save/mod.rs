@@ -1,14 +1,16 @@
-//! `rekindle save`: a snapshot of a running cluster, proven before it gets its name or becomes a base
-//! of an archive.
+//! `rekindle save`: a snapshot of a running cluster, proven before it gets its name, becomes a base of
+//! an archive, or is seen in a store.
 
 mod base;
 mod choose;
+mod object;
 mod stream;
 
 use crate::args::SaveArgs;
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
+use crate::spool::Spool;
 use crate::status::SOUND;
 use crate::terminal::{self, Calls};
 use crate::time;
@@ -68,20 +70,34 @@ enum Target {
     File(PathBuf),
     /// It becomes a base.
     Archive(Box<base::Place>),
+    /// It becomes an object of a store.
+    Object(Box<object::Object>),
 }
 
 impl Target {
     fn new(args: &SaveArgs) -> Result<Self, Failure> {
-        match crate::archive::find(&args.target)? {
-            Some(archive) => {
+        let mut pattern = args.store.place(args.target.as_deref())?;
+        if args.target.is_none() {
+            // etcdbrctl's flags name a folder.
+            pattern.push('/');
+        }
+        let is_url = pattern.contains("://");
+        let text = if is_url { filled(&pattern)? } else { pattern.clone() };
+        if let Some(archive) = crate::archive::find(&text, &args.store)? {
+            crate::archive::keep_to_ourselves();
+            return Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)));
+        }
+        if args.keys.fingerprint.is_some() || args.keys.signing_key.is_some() {
+            return Err(Failure::usage(format!("{text} is no archive, and has no keys"))
+                .remedy("leave --fingerprint and --signing-key away"));
+        }
+        match text.strip_prefix("file://") {
+            Some(path) => target(path).map(Self::File),
+            None if is_url => {
                 crate::archive::keep_to_ourselves();
-                Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)))
+                Ok(Self::Object(Box::new(object::Object::new(&text, &pattern, args)?)))
             }
-            None if args.keys.fingerprint.is_some() || args.keys.signing_key.is_some() => {
-                Err(Failure::usage(format!("{} is no archive, and has no keys", args.target))
-                    .remedy("leave --fingerprint and --signing-key away"))
-            }
-            None => target(&args.target).map(Self::File),
+            None => target(&text).map(Self::File),
         }
     }
 
@@ -89,27 +105,39 @@ impl Target {
     fn file(&self) -> &Path {
         match self {
             Self::File(path) => path,
-            Self::Archive(place) => &place.spool,
+            Self::Archive(_) | Self::Object(_) => {
+                self.spool().map_or(Path::new(""), |spool| &spool.file)
+            }
+        }
+    }
+
+    /// Where the snapshot lies meanwhile, if not where it stays.
+    fn spool(&self) -> Option<&Spool> {
+        match self {
+            Self::File(_) => None,
+            Self::Archive(place) => Some(&place.spool),
+            Self::Object(object) => Some(&object.spool),
         }
     }
 }
 
-/// The file that is meant: date patterns filled in, no URL, no directory; if it is there, one that
-/// may be replaced.
+/// A name with its date patterns filled in.
+fn filled(text: &str) -> Result<String, Failure> {
+    time::fill_pattern(text, jiff::Timestamp::now()).map_err(|fault| {
+        Failure::usage(format!("date pattern in \"{text}\": {fault}"))
+            .remedy("a % begins a pattern such as %Y; write %% for a percent sign itself")
+    })
+}
+
+/// The file that is meant: date patterns filled in, no directory; if it is there, one that may be
+/// replaced.
 fn target(text: &str) -> Result<PathBuf, Failure> {
     if text.is_empty() || text == "-" {
         return Err(Failure::usage(format!("\"{text}\" names no file to save to")).remedy(
             "name a file: a snapshot gets its name only when it is proven, so it is not printed",
         ));
     }
-    if let Some((scheme, _)) = text.split_once("://") {
-        return Err(Failure::usage(format!("{text}: saving to {scheme}:// is not supported yet"))
-            .remedy("name a file"));
-    }
-    let filled = time::fill_pattern(text, jiff::Timestamp::now()).map_err(|fault| {
-        Failure::usage(format!("date pattern in \"{text}\": {fault}"))
-            .remedy("a % begins a pattern such as %Y; write %% for a percent sign itself")
-    })?;
+    let filled = filled(text)?;
     let path = PathBuf::from(&filled);
     if filled.ends_with('/') || path.is_dir() || path.file_name().is_none() {
         return Err(Failure::usage(format!("{filled} is a directory, and no archive")).remedy(
@@ -268,8 +296,8 @@ impl Attempt<'_> {
         let version = member_status.version;
         eprintln!("saving from {} ({role}, etcd {version})", member.endpoint());
         warn_of_version(&version);
-        if let Target::Archive(place) = self.target
-            && let Err(failure) = place.check_space(member_status.db_size)
+        if let Some(spool) = self.target.spool()
+            && let Err(failure) = spool.check_space(member_status.db_size)
         {
             return Ok(Err(failure));
         }
@@ -282,14 +310,22 @@ impl Attempt<'_> {
         for directory in missing {
             eprintln!("made directory {}", directory.display());
         }
+        let mut upload = match self.target {
+            Target::Object(object) => Some(object.upload()),
+            _ => None,
+        };
         let received = AtomicU64::new(0);
         let work = || {
             let mut stream = self.calls.wait(member.snapshot())?;
-            stream::receive(self.calls, &mut stream, &mut snapshot, &received)
+            let sinks = stream::Sinks { snapshot: &mut snapshot, upload: upload.as_mut() };
+            stream::receive(self.calls, &mut stream, sinks, &received)
         };
         let position = || received.load(Ordering::Relaxed);
-        let received_whole = terminal::watching("saving", None, position, work)?;
-        let stream::Received { digest, state } = received_whole;
+        let stream::Received { digest, state } =
+            match terminal::watching("saving", None, position, work)? {
+                Ok(received) => received,
+                Err(failure) => return Ok(Err(failure)),
+            };
         let streamed = started.elapsed();
         let (status, facts) = self.check(&mut snapshot)?;
         self.calls.go_on()?;
@@ -299,7 +335,11 @@ impl Attempt<'_> {
         match self.target {
             Target::File(path) => {
                 snapshot.publish()?;
-                Ok(Ok(Done { output: saved.output(path), alarm: None }))
+                Ok(Ok(saved.done(&path.display().to_string())))
+            }
+            Target::Object(object) => {
+                let completed = upload.map_or(Ok(()), rekindle_archive::Upload::complete);
+                Ok(completed.map(|()| saved.done(&object.shown)).map_err(Failure::from))
             }
             Target::Archive(place) => {
                 let header = member_status.header;
@@ -325,8 +365,8 @@ impl Attempt<'_> {
             let checked = threads.spawn(|| read_back(&part));
             let synced = match self.target {
                 Target::File(_) => snapshot.sync(),
-                // It goes as soon as the base is there.
-                Target::Archive(_) => Ok(()),
+                // It goes as soon as the base or the object is there.
+                Target::Archive(_) | Target::Object(_) => Ok(()),
             };
             let panicked = |_| Err(Failure::new(Code::Failed, "the checking thread has panicked"));
             (checked.join().unwrap_or_else(panicked), synced)
@@ -389,8 +429,11 @@ struct Saved {
 }
 
 impl Saved {
-    fn output(&self, target: &Path) -> Output {
-        let target = target.display().to_string();
+    fn done(&self, target: &str) -> Done {
+        Done { output: self.output(target.to_owned()), alarm: None }
+    }
+
+    fn output(&self, target: String) -> Output {
         let status = &self.status;
         let simple = format!("Snapshot saved at {target}\nServer version {}", self.version);
         let mut out = Output { simple, ..Output::default() };

@@ -1,6 +1,6 @@
-//! A snapshot stream into a file, digested on the way.
+//! A snapshot stream into a file and perhaps a store, digested on the way.
 //!
-//! Receiving, digesting and writing run beside each other: blocks go to all of them without being
+//! Receiving, digesting, writing and uploading run beside each other: blocks go to all of them without being
 //! copied, many at once so that threads seldom wake each other, and a few such batches may wait.
 
 use crate::archive::now;
@@ -8,6 +8,7 @@ use crate::failure::{Code, Failure};
 use crate::terminal::Calls;
 use bytes::Bytes;
 use rekindle_archive::format::header::Moment;
+use rekindle_archive::{StoreFault, Upload};
 use rekindle_client::{Error, SnapshotStream};
 use rekindle_datadir::NewSnapshot;
 use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
@@ -31,13 +32,21 @@ pub(super) struct Received {
     pub state: Moment,
 }
 
-/// Receives a whole snapshot into `snapshot`, and proves that it is whole.
+/// Where a snapshot goes while it comes.
+pub(super) struct Sinks<'a, 'd> {
+    pub snapshot: &'a mut NewSnapshot<'d>,
+    pub upload: Option<&'a mut Upload>,
+}
+
+/// Receives a whole snapshot, and proves that it is whole. The outer failure is the member's or of
+/// the way to it, the inner one the store's.
 pub(super) fn receive(
     calls: &Calls,
     stream: &mut SnapshotStream,
-    snapshot: &mut NewSnapshot<'_>,
+    sinks: Sinks<'_, '_>,
     received: &AtomicU64,
-) -> Result<Received, Failure> {
+) -> Result<Result<Received, Failure>, Failure> {
+    let Sinks { snapshot, upload } = sinks;
     std::thread::scope(|threads| {
         let (to_digest, batches) = sync_channel::<Batch>(WAITING);
         let digest = threads.spawn(move || {
@@ -49,17 +58,28 @@ pub(super) fn receive(
         let written = threads.spawn(move || -> Result<(), rekindle_datadir::Error> {
             batches.iter().try_for_each(|batch| snapshot.write(&batch))
         });
-        let consumers = [to_digest, to_file];
+        let mut consumers = vec![to_digest, to_file];
+        let uploaded = upload.map(|upload| {
+            let (to_store, batches) = sync_channel::<Batch>(WAITING);
+            consumers.push(to_store);
+            threads.spawn(move || -> Result<(), StoreFault> {
+                let mut blocks = batches.iter().flat_map(|batch| batch.to_vec());
+                blocks.try_for_each(|block| upload.write(block))
+            })
+        });
         let streamed = hand_out(calls, stream, &consumers, received);
         drop(consumers);
         // A disk that is full ends the stream, too: what it says comes first.
         joined(written)?.map_err(Failure::from)?;
+        if let Err(fault) = uploaded.map_or(Ok(Ok(())), joined)? {
+            return Ok(Err(fault.into()));
+        }
         let state = streamed?;
         let digest = joined(digest)?.map_err(|fault| {
             let what = format!("the snapshot came damaged or not whole: {fault}");
             Failure::new(Code::Transient, what)
         })?;
-        Ok(Received { digest, state })
+        Ok(Ok(Received { digest, state }))
     })
 }
 

@@ -145,3 +145,39 @@ fn an_unreadable_base_is_named_and_the_others_are_listed() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains(&format!("{object}: it ends within its header")), "{told}");
 }
+
+#[test]
+fn old_restore_points_go_when_somebody_has_agreed() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let (place, spool) = (target.dir().join("archive"), target.dir().join("spool"));
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    for value in ["1", "2", "3"] {
+        cluster.etcdctl(["put", "a", value]);
+        done(&mut save(&cluster, &place, &spool));
+    }
+    let before = files(&place);
+    let rules = ["prune", "--keep-last=1"];
+    let (plan, _) = done(archive(&rules, &place).arg("--dry-run"));
+    assert!(plan.contains("the newest") && plan.contains("no rule keeps it"), "{plan}");
+    let told = failed(4, &mut archive(&rules, &place));
+    assert!(told.contains("nobody is here to be asked"), "{told}");
+    assert_eq!(files(&place), before, "a plan touches nothing");
+
+    let (json, _) = done(archive(&rules, &place).args(["--yes", "-w=json"]));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["removed"], &json["collected"]), (&2.into(), &0.into()), "{json}");
+    let points = listed(&place);
+    assert_eq!(points.len(), 1);
+    assert_eq!(points[0]["revision"], 4);
+    // What the newest needs of the older ones is there, and the next one goes on from it.
+    done(&mut archive(&["verify", "--level=proven"], &place));
+    cluster.etcdctl(["put", "a", "4"]);
+    let (told, _) = done(&mut save(&cluster, &place, &spool));
+    assert!(told.contains("with the base of revision 4: equal"), "{told}");
+    // By default nothing of today goes.
+    let (told, _) = done(archive(&["prune"], &place).arg("--yes"));
+    assert!(told.contains("removed    0 restore points"), "{told}");
+    let told = failed(2, archive(&["prune", "--keep-within=soon"], &place).arg("--yes"));
+    assert!(told.contains("is no length of time"), "{told}");
+}

@@ -120,7 +120,7 @@ fn names_that_cannot_be_a_file() {
     };
     let directory = target.dir().display().to_string();
     check(2, &target, &mut save(&directory), &["is a directory", "%Y"]);
-    check(2, &target, &mut save("s3://bucket/x"), &["s3://", "name a file"]);
+    check(2, &target, &mut save("ftp://bucket/x"), &["ftp://", "s3://BUCKET"]);
     for nothing in ["", "-"] {
         check(2, &target, &mut save(nothing), &["names no file", "name a file"]);
     }

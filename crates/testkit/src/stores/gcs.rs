@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::Bucket;
+use super::gcs_door::Door;
 use super::server::{Ready, Server};
 use crate::tool;
 
@@ -10,6 +11,7 @@ use crate::tool;
 #[derive(Debug)]
 pub struct FakeGcs {
     server: Server,
+    door: Door,
 }
 
 impl FakeGcs {
@@ -24,7 +26,8 @@ impl FakeGcs {
                 .env_clear();
             command
         });
-        Self { server }
+        let door = Door::open(server.address());
+        Self { server, door }
     }
 
     /// Makes a bucket.
@@ -36,7 +39,7 @@ impl FakeGcs {
         Bucket {
             scheme: "gs",
             name: name.to_owned(),
-            endpoint_url: format!("http://{}", self.server.address()),
+            endpoint_url: self.door.url(),
             variables: Vec::new(),
         }
     }

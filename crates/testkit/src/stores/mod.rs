@@ -13,6 +13,7 @@
 
 mod azurite;
 mod gcs;
+mod gcs_door;
 mod minio;
 mod server;
 

@@ -1,0 +1,239 @@
+//! Where archives and snapshots are, as the command line names it: paths, URLs, etcdbrctl's flags.
+
+use crate::args::StoreArgs;
+use crate::connect::Env;
+use crate::failure::Failure;
+use rekindle_archive::{Place, Store, StoreOptions};
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+/// A kind of store as etcdbrctl names it.
+struct Brctl {
+    name: &'static str,
+    /// What its URLs begin with here.
+    scheme: &'static str,
+    /// How its variables begin, where they are not the provider's own.
+    variables: Option<&'static str>,
+}
+
+const fn brctl(name: &'static str, scheme: &'static str, variables: Option<&'static str>) -> Brctl {
+    Brctl { name, scheme, variables }
+}
+
+const PROVIDERS: &[Brctl] = &[
+    brctl("S3", "s3://", None),
+    brctl("GCS", "gs://", None),
+    brctl("ABS", "az://", None),
+    brctl("ECS", "s3://", Some("ECS_")),
+    brctl("OCS", "s3://", Some("OCS_")),
+    brctl("Local", "", None),
+];
+
+/// The region that etcdbrctl signs for where a store has none.
+const NO_REGION: &str = "US-Standard";
+
+impl StoreArgs {
+    /// The place that is meant by an argument, or by etcdbrctl's flags: with these the argument is a
+    /// name below.
+    pub(crate) fn place(&self, named: Option<&str>) -> Result<String, Failure> {
+        self.place_with(named, &crate::connect::environment)
+    }
+
+    fn place_with(&self, named: Option<&str>, env: Env<'_>) -> Result<String, Failure> {
+        let Some(provider) = self.provider()? else {
+            if self.store_container.is_some() || self.store_prefix.is_some() {
+                return Err(Failure::usage(
+                    "--store-container and --store-prefix say where, but not \
+                    at whose store",
+                )
+                .remedy("add --storage-provider"));
+            }
+            return named.map(str::to_owned).ok_or_else(|| {
+                Failure::usage("no place is named").remedy("name a path or a URL such as s3://…")
+            });
+        };
+        let container = self.store_container.clone().or_else(|| env("STORAGE_CONTAINER"));
+        let container = container.ok_or_else(|| {
+            Failure::usage(format!(
+                "--storage-provider {} does not say which container",
+                provider.name
+            ))
+            .remedy("add --store-container, or set STORAGE_CONTAINER")
+        })?;
+        if let Some(named) = named.filter(|named| named.contains("://") || named.starts_with('/')) {
+            let what = format!("{named} and --storage-provider name two places");
+            return Err(Failure::usage(what).remedy("leave one of them out"));
+        }
+        let parts = [self.store_prefix.as_deref(), named].into_iter().flatten();
+        let parts = parts.map(|part| part.trim_matches('/')).filter(|part| !part.is_empty());
+        Ok(parts.fold(
+            format!("{}{}", provider.scheme, container.trim_end_matches('/')),
+            |place, part| format!("{place}/{part}"),
+        ))
+    }
+
+    /// The same of an argument that is a path as often as not.
+    pub(crate) fn source(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
+        match named.map(Path::to_str) {
+            // No URL, whatever it is.
+            Some(None) => Ok(named.unwrap_or(Path::new("")).to_owned()),
+            named => self.place(named.flatten()).map(PathBuf::from),
+        }
+    }
+
+    fn provider(&self) -> Result<Option<&'static Brctl>, Failure> {
+        let Some(named) = self.storage_provider.as_deref() else { return Ok(None) };
+        let known = PROVIDERS.iter().find(|known| known.name.eq_ignore_ascii_case(named));
+        known.map(Some).ok_or_else(|| {
+            let known: Vec<_> = PROVIDERS.iter().map(|known| known.name).collect();
+            Failure::usage(format!("--storage-provider {named} is not supported"))
+                .remedy(format!("one of {} is", known.join(", ")))
+        })
+    }
+
+    /// The store at a place.
+    pub(crate) fn open(&self, place: &Place) -> Result<Store, Failure> {
+        if let (Place::Directory(path), Some(_)) = (place, self.bandwidth) {
+            let what =
+                format!("--bandwidth is for object stores, and {} is a path", path.display());
+            return Err(Failure::usage(what).remedy("leave it out"));
+        }
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Ok(Store::open(place, &self.options(variables.collect())?)?)
+    }
+
+    fn options(&self, mut variables: BTreeMap<String, String>) -> Result<StoreOptions, Failure> {
+        let mut endpoint_url = self.endpoint_url.clone();
+        let mut region = self.region.clone();
+        let prefix = self.provider()?.and_then(|provider| provider.variables);
+        if let Some(prefix) = prefix {
+            let variable = |name: &str| variables.get(&format!("{prefix}{name}")).cloned();
+            let disable_ssl = variable("DISABLE_SSL").is_some_and(|value| value == "true");
+            endpoint_url = endpoint_url.or_else(|| {
+                variable("ENDPOINT").map(|endpoint| with_scheme(&endpoint, disable_ssl))
+            });
+            region = region.or_else(|| variable("REGION")).or(Some(NO_REGION.to_owned()));
+            // Theirs alone: credentials for another store must not be sent to this one.
+            let theirs = ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"]
+                .map(|name| (format!("AWS_{name}"), variable(name)));
+            variables.retain(|name, _| !name.starts_with("AWS_"));
+            let theirs = theirs.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            variables.extend(theirs);
+        }
+        let ca = self.store_ca.clone();
+        let ca = ca.or_else(|| variables.get("AWS_CA_BUNDLE").map(PathBuf::from));
+        let ca = ca.map(|path| {
+            std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))
+        });
+        Ok(StoreOptions {
+            endpoint_url,
+            region,
+            virtual_host_style: self.virtual_host_style,
+            ca: ca.transpose()?,
+            bandwidth: self.bandwidth,
+            variables,
+        })
+    }
+}
+
+/// etcdbrctl's endpoints are hosts as often as URLs.
+fn with_scheme(endpoint: &str, plain: bool) -> String {
+    match (endpoint.contains("://"), plain) {
+        (true, _) => endpoint.to_owned(),
+        (false, true) => format!("http://{endpoint}"),
+        (false, false) => format!("https://{endpoint}"),
+    }
+}
+
+/// Reads a number of bytes, such as `50MiB`.
+pub(crate) fn parse_bytes(text: &str) -> Result<NonZeroU64, String> {
+    const UNITS: &[(&str, u64)] = &[
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .and_then(NonZeroU64::new)
+        .ok_or_else(|| "give a number of bytes such as 1048576, 512KiB or 50MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Code;
+
+    fn flags(provider: &str, container: Option<&str>, prefix: Option<&str>) -> StoreArgs {
+        StoreArgs {
+            storage_provider: Some(provider.to_owned()),
+            store_container: container.map(str::to_owned),
+            store_prefix: prefix.map(str::to_owned),
+            ..StoreArgs::default()
+        }
+    }
+
+    #[test]
+    fn etcdbrctls_flags_name_the_same_places() {
+        let place = |args: &StoreArgs, named| args.place_with(named, &|_| None).unwrap();
+        let s3 = flags("S3", Some("bucket"), Some("etcd/main/"));
+        assert_eq!(place(&s3, None), "s3://bucket/etcd/main");
+        assert_eq!(place(&s3, Some("%Y.db")), "s3://bucket/etcd/main/%Y.db");
+        assert_eq!(place(&flags("GCS", Some("b"), None), None), "gs://b");
+        assert_eq!(place(&flags("ABS", Some("c"), Some("p")), None), "az://c/p");
+        assert_eq!(place(&flags("Local", Some("/d/"), Some("p")), None), "/d/p");
+        assert_eq!(place(&StoreArgs::default(), Some("x")), "x");
+        let env = |name: &str| (name == "STORAGE_CONTAINER").then(|| "b".to_owned());
+        let ecs = flags("ECS", None, Some("p"));
+        assert_eq!(ecs.place_with(None, &env).unwrap(), "s3://b/p");
+
+        let refused = |args: &StoreArgs, named| {
+            let failure = args.place_with(named, &|_| None).unwrap_err();
+            assert_eq!(failure.code, Code::Usage);
+            assert!(failure.remedy.is_some());
+        };
+        refused(&s3, Some("s3://other/x"));
+        refused(&ecs, None);
+        refused(&flags("Swift", Some("c"), None), None);
+        refused(&StoreArgs { storage_provider: None, ..s3 }, None);
+        refused(&StoreArgs::default(), None);
+    }
+
+    #[test]
+    fn credentials_of_another_store_stay_here() {
+        let variables = [
+            ("ECS_ENDPOINT", "ecs:9021"),
+            ("ECS_ACCESS_KEY_ID", "id"),
+            ("ECS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_SESSION_TOKEN", "of amazon"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = BTreeMap::from(variables);
+        let options = flags("ECS", None, None).options(variables.clone()).unwrap();
+        assert_eq!(options.endpoint_url.as_deref(), Some("https://ecs:9021"));
+        assert_eq!(options.variables["AWS_SECRET_ACCESS_KEY"], "secret");
+        assert!(!options.variables.contains_key("AWS_SESSION_TOKEN"));
+        let options = StoreArgs::default().options(variables).unwrap();
+        assert_eq!((options.endpoint_url, options.region), (None, None));
+        assert!(options.variables.contains_key("AWS_SESSION_TOKEN"));
+    }
+
+    #[test]
+    fn bytes_with_units() {
+        let parsed = |text| parse_bytes(text).ok().map(NonZeroU64::get);
+        assert_eq!(parsed("1000"), Some(1000));
+        assert_eq!(parsed("50MiB"), Some(50 << 20));
+        assert_eq!(parsed("5 KB"), Some(5000));
+        for bad in ["", "0", "MiB", "-1", "1.5MiB", "99999999999GiB"] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+}

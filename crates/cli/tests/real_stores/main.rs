@@ -1,0 +1,6 @@
+//! Archives and snapshots in the stores of real servers.
+
+mod archives;
+mod command;
+mod errors;
+mod snapshots;
