@@ -1,5 +1,7 @@
 //! What is measured on archives. Nothing runs here.
 
+use std::path::PathBuf;
+
 use super::rows::{Input, Job, Maker, Row, Who, line, row};
 use super::series::Target;
 
@@ -7,6 +9,7 @@ pub const FIRST: &str = "first base";
 pub const SECOND: &str = "second base, 1 % of keys changed";
 pub const RESTORE: &str = "restore of a base";
 pub const RESTORE_SEALED: &str = "restore of a base, encrypted";
+pub const RESTORE_S3: &str = "restore of a base, from MinIO";
 pub const PROVE: &str = "archive verify --level proven";
 pub const PROVE_SEALED: &str = "archive verify --level proven, encrypted";
 pub const LIST: &str = "archive list of 10,000 bases";
@@ -21,45 +24,60 @@ const MEMORY_MAX: u64 = 128 << 20;
 const CHANGED_PERCENT: &str = "1";
 
 /// An archive that is there while rows are measured on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Kept {
+    /// A path, or a URL.
     pub place: String,
     /// Who saves into it has its spool there.
     pub spool: String,
     /// Opens it, where it is encrypted.
     pub identity: Option<String>,
+    /// What each command about its place needs, where that is no path.
+    pub options: Vec<String>,
+    /// All of the environment that commands about it see; where there is none, that of others.
+    pub variables: Vec<String>,
+    /// Where its objects lie.
+    pub files: PathBuf,
 }
 
 impl Kept {
-    fn reading<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
-        let identity = self.identity.as_deref();
-        words.iter().copied().chain(identity.map(|_| "--identity")).chain(identity).collect()
+    /// A command about it.
+    pub fn command(&self, rekindle: &str, words: &[&str]) -> Vec<String> {
+        let mut command = Vec::new();
+        if !self.variables.is_empty() {
+            command = line("env", &["--ignore-environment"]);
+            command.extend_from_slice(&self.variables);
+        }
+        command.extend(line(rekindle, words));
+        command.extend_from_slice(&self.options);
+        command
+    }
+
+    /// A command that reads its content.
+    fn reading(&self, rekindle: &str, words: &[&str]) -> Vec<String> {
+        let identity = self.identity.iter().flat_map(|file| ["--identity", file]);
+        self.command(rekindle, &words.iter().copied().chain(identity).collect::<Vec<_>>())
+    }
+
+    pub fn save(&self, rekindle: &str, endpoint: &str) -> Vec<String> {
+        let from = ["--spool", &self.spool, "--endpoints", endpoint];
+        self.command(rekindle, &[&["save", &self.place, "-w", "json"], &from[..]].concat())
     }
 
     fn input(&self) -> Input {
-        Input::InPageCache(self.place.clone().into())
+        Input::InPageCache(self.files.clone())
     }
 }
 
 impl Maker<'_> {
-    /// Makes an archive at a path.
-    pub fn init(&self, place: &str, protection: &[&str]) -> Vec<String> {
-        line(&self.programs.rekindle, &[&["archive", "init", place], protection].concat())
-    }
-
-    /// Saves a base of what an endpoint serves.
-    pub fn save_base(&self, place: &str, spool: &str, endpoint: &str) -> Vec<String> {
-        let from = ["--spool", spool, "--endpoints", endpoint];
-        line(&self.programs.rekindle, &[&["save", place, "-w", "json"], &from[..]].concat())
-    }
-
     /// An archive of its own for each run.
     pub fn first_base(&self, endpoint: &str) -> Row {
         let output = self.output();
         let [place, spool] = ["archive", "spool"].map(|name| format!("{output}/{name}"));
-        let save = self.save_base(&place, &spool, endpoint);
-        let mut ours = self.hot(Who::Us, vec![save]);
-        ours.before = vec![self.init(&place, &["--unencrypted"])];
+        let init = ["archive", "init", &place, "--unencrypted"];
+        let kept = Kept { place: place.clone(), spool, ..Kept::default() };
+        let mut ours = self.hot(Who::Us, vec![kept.save(&self.programs.rekindle, endpoint)]);
+        ours.before = vec![line(&self.programs.rekindle, &init)];
         Row {
             targets: vec![Target::TimesReference(1.8)],
             memory_max: Some(MEMORY_MAX),
@@ -72,7 +90,7 @@ impl Maker<'_> {
 
     /// Each run's last base is of before the churn: that of the run before.
     pub fn second_base(&self, kept: &Kept, endpoint: &str) -> Row {
-        let mut ours = self.hot(Who::Us, vec![self.save_base(&kept.place, &kept.spool, endpoint)]);
+        let mut ours = self.hot(Who::Us, vec![kept.save(&self.programs.rekindle, endpoint)]);
         let keys = self.snapshot.keys.to_string();
         ours.before = vec![line(&self.programs.churn, &[endpoint, &keys, CHANGED_PERCENT])];
         Row {
@@ -116,18 +134,31 @@ impl Maker<'_> {
         }
     }
 
+    /// From a store that speaks S3, on this machine.
+    pub fn restore_s3(&self, kept: &Kept) -> Row {
+        let peer = self.restores(&[]).into_iter().find(|job| job.who == Who::Peer);
+        Row {
+            targets: vec![Target::FasterThanPeer(2.5)],
+            memory_max: Some(MEMORY_MAX),
+            note: "MinIO has the same two cores, and etcdutl its file at hand.",
+            ..row(RESTORE_S3, [self.restoring(Who::Us, kept)].into_iter().chain(peer).collect())
+        }
+    }
+
     fn restoring(&self, who: Who, kept: &Kept) -> Job {
         let output = self.output();
-        let words = kept.reading(&["restore", &kept.place, "--data-dir", &output]);
-        let mut job = self.hot(who, vec![line(&self.programs.rekindle, &words)]);
+        let words = ["restore", &kept.place, "--data-dir", &output];
+        let command = kept.reading(&self.programs.rekindle, &words);
+        let mut job = self.hot(who, vec![command]);
         job.input = kept.input();
         job
     }
 
     /// `bytes`: of the keyspace that is proven.
     pub fn prove(&self, kept: &Kept, bytes: u64) -> Row {
-        let words = kept.reading(&["archive", "verify", &kept.place, "--level", "proven"]);
-        let mut job = self.hot(Who::Us, vec![line(&self.programs.rekindle, &words)]);
+        let words = ["archive", "verify", &kept.place, "--level", "proven"];
+        let command = kept.reading(&self.programs.rekindle, &words);
+        let mut job = self.hot(Who::Us, vec![command]);
         job.input = kept.input();
         let (name, least) = match kept.identity {
             None => (PROVE, 2.0),

@@ -9,6 +9,7 @@ mod data;
 mod levels;
 mod machine;
 mod measure;
+mod minio;
 mod minutes;
 mod report;
 mod rows;
@@ -166,9 +167,11 @@ impl Bench<'_> {
         let source = self.store.plain(size)?;
         let restored = self.runner.restored_bytes(&self.maker(&source).restore())?;
         let mut outcomes = self.table(&source, size, restored)?;
-        outcomes.extend(self.archives(&source)?);
+        let archives = self.archives(&source)?;
+        outcomes.extend(archives.outcomes);
         let (minutes, levels) = (self.minutes()?, self.levels()?);
-        let table = Table { source, restored, outcomes, minutes, levels };
+        let requests = archives.requests;
+        let table = Table { source, restored, outcomes, requests, minutes, levels };
         let mut points = Vec::new();
         for size in &self.request.sizes {
             points.extend(self.points(*size)?);
@@ -265,6 +268,7 @@ impl Bench<'_> {
             report::against_the_peer(&table.outcomes),
             report::memory(&table.outcomes),
             report::size(table.restored, table.source.bytes),
+            table.requests.clone(),
             "## How far from the limits, and why".to_owned(),
             report::limits(&table.outcomes),
             "## An archive with a base a minute, of a Kubernetes cluster's load".to_owned(),
@@ -285,6 +289,7 @@ struct Table {
     /// Bytes of the db that a restore makes.
     restored: u64,
     outcomes: Vec<Outcome>,
+    requests: String,
     minutes: Vec<Minutes>,
     levels: String,
 }

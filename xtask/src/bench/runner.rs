@@ -131,10 +131,15 @@ impl Runner<'_> {
         Ok(peaks)
     }
 
+    /// Runs what is ours in a row, once.
+    pub fn once(&self, row: &Row) -> Result<()> {
+        let job = row.jobs.first().context("a row has a job")?;
+        self.time(job).map(drop)
+    }
+
     /// Bytes of the db that our restore makes.
     pub fn restored_bytes(&self, restore: &Row) -> Result<u64> {
-        let job = restore.jobs.first().context("a row has a job")?;
-        self.time(job)?;
+        self.once(restore)?;
         let db: &Path = &self.store.output().join("member/snap/db");
         Ok(db.metadata().with_context(|| format!("no {}", db.display()))?.len())
     }
