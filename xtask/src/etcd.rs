@@ -161,10 +161,17 @@ pub fn forget_settings(command: &mut Command) {
 
 /// What etcd's `/health` says, which does a linearizable read.
 fn is_healthy(port: u16) -> io::Result<bool> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let answer = get(&format!("127.0.0.1:{port}"), "/health")?;
+    Ok(answer.lines().next().is_some_and(|status| status.contains(" 200 ")))
+}
+
+/// What a server on this machine answers to a GET: head and body.
+pub fn get(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer.lines().next().is_some_and(|status| status.contains(" 200 ")))
+    Ok(answer)
 }

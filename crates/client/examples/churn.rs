@@ -1,6 +1,8 @@
 //! Writes some of the keys that `fill` made again, chosen at random, and compacts the history.
 //!
-//! `cargo run --release -p rekindle-client --example churn -- ENDPOINT KEYS PERCENT SEED`
+//! `cargo run --release -p rekindle-client --example churn -- ENDPOINT KEYS PERCENT [SEED]`
+//!
+//! Without a seed each call chooses others: the revision is the seed then.
 
 use std::error::Error;
 
@@ -15,12 +17,17 @@ type Failure = Box<dyn Error>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [endpoint, keys, percent, seed] = &args[..] else {
-        return Err("usage: churn ENDPOINT KEYS PERCENT SEED".into());
+    let (endpoint, keys, percent, seed) = match &args[..] {
+        [endpoint, keys, percent] => (endpoint, keys, percent, None),
+        [endpoint, keys, percent, seed] => (endpoint, keys, percent, Some(seed)),
+        _ => return Err("usage: churn ENDPOINT KEYS PERCENT [SEED]".into()),
     };
     let (keys, percent): (u64, u64) = (keys.parse()?, percent.parse()?);
-    let mut random = Random(seed.parse()?);
     let client = Client::new(Config::new([endpoint.clone()]))?;
+    let mut random = Random(match seed {
+        Some(seed) => seed.parse()?,
+        None => client.linearizable_revision().await?.cast_unsigned(),
+    });
     let mut chosen = std::collections::BTreeSet::new();
     while (chosen.len() as u64) < keys * percent / 100 {
         chosen.insert(random.next() % keys);

@@ -64,6 +64,11 @@ impl<'a> Store<'a> {
         self.work.join("out")
     }
 
+    /// A path for what several rows need. It stays until the store goes.
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.work.join(format!("kept-{name}"))
+    }
+
     /// Keys as they were written, `size` GB of them.
     pub fn plain(&self, size: f64) -> Result<Snapshot> {
         self.snapshot("plain", size)
@@ -89,7 +94,7 @@ impl<'a> Store<'a> {
     fn make(&self, kind: &str, keys: u64, path: &Path) -> Result<()> {
         eprint!("making {} ({keys} keys)", path.display());
         let began = Instant::now();
-        let server = self.serve(self.folder()?, &["--unsafe-no-fsync"])?;
+        let server = self.empty_server()?;
         let endpoint = server.endpoint();
         let count = keys.to_string();
         let mut fill = vec![self.programs.fill.as_str(), &endpoint, &count];
@@ -125,6 +130,11 @@ impl<'a> Store<'a> {
         let restore = [&self.programs.etcdutl, "snapshot", "restore", &file, "--data-dir", &target];
         checkout::run_quietly(&mut etcd::command(&restore))?;
         self.serve(folder, &[])
+    }
+
+    /// A server without keys, which does not wait for its disk.
+    pub fn empty_server(&self) -> Result<Server> {
+        self.serve(self.folder()?, &["--unsafe-no-fsync"])
     }
 
     fn folder(&self) -> Result<TempDir> {

@@ -44,8 +44,12 @@ fn anonymous_memory(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Brings a file into the page cache.
+/// Brings a file, or all files of a folder, into the page cache.
 pub fn warm(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        let found = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+        return found.iter().try_for_each(|entry| warm(&entry.path()));
+    }
     let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     io::copy(&mut file, &mut io::sink())?;
     Ok(())

@@ -3,9 +3,14 @@
 //! A figure is the time of whole processes, from start to end. Between two runs everything is
 //! written out and the output removed; the first run of each is not counted.
 
+mod archive_rows;
+mod archives;
 mod data;
+mod levels;
 mod machine;
 mod measure;
+mod minio;
+mod minutes;
 mod report;
 mod rows;
 mod runner;
@@ -21,6 +26,7 @@ use crate::etcd::Site;
 use crate::interrupt::Interrupt;
 use crate::{Command, checkout, tools};
 use data::{Snapshot, Store};
+use minutes::Minutes;
 use rows::{Maker, Programs, Row};
 use runner::{Outcome, Runner};
 
@@ -28,18 +34,21 @@ pub const COMMAND: Command = Command {
     name: "bench",
     summary: "Measure us and the peer in turn, and print medians, spread and ratios",
     help: "
-Usage: cargo xtask bench [--sizes GB,...] [--runs N] [--only PART]... [--write]
+Usage: cargo xtask bench [--sizes GB,...] [--nodes N,...] [--minutes N] [--runs N]
+                         [--only PART]... [--write]
 
 Runs rekindle and etcd's own etcdutl and etcdctl in turn, N times each (5) after one run that does
 not count, and prints medians with the least and the most, and what that says against each target.
   --sizes   db sizes in GB (0.1,0.4,1.6,6): at each, what a GB costs us. The peer is met at 1.6, or
             at the largest where that is not among them.
+  --nodes   sizes of the Kubernetes clusters (100,1000,5000) of which an archive gets a base a minute
+  --minutes of which so many pass (60), without waiting
   --only    rows whose name contains this
   --write   write all of it to BENCHMARKS.md
 
 The data is written by a real etcd once and kept in $REKINDLE_BENCH, else
 $XDG_CACHE_HOME/rekindle/bench, else ~/.cache/rekindle/bench; outputs go there too. It takes some 10
-GB there, up to 30 GB while it runs, and about half an hour. Nothing else should run meanwhile.",
+GB there, up to 30 GB while it runs, and about an hour and a half. Nothing else should run meanwhile.",
     run,
 };
 
@@ -55,6 +64,8 @@ const BENCHMARKS: &str = "BENCHMARKS.md";
 #[derive(Debug, PartialEq)]
 struct Request {
     sizes: Vec<f64>,
+    nodes: Vec<u64>,
+    minutes: u64,
     runs: usize,
     only: Vec<String>,
     write: bool,
@@ -86,10 +97,14 @@ fn run(args: Parser) -> Result<ExitCode> {
 
 fn parse(mut args: Parser) -> Result<Request> {
     let sizes = vec![0.1, 0.4, TABLE_SIZE, 6.0];
-    let mut request = Request { sizes, runs: 5, only: Vec::new(), write: false };
+    let nodes = vec![100, 1000, 5000];
+    let only = Vec::new();
+    let mut request = Request { sizes, nodes, minutes: 60, runs: 5, only, write: false };
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("sizes") => request.sizes = sizes_of(&args.value()?.string()?)?,
+            Arg::Long("nodes") => request.nodes = nodes_of(&args.value()?.string()?)?,
+            Arg::Long("minutes") => request.minutes = args.value()?.parse()?,
             Arg::Long("runs") => request.runs = args.value()?.parse()?,
             Arg::Long("only") => request.only.push(args.value()?.string()?),
             Arg::Long("write") => request.write = true,
@@ -97,6 +112,7 @@ fn parse(mut args: Parser) -> Result<Request> {
         }
     }
     ensure!(request.runs > 0, "--runs takes a number from 1");
+    ensure!(request.minutes > 0, "--minutes takes a number from 1");
     if request.write && !request.only.is_empty() {
         bail!("--write takes everything: leave --only out");
     }
@@ -111,6 +127,12 @@ fn sizes_of(text: &str) -> Result<Vec<f64>> {
     sizes.with_context(|| format!("--sizes {text}: expected numbers from 0.01 to 10, in GB"))
 }
 
+fn nodes_of(text: &str) -> Result<Vec<u64>> {
+    let number = |part: &str| part.trim().parse().ok().filter(|nodes| (1..=10_000).contains(nodes));
+    let nodes = text.split(',').map(number).collect::<Option<Vec<u64>>>();
+    nodes.with_context(|| format!("--nodes {text}: expected numbers from 1 to 10000"))
+}
+
 fn programs() -> Result<Programs> {
     let tools = tools::folder(PEER)?;
     let example = |package, name| -> Result<String> {
@@ -121,6 +143,10 @@ fn programs() -> Result<Programs> {
         limits: example("rekindle-datadir", "limits")?,
         drain: example("rekindle-client", "drain")?,
         fill: example("rekindle-client", "fill")?,
+        churn: example("rekindle-client", "churn")?,
+        kubernetes: example("rekindle-client", "kubernetes")?,
+        levels: example("rekindle-archive", "levels")?,
+        many_bases: example("rekindle-archive", "many_bases")?,
         etcd: tool("etcd"),
         etcdctl: tool("etcdctl"),
         etcdutl: tool("etcdutl"),
@@ -140,8 +166,12 @@ impl Bench<'_> {
         let size = table_size(&self.request.sizes);
         let source = self.store.plain(size)?;
         let restored = self.runner.restored_bytes(&self.maker(&source).restore())?;
-        let outcomes = self.table(&source, size, restored)?;
-        let table = Table { source, restored, outcomes };
+        let mut outcomes = self.table(&source, size, restored)?;
+        let archives = self.archives(&source)?;
+        outcomes.extend(archives.outcomes);
+        let (minutes, levels) = (self.minutes()?, self.levels()?);
+        let requests = archives.requests;
+        let table = Table { source, restored, outcomes, requests, minutes, levels };
         let mut points = Vec::new();
         for size in &self.request.sizes {
             points.extend(self.points(*size)?);
@@ -238,8 +268,14 @@ impl Bench<'_> {
             report::against_the_peer(&table.outcomes),
             report::memory(&table.outcomes),
             report::size(table.restored, table.source.bytes),
+            table.requests.clone(),
             "## How far from the limits, and why".to_owned(),
             report::limits(&table.outcomes),
+            "## An archive with a base a minute, of a Kubernetes cluster's load".to_owned(),
+            MINUTES.to_owned(),
+            minutes::table(&table.minutes),
+            "## What zstd's levels make of records".to_owned(),
+            table.levels.clone(),
             "## What a GB costs".to_owned(),
             report::linear(points),
         ];
@@ -253,7 +289,16 @@ struct Table {
     /// Bytes of the db that a restore makes.
     restored: u64,
     outcomes: Vec<Outcome>,
+    requests: String,
+    minutes: Vec<Minutes>,
+    levels: String,
 }
+
+/// What the table of minutes is of.
+const MINUTES: &str = "\
+The load is that of `crates/client/examples/kubernetes`, with a compaction every 5 minutes, a minute at \
+a time without waiting. The floor is every record ever written, once, in the archive's own blocks at \
+zstd's level 1. Of larger clusters each tenth snapshot was gzipped, and the sum scaled.";
 
 /// The size at which the peer is met.
 fn table_size(sizes: &[f64]) -> f64 {
@@ -278,6 +323,8 @@ mod tests {
     fn requests_are_read() {
         let request = |sizes: &[f64], runs, only: &[&str], write| Request {
             sizes: sizes.to_vec(),
+            nodes: vec![100, 1000, 5000],
+            minutes: 60,
             runs,
             only: only.iter().map(|&part| part.to_owned()).collect(),
             write,
@@ -287,6 +334,10 @@ mod tests {
             &["--sizes", "0.1,2", "--runs", "2", "--only", "save", "--only=boot"],
             Ok(request(&[0.1, 2.0], 2, &["save", "boot"], false)),
         );
+        let clusters = Request { nodes: vec![20, 3], minutes: 6, ..request(&[1.6], 5, &[], false) };
+        check_request(&["--sizes", "1.6", "--nodes", "20,3", "--minutes", "6"], Ok(clusters));
+        check_request(&["--nodes", "0"], Err("from 1 to 10000"));
+        check_request(&["--minutes", "0"], Err("from 1"));
         check_request(&["--sizes", "x"], Err("--sizes x: expected numbers"));
         check_request(&["--sizes", "100"], Err("from 0.01 to 10"));
         check_request(&["--runs", "0"], Err("from 1"));

@@ -1,5 +1,7 @@
 //! What was measured, as the tables of BENCHMARKS.md. Nothing is measured here.
 
+use serde_json::Value;
+
 use super::rows::Who;
 use super::runner::Outcome;
 use super::series::{Series, Target, Verdict};
@@ -110,6 +112,19 @@ pub fn verdicts(outcome: &Outcome) -> Vec<Verdict> {
             let ratio = ours.median() / series.median();
             Some(Verdict::at_most(ratio, times, &format!("of {name}")))
         }
+        Target::Seconds(most) => {
+            Some(Verdict::amount(ours.median(), most, |seconds| format!("{seconds:.2} s")))
+        }
+        Target::Rate { bytes, least } => {
+            Some(Verdict::rate(bytes as f64 / 1e9 / ours.median(), least))
+        }
+        Target::Percent { of, part, most } => {
+            let said: Value = serde_json::from_str(&outcome.said).ok()?;
+            let percent = 100.0 * said[part].as_f64()? / said[of].as_f64()?;
+            let mut verdict = Verdict::amount(percent, most, |percent| format!("{percent:.2} %"));
+            verdict.text = format!("{part} of {of}: {}", verdict.text);
+            Some(verdict)
+        }
     };
     outcome.row.targets.iter().filter_map(verdict).collect()
 }
@@ -124,8 +139,14 @@ mod tests {
     use crate::bench::rows::{Input, Job, Row};
 
     fn an_outcome(name: &str, targets: &[Target]) -> Outcome {
-        let job =
-            |who| Job { who, lines: Vec::new(), input: Input::None, boots: None, once: false };
+        let job = |who| Job {
+            who,
+            before: Vec::new(),
+            lines: Vec::new(),
+            input: Input::None,
+            boots: None,
+            once: false,
+        };
         let jobs = [Who::Us, Who::Peer, Who::Reference("SHA-256 alone")].map(job).to_vec();
         let row = Row {
             name: name.into(),
@@ -136,7 +157,8 @@ mod tests {
             note: "Why.",
         };
         let times = [vec![1.0, 1.2, 1.1], vec![3.3], vec![1.0]].map(Series::of).to_vec();
-        Outcome { row, times, memory: vec![(Who::Us, 20 << 20), (Who::Peer, 90 << 20)] }
+        let memory = vec![(Who::Us, 20 << 20), (Who::Peer, 90 << 20)];
+        Outcome { row, times, memory, said: r#"{"newBytes": 15, "size": 1000}"#.to_owned() }
     }
 
     #[test]
@@ -147,6 +169,23 @@ mod tests {
                    | 3.00x as fast (≥ 2.6x): reached; \
                    1.10x of SHA-256 alone (≤ 1.05x): **not reached** |";
         assert_eq!(table.lines().nth(2), Some(row));
+    }
+
+    #[test]
+    fn what_has_no_peer_is_held_against_figures() {
+        let targets = [
+            Target::Seconds(2.0),
+            Target::Rate { bytes: 2_200_000_000, least: 2.5 },
+            Target::Percent { of: "size", part: "newBytes", most: 3.0 },
+        ];
+        let shown: Vec<_> =
+            verdicts(&an_outcome("x", &targets)).iter().map(ToString::to_string).collect();
+        let expected = [
+            "1.10 s (≤ 2.00 s): reached",
+            "2.00 GB/s (≥ 2.5 GB/s): **not reached**",
+            "newBytes of size: 1.50 % (≤ 3.00 %): reached",
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum Who {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub who: Who,
+    /// Commands that run before, and are not timed.
+    pub before: Vec<Vec<String>>,
     pub lines: Vec<Vec<String>>,
     pub input: Input,
     /// An etcd that is then started on what they made, and waited for.
@@ -43,7 +45,7 @@ pub struct Job {
     pub once: bool,
 }
 
-/// Where the file that a job reads must be when it begins.
+/// Where the file (or the folder of files) that a job reads must be when it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     None,
@@ -61,6 +63,10 @@ pub struct Programs {
     pub limits: String,
     pub drain: String,
     pub fill: String,
+    pub churn: String,
+    pub kubernetes: String,
+    pub levels: String,
+    pub many_bases: String,
 }
 
 /// Memory that never depends on the size of the db.
@@ -81,13 +87,13 @@ impl Maker<'_> {
         self.snapshot.path.display().to_string()
     }
 
-    fn output(&self) -> String {
+    pub(super) fn output(&self) -> String {
         self.output.display().to_string()
     }
 
-    fn hot(&self, who: Who, lines: Vec<Vec<String>>) -> Job {
+    pub(super) fn hot(&self, who: Who, lines: Vec<Vec<String>>) -> Job {
         let input = Input::InPageCache(self.snapshot.path.clone());
-        Job { who, lines, input, boots: None, once: false }
+        Job { who, before: Vec::new(), lines, input, boots: None, once: false }
     }
 
     fn ours(&self, words: &[&str]) -> Job {
@@ -106,7 +112,7 @@ impl Maker<'_> {
         Some(MEMORY_MAX + MEMORY_PER_KEY * self.snapshot.keys)
     }
 
-    fn restores(&self, options: &[&str]) -> Vec<Job> {
+    pub(super) fn restores(&self, options: &[&str]) -> Vec<Job> {
         let (file, output) = (self.file(), self.output());
         let words = |verbs: &[&str]| {
             let mut words: Vec<String> = verbs.iter().map(|&verb| verb.to_owned()).collect();
@@ -265,12 +271,12 @@ impl Row {
     }
 }
 
-fn row(name: &str, jobs: Vec<Job>) -> Row {
+pub(super) fn row(name: &str, jobs: Vec<Job>) -> Row {
     let name = name.to_owned();
     Row { name, jobs, targets: Vec::new(), memory_max: None, same_output: false, note: "" }
 }
 
-fn line(program: &str, words: &[&str]) -> Vec<String> {
+pub(super) fn line(program: &str, words: &[&str]) -> Vec<String> {
     [program].iter().chain(words).map(|&word| word.to_owned()).collect()
 }
 

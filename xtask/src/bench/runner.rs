@@ -24,6 +24,8 @@ pub struct Outcome {
     pub times: Vec<Series>,
     /// The peaks of anonymous memory in bytes, of ours and of the peer.
     pub memory: Vec<(Who, u64)>,
+    /// What ours printed in its last run.
+    pub said: String,
 }
 
 impl Outcome {
@@ -49,6 +51,7 @@ pub struct Runner<'a> {
 impl Runner<'_> {
     pub fn run(&self, row: Row) -> Result<Outcome> {
         eprintln!("{}", row.name);
+        let mut said = String::new();
         let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); row.jobs.len()];
         for round in 0..=self.runs {
             let mut outputs = Vec::new();
@@ -61,6 +64,9 @@ impl Runner<'_> {
                 if round > 0 {
                     seconds.push(took);
                 }
+                if job.who == Who::Us {
+                    said.clone_from(&output);
+                }
                 if job.who == Who::Us || job.who == Who::Peer {
                     outputs.push(output);
                 }
@@ -72,7 +78,7 @@ impl Runner<'_> {
             );
         }
         let memory = self.memory(&row)?;
-        Ok(Outcome { times: seconds.into_iter().map(Series::of).collect(), memory, row })
+        Ok(Outcome { times: seconds.into_iter().map(Series::of).collect(), memory, row, said })
     }
 
     /// Seconds of one run, and what its last command printed.
@@ -99,6 +105,9 @@ impl Runner<'_> {
     fn prepare(&self, job: &Job) -> Result<()> {
         self.interrupt.check()?;
         data::remove(&self.store.output())?;
+        for line in &job.before {
+            checkout::run_quietly(&mut etcd::command(line))?;
+        }
         measure::settle()?;
         match &job.input {
             Input::None => Ok(()),
@@ -122,10 +131,15 @@ impl Runner<'_> {
         Ok(peaks)
     }
 
+    /// Runs what is ours in a row, once.
+    pub fn once(&self, row: &Row) -> Result<()> {
+        let job = row.jobs.first().context("a row has a job")?;
+        self.time(job).map(drop)
+    }
+
     /// Bytes of the db that our restore makes.
     pub fn restored_bytes(&self, restore: &Row) -> Result<u64> {
-        let job = restore.jobs.first().context("a row has a job")?;
-        self.time(job)?;
+        self.once(restore)?;
         let db: &Path = &self.store.output().join("member/snap/db");
         Ok(db.metadata().with_context(|| format!("no {}", db.display()))?.len())
     }

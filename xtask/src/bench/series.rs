@@ -44,6 +44,12 @@ pub enum Target {
     FasterThanPeer(f64),
     /// As many times the reference's time, or less.
     TimesReference(f64),
+    /// So many seconds, or less.
+    Seconds(f64),
+    /// Of so many bytes, as many GB a second, or more.
+    Rate { bytes: u64, least: f64 },
+    /// Of what ours prints as JSON, one number is at most so many hundredths of another.
+    Percent { of: &'static str, part: &'static str, most: f64 },
 }
 
 /// A figure beside its target.
@@ -64,6 +70,12 @@ impl Verdict {
     pub fn at_most(ratio: f64, target: f64, what: &str) -> Self {
         let reached = ratio <= target;
         Self { text: format!("{ratio:.2}x {what} (≤ {target}x)"), reached }
+    }
+
+    /// A rate that must not be below.
+    pub fn rate(gigabytes: f64, target: f64) -> Self {
+        let reached = gigabytes >= target;
+        Self { text: format!("{gigabytes:.2} GB/s (≥ {target} GB/s)"), reached }
     }
 
     /// An amount that must not be above, both as they are shown.
@@ -105,6 +117,7 @@ mod tests {
         check(Verdict::at_least(2.5, 2.6, "as fast"), "2.50x as fast (≥ 2.6x): **not reached**");
         check(Verdict::at_most(1.1, 1.1, "of SHA"), "1.10x of SHA (≤ 1.1x): reached");
         check(Verdict::at_most(1.2, 1.1, "of SHA"), "1.20x of SHA (≤ 1.1x): **not reached**");
+        check(Verdict::rate(1.996, 2.0), "2.00 GB/s (≥ 2 GB/s): **not reached**");
         check(Verdict::amount(20.0, 64.0, |n| format!("{n} MiB")), "20 MiB (≤ 64 MiB): reached");
     }
 }
