@@ -25,10 +25,10 @@ const fn lane(name: &'static str, seconds: u64, run: fn(&[String]) -> Result<Cou
 pub const LANES: &[Lane] = &[
     lane("setup", 1200, setup),
     lane("fmt", 20, fmt),
-    lane("clippy", 120, clippy),
-    lane("unit", 120, unit),
+    lane("clippy", 300, clippy),
+    lane("unit", 240, unit),
     lane("doc", 40, doc),
-    lane("real", 300, real),
+    lane("real", 600, real),
 ];
 
 /// The fuzz targets are a workspace of their own, which would rot if nothing looked at it.

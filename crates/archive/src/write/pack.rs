@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A pack or a segment is closed when its blocks have so many bytes: few enough to be held in memory while they
 /// are read, and so many that a restore makes few requests.
-const PACK_TARGET: usize = 16 << 20;
+const PACK_TARGET: usize = 8 << 20;
 /// zstd's level: the fastest, until it is chosen by measurement on real objects.
 const LEVEL: i32 = 1;
 /// Objects that are on their way to the store at once.
