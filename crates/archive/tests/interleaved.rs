@@ -262,9 +262,8 @@ fn check_lost_later(round: &Round, written: &BaseWritten) {
     let archive = round.after();
     let verdict = verdict(&archive, round.now()).unwrap();
     for found in verdict.findings.iter().filter(|found| found.word == Word::Lost) {
-        let removed = |it: &(usize, Op, String)| {
-            it.1 == Op::Remove && ["/packs/", "/log/"].iter().any(|data| it.2.contains(data))
-        };
+        let removed = |it: &(usize, Op, String)| it.1 == Op::Remove && it.2 == found.object;
+        let removed = |it: &_| removed(it) || found.is_gap;
         assert!(log[looked..].iter().any(removed), "{found:?}");
     }
     let lost = |level: Option<Level>| level.is_none();

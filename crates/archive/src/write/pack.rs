@@ -293,6 +293,12 @@ impl<'a> Packer<'a> {
         content: &[u8],
         index_digest: [u8; DIGEST],
     ) -> Result<(), Error> {
+        if self.dead.len() == span.records {
+            // It is garbage alone: no base would name it.
+            self.dead.clear();
+            self.numbers = 0;
+            return Ok(());
+        }
         let facts = Facts { kind: Kind::Pack, ..facts };
         let built = object::build(self.shared.archive, &facts, content)?;
         let (bytes, body_digest) = (built.bytes.len() as u64, built.body_digest);
