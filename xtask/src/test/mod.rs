@@ -194,10 +194,10 @@ unit      101.0 s    100 s  40 passed, OVER BUDGET
     }
 
     #[test]
-    fn set_up_stays_within_twenty_minutes_and_tests_within_ten() {
+    fn set_up_stays_within_twenty_minutes_and_so_do_tests() {
         let (setup, tests): (Vec<&Lane>, Vec<&Lane>) =
             LANES.iter().partition(|lane| lane.name == "setup");
         let sum = |lanes: &[&Lane]| lanes.iter().map(|lane| lane.budget.as_secs()).sum::<u64>();
-        assert_eq!((sum(&setup), sum(&tests)), (1200, 600));
+        assert_eq!((sum(&setup), sum(&tests)), (1200, 1200));
     }
 }
