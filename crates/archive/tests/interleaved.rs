@@ -158,8 +158,8 @@ fn spool(given: &Given, is_same: bool) -> TempDir {
 }
 
 /// Each order on its own; which one it was stands before whatever went wrong.
-fn every_order(name: &str, check: impl Fn(u64)) {
-    for seed in seeds(50) {
+fn every_order(name: &str, few: u64, check: impl Fn(u64)) {
+    for seed in seeds(few) {
         println!("{name}: seed {seed}");
         check(seed);
     }
@@ -168,7 +168,7 @@ fn every_order(name: &str, check: impl Fn(u64)) {
 #[test]
 fn two_writers() {
     let givens = [Given::new(0), Given::new(2)];
-    every_order("two writers", |seed| {
+    every_order("two writers", 50, |seed| {
         let given = &givens[(seed % 2) as usize];
         let round = Round::new(given, seed / 2, 2, Pace::default());
         // The second one's member is ahead, or compacts at another pace.
@@ -198,7 +198,7 @@ fn two_writers() {
 #[test]
 fn a_writer_with_a_pruner() {
     let given = Given::new(4);
-    every_order("a writer with a pruner", |seed| {
+    every_order("a writer with a pruner", 250, |seed| {
         let round = Round::new(&given, seed, 2, SLOW);
         let spool = spool(&given, seed.is_multiple_of(2));
         let written = std::thread::scope(|scope| {
@@ -229,7 +229,7 @@ fn a_writer_with_a_pruner() {
 #[test]
 fn a_writer_with_a_pruner_that_does_not_wait() {
     let given = Given::new(3);
-    every_order("a writer with a hasty pruner", |seed| {
+    every_order("a writer with a hasty pruner", 250, |seed| {
         let round = Round::new(&given, seed, 2, Pace::default());
         let spool = spool(&given, seed.is_multiple_of(2));
         let written = std::thread::scope(|scope| {
@@ -276,7 +276,7 @@ fn check_lost_later(round: &Round, written: &BaseWritten) {
 fn a_restore_with_a_pruner() {
     let given = Given::new(4);
     let want = Round::new(&given, 0, 0, Pace::default()).check_sound();
-    every_order("a restore with a pruner", |seed| {
+    every_order("a restore with a pruner", 50, |seed| {
         let round = Round::new(&given, seed, 2, Pace::default());
         std::thread::scope(|scope| {
             scope.spawn(|| round.act(1, || round.prune_often(1, 0)));
@@ -300,7 +300,7 @@ fn a_restore_with_a_pruner() {
 #[test]
 fn a_copy_with_a_pruner() {
     let given = Given::new(4);
-    every_order("a copy with a pruner", |seed| {
+    every_order("a copy with a pruner", 50, |seed| {
         let round = Round::new(&given, seed, 2, Pace::default());
         let to = Arc::new(InMemory::new());
         let done = std::thread::scope(|scope| {
@@ -325,7 +325,7 @@ fn a_copy_with_a_pruner() {
 fn a_copy_with_a_pruner_where_it_goes() {
     let given = Given::new(3);
     let from = Round::new(&given, 0, 0, Pace::default()).after();
-    every_order("a copy to a pruner", |seed| {
+    every_order("a copy to a pruner", 50, |seed| {
         let to = Arc::new(InMemory::new());
         from.begin_copy(Store::from_objects(to.clone(), "to").unwrap()).unwrap();
         let round = Round { turns: Turns::new(seed, 2, Pace::default()), objects: to };
