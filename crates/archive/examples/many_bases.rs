@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [directory, count] = &args[..] else { return Err("many_bases DIRECTORY COUNT".into()) };
     fs::create_dir_all(directory)?;
     let archive = Archive::init_unencrypted(Store::directory(Path::new(directory))?, Moment(0))?;
-    let base = Base { hash: 0, kubernetes: true, parts: Vec::new(), frame: Vec::new() }.encode()?;
+    let (parts, frame) = (Vec::new(), Vec::new());
+    let base = Base { hash: 0, kubernetes: true, erased: 0, parts, frame }.encode()?;
     let timeline = TimelineId([1; 16]);
     let bases = Path::new(directory).join(format!("timelines/{timeline}/bases"));
     fs::create_dir_all(&bases)?;
@@ -56,6 +57,7 @@ fn facts(archive: &Archive, timeline: TimelineId, number: u32) -> Result<Facts, 
         cluster: ClusterId(1),
         member: MemberId(1),
         etcd: "3.6.16".to_owned(),
+        erased: false,
     })
 }
 

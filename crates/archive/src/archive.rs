@@ -1,14 +1,15 @@
 //! An archive as a whole: what makes a place one, and what it holds.
 
 use crate::error::Error;
-use crate::format::base::Part;
+use crate::format::base::{Part, PartKind};
 use crate::format::header::{HEADER_MAX, Header, Moment};
 use crate::format::{ArchiveId, Domain, Fingerprint, FormatFault, Generation, Kind, TimelineId};
 use crate::keys::{
     self, ArchiveKeys, Identity, Keys, Protection, Public, Recipient, RekeyPlan, RekeyRequest,
     Sealing, Secret, Secrets, Signer, SigningKey,
 };
-use crate::plan::cover::{Piece, SegmentEntry, cover};
+use crate::names::SegmentName;
+use crate::plan::cover::{Piece, SegmentEntry, cover, current};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::{ClusterId, Revision};
@@ -381,18 +382,12 @@ impl Archive {
         &self,
         timelines: impl Iterator<Item = TimelineId>,
     ) -> Result<Stock, Error> {
-        let mut stock = Stock::default();
+        let mut listed = Vec::new();
         for timeline in timelines.collect::<BTreeSet<_>>() {
-            let packs = self.store.list(&names::packs(timeline))?;
-            stock.packs.extend(packs.into_iter().map(|found| (found.name, found.bytes)));
-            let segment = |Listed { name, bytes }: Listed| {
-                let (first, last) = names::span_of_segment(&name)?;
-                Some(SegmentEntry { name, bytes, first, last })
-            };
-            let log = self.store.list(&names::log(timeline))?;
-            stock.logs.insert(timeline, log.into_iter().filter_map(segment).collect());
+            listed.append(&mut self.store.list(&names::packs(timeline))?);
+            listed.append(&mut self.store.list(&names::log(timeline))?);
         }
-        Ok(stock)
+        Ok(Stock::of(listed))
     }
 
     /// Checks that a timeline's file says what its id follows from.
@@ -472,15 +467,49 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// All segments.
+    /// What of it was listed.
+    pub(crate) fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
+        let mut stock = Self::default();
+        for Listed { name, bytes } in listed {
+            if let Some(SegmentName { first, last, erased }) = names::parse_segment(&name)
+                && let Some(timeline) = names::timeline_of(&name)
+            {
+                stock.add(timeline, SegmentEntry { name, bytes, first, last, erased });
+            } else if name.ends_with(".pack") {
+                stock.packs.insert(name, bytes);
+            }
+        }
+        stock
+    }
+
+    pub(crate) fn add(&mut self, timeline: TimelineId, segment: SegmentEntry) {
+        self.logs.entry(timeline).or_default().push(segment);
+    }
+
+    /// Segments that have any of a part of a base, and may be taken for it.
+    pub(crate) fn touching(&self, part: &Part) -> impl Iterator<Item = &SegmentEntry> {
+        let (first, last) = (part.first.revision, part.last.revision);
+        let log = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
+        current(log, erased(part)).filter(move |it| it.first <= last && it.last >= first)
+    }
+
+    /// The segments of the log as it is now.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
-        self.logs.values().flatten()
+        self.logs.values().flat_map(|log| current(log, Some(Moment::MAX)))
     }
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
         let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
-        cover(segments, part.first.revision, part.last.revision)
+        cover(segments, part.first.revision, part.last.revision, erased(part))
+    }
+}
+
+/// The last erasure that a part of a base knows of.
+fn erased(part: &Part) -> Option<Moment> {
+    match part.what {
+        PartKind::Log { erased, .. } => erased,
+        PartKind::Pack { .. } => None,
     }
 }
 

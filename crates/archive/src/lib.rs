@@ -12,7 +12,9 @@
 
 mod archive;
 mod error;
+mod forget;
 pub mod format;
+mod frame;
 mod keys;
 mod names;
 mod object;
@@ -27,6 +29,7 @@ mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use error::Error;
+pub use forget::{ForgetPlan, ForgetPoint, ForgetRequest, Forgot, Forgotten, plan_forget};
 pub use keys::{
     Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
     Sealing, Signer, SigningKey,

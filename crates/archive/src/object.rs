@@ -3,9 +3,13 @@
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
+use crate::format::block::{self, Entry};
+use crate::format::run::Run;
+use crate::format::segment::{self, Sections};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
 use crate::keys::{self, Unopened};
 use bytes::Bytes;
+use std::ops::Range;
 
 /// An object that was put together.
 pub(crate) struct Built {
@@ -68,6 +72,47 @@ pub(crate) fn open(
     };
     let content = body.slice_ref(header.content(&body).map_err(damaged)?);
     Ok(Opened { header, content })
+}
+
+/// A pack or a segment that was opened.
+pub(crate) struct OpenedRun {
+    pub header: Header,
+    /// Of a segment.
+    pub sections: Sections,
+    pub run: Run,
+    /// Of the run.
+    pub content: Bytes,
+}
+
+impl OpenedRun {
+    /// The records of one of its blocks.
+    pub(crate) fn records(
+        &self,
+        range: &Range<usize>,
+        entry: &Entry,
+    ) -> Result<block::Records, FormatFault> {
+        Run::open(&self.content, range, entry)
+    }
+}
+
+/// Reads the pack or the segment that lies at `name` (with its place).
+pub(crate) fn open_run(
+    archive: &Archive,
+    name: &str,
+    kind: Kind,
+    bytes: &Bytes,
+) -> Result<OpenedRun, Error> {
+    let damaged = |fault| Error::damaged(name, fault);
+    let Opened { header, content } = open(archive, name, kind, bytes)?;
+    let (sections, content) = match kind {
+        Kind::Segment => {
+            let (sections, run) = segment::parse(&content).map_err(damaged)?;
+            (sections, content.slice_ref(run))
+        }
+        _ => (Sections::default(), content),
+    };
+    let run = Run::parse(&content, &header.facts).map_err(damaged)?;
+    Ok(OpenedRun { header, sections, run, content })
 }
 
 fn unsealed(archive: &Archive, name: &str, header: &Header, body: &[u8]) -> Result<Vec<u8>, Error> {

@@ -9,11 +9,12 @@
 //! needs, or that one may be being made of; anything while a base cannot be read, for nobody knows
 //! what it needs.
 
-use crate::archive::{Archive, BaseEntry, from_json, shown, to_json};
+use crate::archive::{Archive, BaseEntry, Stock, from_json, shown, to_json};
 use crate::error::Error;
 use crate::format::Kind;
 use crate::format::base::PartKind;
 use crate::format::header::{HEADER_MAX, Moment};
+use crate::plan::cover::SegmentEntry;
 use crate::plan::retain::retain;
 pub use crate::plan::retain::{Policy, Reason};
 use crate::read::read_base;
@@ -199,7 +200,7 @@ fn age(now: Moment, at: Moment) -> i64 {
 }
 
 /// Removes an object. Tells why the store does not let it go, where it may not.
-fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Error> {
+pub(crate) fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Error> {
     match archive.store().remove(name) {
         Err(fault) if fault.kind == StoreFaultKind::Denied => Ok(Some(fault.cause)),
         removed => Ok(removed.map(|()| None)?),
@@ -207,7 +208,11 @@ fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Error> {
 }
 
 /// Writes down what nobody needs; the mark's name.
-fn write_mark(archive: &Archive, objects: Vec<String>, now: Moment) -> Result<String, Error> {
+pub(crate) fn write_mark(
+    archive: &Archive,
+    objects: Vec<String>,
+    now: Moment,
+) -> Result<String, Error> {
     let name = names::mark(object::random_id()?);
     let file = MarkFile { format: FORMAT, requires: Vec::new(), marked: shown(now), objects };
     archive.store().create(&name, to_json(&file))?;
@@ -247,15 +252,15 @@ impl Look {
         if let Some(unreadable) = listing.unreadable.pop() {
             return Err(unreadable);
         }
-        let mut needs = Needs::new();
+        let (mut needs, stock) = (Needs::new(), Stock::of(data.iter().cloned()));
         for entry in &listing.bases {
             let of_base = match known.get(&entry.name) {
                 Some(of_base) => of_base.clone(),
-                None => needs_of(archive, entry, &data)?,
+                None => needs_of(archive, entry, &stock)?,
             };
             needs.insert(entry.name.clone(), of_base);
         }
-        let log = kept_log(archive, request, &data)?;
+        let log = kept_log(archive, request, &stock)?;
         Ok(Self { bases: listing.bases, needs, data, log, marks: marks(archive)? })
     }
 
@@ -297,7 +302,7 @@ impl Look {
 fn needs_of(
     archive: &Archive,
     entry: &BaseEntry,
-    data: &[Listed],
+    stock: &Stock,
 ) -> Result<BTreeSet<String>, Error> {
     let base = read_base(archive, entry)?;
     let mut needs = BTreeSet::new();
@@ -306,14 +311,7 @@ fn needs_of(
             needs.insert(names::pack(part.timeline, id));
             continue;
         }
-        let log = names::log(part.timeline);
-        let has_any = |it: &&Listed| {
-            let span = names::span_of_segment(&it.name).filter(|_| it.name.starts_with(&log));
-            span.is_some_and(|(first, last)| {
-                first <= part.last.revision && last >= part.first.revision
-            })
-        };
-        needs.extend(data.iter().filter(has_any).map(|it| it.name.clone()));
+        needs.extend(stock.touching(part).map(|segment| segment.name.clone()));
     }
     Ok(needs)
 }
@@ -322,11 +320,11 @@ fn needs_of(
 fn kept_log(
     archive: &Archive,
     request: &PruneRequest,
-    data: &[Listed],
+    stock: &Stock,
 ) -> Result<BTreeSet<String>, Error> {
     let Some(kept) = request.policy.log else { return Ok(BTreeSet::new()) };
-    let segments = data.iter().filter(|it| it.name.ends_with(".seg")).cloned();
-    let segments: Vec<_> = segments.collect();
+    let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
+    let segments: Vec<_> = stock.segments().map(listed).collect();
     let starts = archive.store().read_starts(segments.clone(), HEADER_MAX as u64);
     let mut log = BTreeSet::new();
     for (found, start) in segments.into_iter().zip(starts) {

@@ -7,10 +7,9 @@ use crate::archive::{Archive, BaseEntry};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::block::{self, Entry};
-use crate::format::run::Run;
-use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests, segment};
+use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests};
 use crate::names;
-use crate::object::{self, Opened};
+use crate::object::{self, OpenedRun};
 use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::restore::{Records, RecordsFault};
@@ -43,7 +42,9 @@ pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
         && frame.term.unwrap_or_default() == facts.term
         && frame.consistent_index.unwrap_or_default() == facts.index
         && frame.last_record.is_none() == base.parts.is_empty();
-    let whole = object.header == entry.header && base.living() == Some(facts.records);
+    let whole = object.header == entry.header
+        && base.living() == Some(facts.records)
+        && facts.erased == (base.erased > 0);
     match whole && frame_is_its_own {
         true => Ok(base),
         false => Err(damaged(FormatFault::Senseless { what: "a base" })),
@@ -91,9 +92,7 @@ type Clip = (Revision, Revision);
 /// A block that is to be opened.
 struct Job {
     source: Arc<Source>,
-    object: Arc<Opened>,
-    /// Where the run begins in the content.
-    run: usize,
+    object: Arc<OpenedRun>,
     range: Range<usize>,
     entry: Entry,
 }
@@ -163,7 +162,7 @@ impl BaseRecords {
         let Some(part) = self.parts.get(part) else { return Ok(()) };
         let same = match part.what {
             PartKind::Pack { .. } => true,
-            PartKind::Log { digest } => digest == log.value(),
+            PartKind::Log { digest, .. } => digest == log.value(),
         };
         match same && records == part.records {
             true => Ok(()),
@@ -290,11 +289,10 @@ impl Fetch {
 
     /// Whether anybody still wants it.
     fn deal_object(&mut self, source: &Arc<Source>, bytes: &Bytes) -> Result<bool, Error> {
-        let (object, run, start) = self.open(source, bytes)?;
-        let object = Arc::new(object);
-        for (range, entry) in run.blocks() {
-            let (source, object) = (Arc::clone(source), Arc::clone(&object));
-            let job = Job { source, object, run: start, range, entry: entry.clone() };
+        let object = Arc::new(self.open(source, bytes)?);
+        for (range, entry) in object.run.blocks() {
+            let (source, entry) = (Arc::clone(source), entry.clone());
+            let job = Job { source, object: Arc::clone(&object), range, entry };
             if !self.deal(Ok(job)) {
                 return Ok(false);
             }
@@ -302,22 +300,14 @@ impl Fetch {
         Ok(true)
     }
 
-    /// An object, its run, and where that begins in its content.
-    fn open(&self, source: &Source, bytes: &Bytes) -> Result<(Opened, Run, usize), Error> {
+    fn open(&self, source: &Source, bytes: &Bytes) -> Result<OpenedRun, Error> {
         let name = self.archive.store().full_name(&source.name);
-        let damaged = |fault| Error::damaged(&name, fault);
         let kind = if source.clip.is_some() { Kind::Segment } else { Kind::Pack };
-        let object = object::open(&self.archive, &name, kind, bytes)?;
-        let content = match kind {
-            Kind::Segment => segment::parse(&object.content).map_err(damaged)?.1,
-            _ => &object.content,
-        };
-        let run = Run::parse(content, &object.header.facts).map_err(damaged)?;
-        let start = object.content.len() - content.len();
+        let opened = object::open_run(&self.archive, &name, kind, bytes)?;
         let part = self.parts.get(source.part);
-        match part.is_some_and(|part| is_known(part, &object, &run)) {
-            true => Ok((object, run, start)),
-            false => Err(damaged(FormatFault::Foreign)),
+        match part.is_some_and(|part| is_known(part, &opened)) {
+            true => Ok(opened),
+            false => Err(Error::damaged(&name, FormatFault::Foreign)),
         }
     }
 
@@ -330,9 +320,10 @@ impl Fetch {
 }
 
 /// It is what the base says of it. What a segment holds shows when all of its range was read.
-pub(crate) fn is_known(part: &Part, object: &Opened, run: &Run) -> bool {
+pub(crate) fn is_known(part: &Part, object: &OpenedRun) -> bool {
     match part.what {
         PartKind::Pack { body_digest, index_digest, .. } => {
+            let run = &object.run;
             object.header.body_digest == body_digest
                 && *run.index_digest() == index_digest
                 && run.span() == Some((part.first, part.last))
@@ -363,8 +354,7 @@ fn decompress(
 
 impl Job {
     fn open(&self, digests: &ValueDigests) -> Result<Opening, FormatFault> {
-        let run = self.object.content.get(self.run..).unwrap_or_default();
-        let records = Run::open(run, &self.range, &self.entry)?;
+        let records = self.object.records(&self.range, &self.entry)?;
         let Source { part, clip, .. } = *self.source;
         let mut values = Vec::new();
         if clip.is_some() {

@@ -7,7 +7,9 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Pairs, a_spool, now, now_is, prepare, read_back, verdict};
+use keyspaces::{
+    Keyspace, Pairs, a_spool, all_of, forget, forget_in, now, now_is, prepare, read_back, verdict,
+};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use rekindle_archive::format::header::Moment;
@@ -48,6 +50,8 @@ struct World {
     kept: usize,
     /// Marks that there are.
     marks: Vec<String>,
+    /// Keys that may be gone from them.
+    forgotten: Option<&'static str>,
 }
 
 fn store_of(objects: &Arc<InMemory>) -> Store {
@@ -66,6 +70,7 @@ impl World {
             points: BTreeMap::new(),
             kept: 0,
             marks: Vec::new(),
+            forgotten: None,
         }
     }
 
@@ -137,6 +142,7 @@ impl World {
             points: self.points.clone(),
             kept: self.kept,
             marks: self.marks.clone(),
+            forgotten: self.forgotten,
         }
     }
 
@@ -161,13 +167,17 @@ impl World {
         let archive = self.archive();
         let listing = archive.list().unwrap();
         assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
-        let listed: Vec<_> = listing.bases.iter().map(|entry| &entry.name).collect();
+        let listed: Vec<_> = listing.bases.iter().map(|entry| of_point(&entry.name)).collect();
         let must = self.points.keys().rev().take(self.kept);
-        must.for_each(|name| assert!(listed.contains(&name), "{name} is gone"));
+        must.for_each(|name| assert!(listed.contains(&of_point(name)), "{name} is gone"));
         for entry in &listing.bases {
             let pairs = read_back(&archive, entry).unwrap();
             let new = || self.keyspace.pairs();
-            let want = self.points.get(&entry.name).cloned().unwrap_or_else(new);
+            let mut same = self.points.iter().filter(|it| of_point(it.0) == of_point(&entry.name));
+            let mut want = same.next().map_or_else(new, |it| it.1.clone());
+            if entry.header.facts.erased {
+                forget_in(&mut want, self.forgotten.unwrap());
+            }
             assert!(pairs == want, "{} brings back something else", entry.name);
         }
         let verdict = verdict(&archive, now_is()).unwrap();
@@ -191,6 +201,11 @@ impl World {
         assert_eq!(left, [], "left over");
         assert_eq!(archive.store().list("prune").unwrap(), [], "marks");
     }
+}
+
+/// The name of a base, but for its id: another one may stand for it.
+fn of_point(name: &str) -> &str {
+    name.rsplit_once('-').unwrap().0
 }
 
 /// What is done while a store fails, and what must hold of it then.
@@ -377,6 +392,25 @@ fn a_prune_of_what_was_needed_again() {
     given.marks = store.list("prune").unwrap().into_iter().map(|mark| mark.name).collect();
     let name = "prune of what was needed again";
     every_fault(&Scenario { name, given, act, fails_elsewhere: false, then });
+}
+
+/// Each restore point stays as it is, or loses the records; the next run erases the rest.
+#[test]
+fn a_forgetting() {
+    let mut given = World::unencrypted().with_bases(3);
+    given.forgotten = Some("/key/3");
+    fn act(world: &World, store: &Store) -> Result<(), Error> {
+        forget(&world.open(store)?, &all_of("/key/3"), &now).map(drop)
+    }
+    let then = |world: &World| {
+        world.check_sound();
+        act(world, &store_of(&world.objects)).unwrap();
+        world.check_sound();
+        let bases = world.archive().list().unwrap().bases;
+        assert_eq!((bases.len(), bases.iter().all(|it| it.header.facts.erased)), (3, true));
+        world.check_goes_on();
+    };
+    every_fault(&Scenario { name: "forget", given, act, fails_elsewhere: false, then });
 }
 
 fn table(world: &World) -> std::path::PathBuf {

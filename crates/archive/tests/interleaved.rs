@@ -4,13 +4,14 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Pairs, a_spool, prepare, read_back, seeds, verdict};
+use keyspaces::{Keyspace, Pairs, a_spool, all_of, forget, prepare, read_back, seeds, verdict};
 use object_store::memory::InMemory;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
     Archive, BaseWritten, Error, GRACE, Level, Policy, PruneRequest, Pruned, Store, Transfer,
     Transferred, VerifyProgress, VerifyRequest, Word, plan_prune,
 };
+use rekindle_etcd::KeyValue;
 use rekindle_testkit::fault_store::Op;
 use rekindle_testkit::turns::{Pace, Turns};
 use std::path::Path;
@@ -269,6 +270,45 @@ fn check_lost_later(round: &Round, written: &BaseWritten) {
     let lost = |level: Option<Level>| level.is_none();
     let others = verdict.points.iter().filter(|point| point.entry.name != written.name);
     assert!(others.into_iter().all(|point| !lost(point.level)), "{verdict:?}");
+}
+
+/// Who saves while something is forgotten may bring it along; forgotten once more it is gone, and
+/// every base is whole at any time.
+#[test]
+fn a_writer_with_one_who_forgets_and_a_pruner() {
+    let given = Given::new(3);
+    let what = all_of("/key/2");
+    every_order("a writer, one who forgets, a pruner", 150, |seed| {
+        let round = Round::new(&given, seed, 3, SLOW);
+        let spool = spool(&given, seed.is_multiple_of(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                round.act(1, || {
+                    let archive = round.archive(1).unwrap();
+                    let done = forget(&archive, &what, &|| round.now());
+                    assert!(done.as_ref().err().is_none_or(was_gone), "{done:?}");
+                });
+            });
+            scope.spawn(|| round.act(2, || round.prune_often(2, GRACE)));
+            round.act(0, || {
+                let mut keyspace = given.keyspace.clone();
+                for _ in 0..2 {
+                    match round.save(0, spool.path(), &keyspace) {
+                        Ok(_) | Err(Error::TooLate | Error::Vanished { .. }) => {}
+                        Err(error) => assert!(was_gone(&error), "{error}"),
+                    }
+                    go_on(&mut keyspace);
+                }
+            });
+        });
+        round.check_sound();
+        forget(&round.after(), &what, &|| round.now()).unwrap();
+        let gone = |(_, value): &(Vec<u8>, Vec<u8>)| {
+            !KeyValue::parse(value).unwrap().key.starts_with(&what.key)
+        };
+        assert!(round.check_sound().iter().all(|(_, pairs)| pairs.iter().all(gone)));
+        round.check_collects();
+    });
 }
 
 /// A restore gives everything, or says what is gone.

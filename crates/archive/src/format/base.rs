@@ -4,10 +4,11 @@
 //! ```text
 //! base
 //!    4       HashKV at the base's revision and compact revision, by the rule of etcd 3.6
-//!    1       1 where keys of Kubernetes were seen, else 0
+//!    1       1 where keys of Kubernetes were seen; + 2 where records of it were erased
+//!    varint  records of it that were erased, where the byte before says so
 //!    varint  parts
 //!    one a part, in the order of their records, which do not overlap
-//!       1       1: a pack, 2: a range of the log
+//!       1       1: a pack, 2: a range of the log, 3: a range of it of which something was erased
 //!       16      its timeline
 //!       varint  revision of its first record
 //!       varint  2 x sub-revision of it, + 1 for a tombstone
@@ -22,6 +23,7 @@
 //!          32   BLAKE3 of its index
 //!       of a range of the log:
 //!          32   digest of its records
+//!          8    where something was erased: when last, milliseconds since 1970
 //!    varint  bytes of the frame before compression
 //!    varint  bytes of the frame
 //!    frame: zstd of a bbolt file with all buckets, of which `key` holds the last record only
@@ -31,6 +33,7 @@ use super::block::{key, put_key};
 use super::cursor::{Cursor, Put};
 use super::digest::DIGEST;
 use super::fault::FormatFault;
+use super::header::Moment;
 use super::id::{ObjectId, TimelineId};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
@@ -43,6 +46,11 @@ const PARTS_MAX: u64 = 1 << 20;
 /// The sorts of parts.
 const A_PACK: u8 = 1;
 const A_RANGE: u8 = 2;
+const AN_ERASED_RANGE: u8 = 3;
+
+/// Bits of a base's second field.
+const KUBERNETES: u8 = 1;
+const ERASED: u8 = 2;
 
 const WHAT: &str = "a base";
 
@@ -54,6 +62,8 @@ pub struct Base {
     pub hash: u32,
     /// Keys of Kubernetes were seen in the records.
     pub kubernetes: bool,
+    /// Records that it had and that were erased on demand: [`Self::hash`] is over the others.
+    pub erased: u64,
     /// Where the records lie, in their order.
     pub parts: Vec<Part>,
     /// A bbolt file with the small buckets, and the last record as the only one of `key`.
@@ -96,6 +106,9 @@ pub enum PartKind {
     Log {
         /// See [`super::LogDigest`].
         digest: [u8; DIGEST],
+        /// When something was erased from it last: the digest is over what was left. Segments from
+        /// which something was erased later are none of it.
+        erased: Option<Moment>,
     },
 }
 
@@ -123,7 +136,11 @@ impl Base {
         check_frame(self.frame.len())?;
         let mut out = Vec::new();
         out.extend_from_slice(&self.hash.to_le_bytes());
-        out.push(u8::from(self.kubernetes));
+        let erased = if self.erased > 0 { ERASED } else { 0 };
+        out.push(u8::from(self.kubernetes) | erased);
+        if self.erased > 0 {
+            out.put_varint(self.erased);
+        }
         out.put_varint(self.parts.len() as u64);
         self.parts.iter().for_each(|part| part.put(&mut out));
         let frame = zstd::bulk::compress(&self.frame, 3)
@@ -140,10 +157,12 @@ impl Base {
     pub fn parse(content: &[u8]) -> Result<Self, FormatFault> {
         let mut cursor = Cursor::new(content, WHAT);
         let hash = u32::from_le_bytes(cursor.array()?);
-        let kubernetes = match cursor.array()? {
-            [flag @ (0 | 1)] => flag == 1,
-            _ => return Err(cursor.senseless()),
-        };
+        let [flags] = cursor.array()?;
+        let kubernetes = flags & KUBERNETES != 0;
+        let erased = if flags & ERASED != 0 { cursor.varint()? } else { 0 };
+        if flags & !(KUBERNETES | ERASED) != 0 || (flags & ERASED != 0) != (erased > 0) {
+            return Err(cursor.senseless());
+        }
         let count = cursor.varint()?;
         if count > PARTS_MAX {
             return Err(cursor.senseless());
@@ -162,7 +181,7 @@ impl Base {
         let frame = frame.filter(|frame| frame.len() == raw);
         let frame = frame.ok_or(FormatFault::Compression { what: "the frame of a base" })?;
         cursor.end()?;
-        Ok(Self { hash, kubernetes, parts, frame })
+        Ok(Self { hash, kubernetes, erased, parts, frame })
     }
 }
 
@@ -170,7 +189,8 @@ impl Part {
     fn put(&self, out: &mut Vec<u8>) {
         out.push(match self.what {
             PartKind::Pack { .. } => A_PACK,
-            PartKind::Log { .. } => A_RANGE,
+            PartKind::Log { erased: None, .. } => A_RANGE,
+            PartKind::Log { erased: Some(_), .. } => AN_ERASED_RANGE,
         });
         out.extend_from_slice(&self.timeline.0);
         put_key(out, self.first);
@@ -189,7 +209,10 @@ impl Part {
                 out.extend_from_slice(body_digest);
                 out.extend_from_slice(index_digest);
             }
-            PartKind::Log { digest } => out.extend_from_slice(digest),
+            PartKind::Log { digest, erased } => {
+                out.extend_from_slice(digest);
+                out.extend(erased.iter().flat_map(|at| at.0.to_le_bytes()));
+            }
         }
     }
 
@@ -205,7 +228,11 @@ impl Part {
                 body_digest: cursor.array()?,
                 index_digest: cursor.array()?,
             },
-            A_RANGE => PartKind::Log { digest: cursor.array()? },
+            A_RANGE => PartKind::Log { digest: cursor.array()?, erased: None },
+            AN_ERASED_RANGE => PartKind::Log {
+                digest: cursor.array()?,
+                erased: Some(Moment(i64::from_le_bytes(cursor.array()?))),
+            },
             _ => return Err(FormatFault::NotYet { what: "a base with parts of another sort" }),
         };
         match first <= last && records > 0 {
@@ -260,14 +287,17 @@ mod tests {
     }
 
     fn a_base() -> Base {
-        let range = a_part(10, 12, &[7], PartKind::Log { digest: [5; DIGEST] });
-        let parts = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99]), range];
-        Base { hash: 0xdead_beef, kubernetes: true, parts, frame: vec![7; 5000] }
+        let log = |erased| PartKind::Log { digest: [5; DIGEST], erased };
+        let range = a_part(10, 12, &[7], log(None));
+        let erased = a_part(13, 14, &[], log(Some(Moment(1 << 40))));
+        let parts = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99]), range, erased];
+        Base { hash: 0xdead_beef, kubernetes: true, erased: 300, parts, frame: vec![7; 5000] }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        for base in [a_base(), Base { parts: Vec::new(), frame: Vec::new(), ..a_base() }] {
+        let empty = Base { erased: 0, parts: Vec::new(), frame: Vec::new(), ..a_base() };
+        for base in [a_base(), empty] {
             assert_eq!(Base::parse(&base.encode().unwrap()).unwrap(), base);
         }
         assert_eq!(a_base().parts[1].living(), 95);

@@ -49,6 +49,8 @@ pub const VERSION: u16 = 1;
 pub const FLAG_SEALED: u8 = 1;
 /// A signature follows the header.
 pub const FLAG_SIGNED: u8 = 1 << 1;
+/// Records that belonged to the base were erased on demand.
+pub const FLAG_ERASED: u8 = 1 << 2;
 /// Bytes of a signature.
 pub const SIGNATURE: usize = 64;
 
@@ -177,6 +179,11 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
 
+impl Moment {
+    /// Later than all others.
+    pub const MAX: Self = Self(i64::MAX);
+}
+
 /// What a header says of its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -216,6 +223,8 @@ pub struct Facts {
     pub member: MemberId,
     /// That member's version, at most 16 bytes; empty where it is not known.
     pub etcd: String,
+    /// Records that belonged to it were erased on demand; only of a base.
+    pub erased: bool,
 }
 
 /// A header whose checksum is good.
@@ -238,7 +247,7 @@ pub const HEADER_MAX: usize = at::END + SIGNATURE;
 
 impl Facts {
     /// Digest of the facts, with which an unsealed body begins. `flags` and `generation` are those of
-    /// the header.
+    /// the header; what the facts say of themselves need not be among the flags.
     #[must_use]
     pub fn digest(&self, flags: u8, generation: Generation) -> [u8; DIGEST] {
         Domain::Facts.digest(&[&self.encode(flags, generation)])
@@ -250,7 +259,7 @@ impl Facts {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.push(self.kind as u8);
-        out.push(flags);
+        out.push(flags | if self.erased { FLAG_ERASED } else { 0 });
         out.extend_from_slice(&generation.0.to_le_bytes());
         out.extend_from_slice(&self.archive.0);
         out.extend_from_slice(&self.timeline.0);
@@ -319,7 +328,7 @@ impl Header {
             return Err(FormatFault::Digest { what: "its header" });
         }
         let [flags] = field.array(at::FLAGS)?;
-        if flags & !(FLAG_SEALED | FLAG_SIGNED) != 0 {
+        if flags & !(FLAG_SEALED | FLAG_SIGNED | FLAG_ERASED) != 0 {
             return Err(FormatFault::Flags { got: flags });
         }
         let generation = Generation(u32::from_le_bytes(field.array(at::GENERATION)?));
@@ -424,8 +433,13 @@ impl Fields<'_> {
         if self.revision(at::FIRST)? > self.revision(at::LAST)? {
             return Err(senseless("the span of revisions"));
         }
+        let (kind, [flags]) = (Kind::of(kind)?, self.array(at::FLAGS)?);
+        let erased = flags & FLAG_ERASED != 0;
+        if erased && kind != Kind::Base {
+            return Err(FormatFault::Flags { got: flags });
+        }
         Ok(Facts {
-            kind: Kind::of(kind)?,
+            kind,
             archive: ArchiveId(self.array(at::ARCHIVE)?),
             timeline: TimelineId(self.array(at::TIMELINE)?),
             id: ObjectId(self.array(at::ID)?),
@@ -443,6 +457,7 @@ impl Fields<'_> {
             cluster: ClusterId(self.u64(at::CLUSTER)?),
             member: MemberId(self.u64(at::MEMBER)?),
             etcd: etcd.ok_or(senseless("the etcd version"))?.to_owned(),
+            erased,
         })
     }
 }
@@ -472,6 +487,7 @@ pub(crate) mod tests {
             cluster: ClusterId(10),
             member: MemberId(11),
             etcd: "3.6.16".to_owned(),
+            erased: false,
         }
     }
 
@@ -510,10 +526,12 @@ pub(crate) mod tests {
     fn what_is_written_is_read() {
         let without = Facts { compact: None, etcd: String::new(), ..some_facts(Kind::Segment) };
         let long = Facts { etcd: "3.6.16-rc.12+gke".to_owned(), ..some_facts(Kind::Pack) };
-        for facts in [some_facts(Kind::Base), without, long] {
+        let erased = Facts { erased: true, ..some_facts(Kind::Base) };
+        for facts in [some_facts(Kind::Base), erased, without, long] {
             for flags in [0, FLAG_SEALED, FLAG_SIGNED] {
                 let object = an_object(&facts, b"content", flags);
                 let header = Header::parse(&object).unwrap();
+                let flags = flags | if facts.erased { FLAG_ERASED } else { 0 };
                 assert_eq!((&header.facts, header.flags), (&facts, flags));
                 let body = header.body(&object).unwrap();
                 assert_eq!(header.content(body).unwrap(), b"content");
@@ -566,7 +584,12 @@ pub(crate) mod tests {
         check(|b| b[at::VERSION] = 2, FormatFault::Version { got: 2 });
         check(|b| b[at::KIND] = 0, FormatFault::UnknownKind { got: 0 });
         check(|b| b[at::KIND] = 99, FormatFault::UnknownKind { got: 99 });
-        check(|b| b[at::FLAGS] = 4, FormatFault::Flags { got: 4 });
+        check(|b| b[at::FLAGS] = 8, FormatFault::Flags { got: 8 });
+        let an_erased_pack = |b: &mut Vec<u8>| {
+            b[at::KIND] = Kind::Pack as u8;
+            b[at::FLAGS] = FLAG_ERASED;
+        };
+        check(an_erased_pack, FormatFault::Flags { got: FLAG_ERASED });
         check(|b| b[at::GENERATION] = 1, senseless("the generation of its keys"));
         check(|b| b[at::FLAGS] = FLAG_SEALED, senseless("the generation of its keys"));
         check(|b| b[at::FIRST + 7] = 0x80, senseless("a revision"));

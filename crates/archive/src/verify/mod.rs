@@ -3,7 +3,7 @@
 //! What may never happen here: an object that is changed; a restore point called good of which a
 //! needed object was not seen; a store that fails for a moment taken for data that are lost.
 
-mod proof;
+pub(crate) mod proof;
 pub(crate) mod reading;
 
 pub use crate::plan::verdict::{Finding, Level, Point, Verdict, Word};
@@ -50,12 +50,12 @@ pub struct VerifyProgress<'a> {
 }
 
 impl VerifyProgress<'_> {
-    fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.done.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Whether somebody wants that.
-    fn go_on(&self) -> Result<(), Error> {
+    pub(crate) fn go_on(&self) -> Result<(), Error> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(Error::Stopped),
             false => Ok(()),

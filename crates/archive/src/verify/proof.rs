@@ -3,6 +3,7 @@
 use super::{VerifyProgress, sight_of};
 use crate::archive::{Archive, BaseEntry};
 use crate::error::Error;
+use crate::format::base::Base;
 use crate::plan::verdict::{Sight, Trouble, Word};
 use crate::read::{BaseRecords, read_base};
 use rekindle_bolt::Pair;
@@ -14,13 +15,8 @@ pub(super) fn prove(
     entry: &BaseEntry,
     progress: VerifyProgress<'_>,
 ) -> Result<Option<Trouble>, Error> {
-    let hashes = read_base(archive, entry).and_then(|base| {
-        let records = BaseRecords::new(archive, entry, &base)?;
-        let backend = Backend::open(base.frame)?;
-        let mut counted = Counted { records, progress };
-        let hash = backend.hash_kv_of(&mut counted, &HashRequest::default());
-        Ok((hash.map_err(of_records)?.hash, base.hash))
-    });
+    let hashes = read_base(archive, entry)
+        .and_then(|base| Ok((hash_of(archive, entry, &base, progress)?, base.hash)));
     let (word, reason) = match hashes {
         Ok((got, want)) if got == want => return Ok(None),
         Ok((got, want)) => {
@@ -35,6 +31,22 @@ pub(super) fn prove(
         }
     };
     Ok(Some(Trouble { word, reason, revisions: None }))
+}
+
+/// HashKV of the records of a base.
+///
+/// # Errors
+/// Any of them cannot be read, or is not what the base says.
+pub(crate) fn hash_of(
+    archive: &Archive,
+    entry: &BaseEntry,
+    base: &Base,
+    progress: VerifyProgress<'_>,
+) -> Result<u32, Error> {
+    let mut counted = Counted { records: BaseRecords::new(archive, entry, base)?, progress };
+    let backend = Backend::open(base.frame.as_slice())?;
+    let hash = backend.hash_kv_of(&mut counted, &HashRequest::default());
+    Ok(hash.map_err(of_records)?.hash)
 }
 
 fn of_records(error: RecordsError) -> Error {

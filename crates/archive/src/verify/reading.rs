@@ -4,9 +4,8 @@ use super::VerifyProgress;
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::base::{Base, Part};
-use crate::format::run::Run;
-use crate::format::{FormatFault, Kind, segment};
-use crate::names;
+use crate::format::{FormatFault, Kind};
+use crate::names::{self, SegmentName};
 use crate::object;
 use crate::read::is_known;
 use crate::store::Pending;
@@ -71,9 +70,8 @@ impl Reading {
         match &self.what {
             What::Timeline => archive.check_timeline(name, bytes),
             What::Pack(known) => {
-                let object = object::open(archive, &full_name, Kind::Pack, bytes)?;
-                let run = Run::parse(&object.content, &object.header.facts).map_err(damaged)?;
-                match known.iter().all(|part| is_known(part, &object, &run)) {
+                let opened = object::open_run(archive, &full_name, Kind::Pack, bytes)?;
+                match known.iter().all(|part| is_known(part, &opened)) {
                     true => Ok(()),
                     false => Err(damaged(FormatFault::Foreign)),
                 }
@@ -87,12 +85,12 @@ impl Reading {
                 }
             }
             What::Segment => {
-                let object = object::open(archive, &full_name, Kind::Segment, bytes)?;
-                let (_, content) = segment::parse(&object.content).map_err(damaged)?;
-                let facts = &object.header.facts;
-                Run::parse(content, facts).map_err(damaged)?;
+                let opened = object::open_run(archive, &full_name, Kind::Segment, bytes)?;
+                let facts = &opened.header.facts;
                 let place = names::log(facts.timeline);
-                let is_its_own = names::span_of_segment(name) == Some((facts.first, facts.last))
+                let (first, last, erased) = (facts.first, facts.last, opened.sections.erased);
+                let is_its_own = names::parse_segment(name)
+                    == Some(SegmentName { first, last, erased })
                     && name.starts_with(&place);
                 match is_its_own {
                     true => Ok(()),

@@ -11,12 +11,13 @@ mod timeline;
 mod walk;
 
 pub use join::{Contradiction, ContradictionKind, Counts};
+pub(crate) use pack::LEVEL;
 
 use crate::archive::{Archive, BaseEntry, Listing};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::header::{Facts, Moment};
-use crate::format::segment::Times;
+use crate::format::segment::{Sections, Times};
 use crate::format::{Kind, TimelineId};
 use crate::plan::reuse::{Older, Route, routes};
 use crate::{names, object};
@@ -175,6 +176,7 @@ pub fn prepare_base<'a, S: ReadAt>(
         cluster: request.origin.cluster,
         member: request.origin.member,
         etcd: version(&request.origin.etcd),
+        erased: false,
     };
     loop {
         let timeline = choice.open(request.archive, request.origin.cluster, began)?;
@@ -294,20 +296,20 @@ impl<S: ReadAt> Making<'_, '_, S> {
     fn make(&self, last: Option<LastBase>) -> Result<Made, Error> {
         let Some(last) = last else {
             let routes = routes(None, None);
-            let packer = self.packer(None, Vec::new(), Times::default())?;
+            let packer = self.packer(None, Vec::new(), Sections::default())?;
             return self.run(&routes, packer);
         };
         let compact = self.facts.compact.max(last.compact);
         let bounds = Bounds { older: last.revision, compact };
         let marks = vec![(last.revision, last.state), (self.facts.last, self.facts.state)];
-        let times = Times { reckoned: true, marks };
+        let sections = Sections { times: Times { reckoned: true, marks }, erased: None };
         let older = Older { parts: last.parts, revision: last.revision };
         let rewritten = crate::plan::reuse::rewritten(&older.parts);
         let routes = routes(Some(&older), compact);
         let parts = older.parts.into_iter().zip(rewritten);
         let kept = parts.filter(|(_, rewritten)| !rewritten).map(|(part, _)| part).collect();
         let join = Join::new(last.rows, bounds)?;
-        let packer = self.packer(Some(join), kept, times)?;
+        let packer = self.packer(Some(join), kept, sections)?;
         self.run(&routes, packer)
     }
 
@@ -315,11 +317,11 @@ impl<S: ReadAt> Making<'_, '_, S> {
         &self,
         join: Option<Join>,
         kept: Vec<Part>,
-        times: Times,
+        sections: Sections,
     ) -> Result<Packer<'_>, Error> {
         let (archive, facts, now) = (self.request.archive, self.facts, self.request.now);
         let table = table_path(self.request).map(|path| TableWriter::create(&path)).transpose()?;
-        Ok(Packer::new(Shared { archive, facts, now, times }, join, kept, table))
+        Ok(Packer::new(Shared { archive, facts, now, sections }, join, kept, table))
     }
 
     fn run(&self, routes: &[Route], packer: Packer<'_>) -> Result<Made, Error> {
@@ -368,7 +370,8 @@ impl Made {
         facts.keys = status.live_keys.unwrap_or_default();
         facts.logical_bytes = small.record_bytes;
         facts.new_bytes = new_bytes;
-        let base = Base { hash, kubernetes: small.kubernetes, parts, frame: Vec::new() };
+        let kubernetes = small.kubernetes;
+        let base = Base { hash, kubernetes, erased: 0, parts, frame: Vec::new() };
         let published = false;
         let mut prepared = PreparedBase {
             request,
@@ -384,7 +387,7 @@ impl Made {
         if prepared.base.living() != Some(records) {
             return Err(Error::Panicked);
         }
-        prepared.base.frame = small.frame(backend.db().page_size())?;
+        prepared.base.frame = small.frame.to_file(backend.db().page_size())?;
         Ok(prepared)
     }
 }

@@ -296,7 +296,8 @@ mod tests {
     fn write(path: &Path) {
         let mut table = TableWriter::create(path).unwrap();
         rows().iter().for_each(|row| table.add(row).unwrap());
-        let base = Base { hash: 1, kubernetes: true, parts: Vec::new(), frame: vec![1; 100] };
+        let (parts, frame) = (Vec::new(), vec![1; 100]);
+        let base = Base { hash: 1, kubernetes: true, erased: 0, parts, frame };
         table.commit("its name", &[7; DIGEST], &base).unwrap();
     }
 

@@ -2,21 +2,17 @@
 
 use super::pack::ToWork;
 use crate::error::Error;
-use crate::format::base::FRAME_MAX;
 use crate::format::block;
+use crate::frame::{self, Frame};
 use crate::plan::reuse::{Route, To};
 use crate::write::Progress;
-use rekindle_bolt::{BulkWriter, Damage, Layout, Pair, Part, ReadAt, Visit};
+use rekindle_bolt::{Damage, Pair, Part, ReadAt, Visit};
 use rekindle_etcd::{
     Backend, Ended, HashKvHasher, HashRequest, KeyCount, RecordDamage, RecordFault, RecordKey,
     Status, read_record, schema,
 };
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-
-/// Keys and values.
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The walk.
 pub(super) struct Walk<'a> {
@@ -41,8 +37,7 @@ pub(super) struct Walked {
 /// All buckets but the records.
 #[derive(Default)]
 pub(super) struct Small {
-    buckets: BTreeMap<Vec<u8>, Pairs>,
-    bytes: usize,
+    pub(super) frame: Frame,
     pub(super) kubernetes: bool,
     /// Bytes of the records' blocks before compression.
     pub(super) record_bytes: u64,
@@ -97,17 +92,7 @@ impl<'a> Walk<'a> {
         }
         let added = self.block.add(key, pair.value, kv.key);
         added.map_err(|fault| Error::Record { record: key.to_string(), fault })?;
-        // The last one stays: the frame tells the revision by it.
-        let pairs = self.small.buckets.entry(schema::KEY.to_vec()).or_default();
-        match pairs.first_mut() {
-            Some((key, value)) => {
-                key.clear();
-                value.clear();
-                key.extend_from_slice(pair.key);
-                value.extend_from_slice(pair.value);
-            }
-            None => pairs.push((pair.key.to_vec(), pair.value.to_vec())),
-        }
+        self.small.frame.set_last_record(pair.key, pair.value);
         Ok(())
     }
 
@@ -153,7 +138,7 @@ impl Visit for Walk<'_> {
 
     fn bucket(&mut self, name: &[u8]) -> Result<(), Error> {
         self.bucket = name.to_vec();
-        self.small.buckets.entry(name.to_vec()).or_default();
+        self.small.frame.bucket(name);
         Ok(())
     }
 
@@ -164,42 +149,10 @@ impl Visit for Walk<'_> {
         if self.bucket == schema::KEY {
             return self.record(pair);
         }
-        self.small.bytes += pair.key.len() + pair.value.len();
-        if self.small.bytes > FRAME_MAX / 2 {
-            return Err(Error::FrameTooLarge { max: FRAME_MAX / 2 });
-        }
-        let bucket = self.small.buckets.entry(self.bucket.clone()).or_default();
-        bucket.push((pair.key.to_vec(), pair.value.to_vec()));
-        Ok(())
+        self.small.frame.add(&self.bucket, pair)
     }
 
     fn damage(&mut self, part: Part, damage: &Damage) -> Result<(), Error> {
-        match part {
-            Part::Bookkeeping => Ok(()),
-            Part::Content => {
-                let damage = rekindle_bolt::Error::from(damage.clone());
-                Err(rekindle_etcd::Error::from(damage).into())
-            }
-        }
-    }
-}
-
-impl Small {
-    /// A bbolt file of them.
-    pub(super) fn frame(&self, page_size: usize) -> Result<Vec<u8>, Error> {
-        let layout = Layout::new(page_size, page_size).ok_or(rekindle_etcd::Error::NotEtcd)?;
-        let mut writer = BulkWriter::new(Vec::new(), layout)?;
-        for (name, pairs) in &self.buckets {
-            let mut bucket = writer.bucket(name)?;
-            for (key, value) in pairs {
-                bucket.put(key, value)?;
-            }
-            writer = bucket.finish()?;
-        }
-        let finished = writer.finish()?;
-        let mut frame = finished.out;
-        let metas = frame.iter_mut().zip(&finished.metas);
-        metas.for_each(|(byte, meta)| *byte = *meta);
-        Ok(frame)
+        frame::refuse(part, damage)
     }
 }

@@ -4,9 +4,9 @@
 
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, Level, Origin,
-    PreparedBase, Progress, Store, Verdict, Verification, VerifyProgress, VerifyRequest,
-    prepare_base, read_base,
+    Archive, BaseEntry, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, ForgetRequest,
+    Forgot, Forgotten, Level, Origin, PreparedBase, Progress, Store, Verdict, Verification,
+    VerifyProgress, VerifyRequest, plan_forget, prepare_base, read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::restore::Records;
@@ -194,6 +194,38 @@ pub fn verdict(archive: &Archive, now: Moment) -> Result<Verdict, Error> {
     let request = VerifyRequest { level: Level::Proven, only: None, now };
     let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     Verification::begin(archive, &request)?.run(progress)
+}
+
+/// All keys that begin so.
+pub fn all_of(prefix: &str) -> Forgotten {
+    Forgotten { key: prefix.as_bytes().to_vec(), prefix: true, to: None }
+}
+
+/// What is left of records when all keys that begin so are forgotten: of the last record that it was
+/// there.
+pub fn forget_in(pairs: &mut Pairs, prefix: &str) {
+    let last = pairs.last().map(|(key, _)| key.clone());
+    let is_gone = |value: &[u8]| {
+        KeyValue::parse(value).unwrap().key.starts_with(prefix.as_bytes())
+    };
+    pairs.retain_mut(|(key, value)| {
+        let gone = is_gone(value);
+        if gone && Some(&*key) == last.as_ref() {
+            value.clear();
+        }
+        !gone || value.is_empty()
+    });
+}
+
+/// Erases records from an archive.
+pub fn forget(
+    archive: &Archive,
+    what: &Forgotten,
+    now: &dyn Fn() -> Moment,
+) -> Result<Forgot, Error> {
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let request = ForgetRequest { what, now, progress };
+    plan_forget(archive, &request)?.carry_out(archive, &request)
 }
 
 /// A directory for a spool, in memory where the machine has such a one: tables are synced.

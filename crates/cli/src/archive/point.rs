@@ -139,6 +139,7 @@ mod tests {
             cluster: ClusterId(cluster),
             member: MemberId(1),
             etcd: String::new(),
+            erased: false,
         };
         let name = format!("timelines/{timeline}/bases/{cluster}-{revision}-{state}.base");
         let header = Header {

@@ -1,0 +1,193 @@
+//! Erasing records on demand: secrets that were changed, data of persons.
+//!
+//! Packs and segments are written anew with such records empty, and bases with these marked as dead.
+//! So no record changes its number, and what is still to be erased elsewhere stays where it was found.
+//! A base without its old objects comes first, then the old base goes; the old packs and segments go
+//! as a prune lets go whatever no base needs: after the grace, for a writer may be using them.
+//!
+//! What may never happen here: a restore point that is gone before another one stands for it; one that
+//! says that it is whole and is not.
+
+mod erase;
+mod search;
+
+use crate::archive::{Archive, BaseEntry};
+use crate::error::Error;
+use crate::format::header::{Facts, Moment};
+use crate::prune;
+use crate::verify::VerifyProgress;
+use erase::Eraser;
+use rekindle_etcd::Revision;
+use search::{Found, Losses, Search};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which records are to be erased: all versions of some keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The key, or what the keys begin with; not empty.
+    pub key: Vec<u8>,
+    /// All keys that begin so.
+    pub prefix: bool,
+    /// Only versions up to this revision; none: all of them.
+    pub to: Option<Revision>,
+}
+
+impl Forgotten {
+    /// Whether a key is one of these. None is empty: that is a record that was erased, or etcd's own.
+    fn is(&self, key: &[u8]) -> bool {
+        match self.prefix {
+            true => !key.is_empty() && key.starts_with(&self.key),
+            false => !key.is_empty() && key == self.key,
+        }
+    }
+}
+
+/// What is to be erased, and how that is watched.
+#[derive(Clone, Copy)]
+pub struct ForgetRequest<'a> {
+    /// Which records.
+    pub what: &'a Forgotten,
+    /// The clock.
+    pub now: &'a dyn Fn() -> Moment,
+    /// Bytes that were read, and whether to go on.
+    pub progress: VerifyProgress<'a>,
+}
+
+/// A restore point that loses records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgetPoint {
+    /// Its base.
+    pub entry: BaseEntry,
+    /// Records that it loses: none where they only lie beside its own.
+    pub records: u64,
+    /// Keys that are gone after a restore of it.
+    pub keys: u64,
+}
+
+/// A restore point that is to be written anew.
+#[derive(Clone, Debug)]
+struct Going {
+    point: ForgetPoint,
+    losses: Losses,
+    /// One that was cut off has left a base that stands for it already.
+    replaced: bool,
+}
+
+/// What would be erased.
+#[derive(Clone, Debug)]
+pub struct ForgetPlan {
+    going: Vec<Going>,
+    /// Packs and segments that have any of it.
+    objects: BTreeMap<String, Found>,
+}
+
+/// What was erased.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgot {
+    /// Restore points that were written anew.
+    pub bases: usize,
+    /// Packs and segments that were.
+    pub objects: usize,
+    /// The old ones, which go with a prune after the grace.
+    pub marked: usize,
+    /// Bytes of these.
+    pub marked_bytes: u64,
+    /// Bases that the store does not let go, with its reason: they have the records still.
+    pub held: Vec<(String, String)>,
+}
+
+/// Looks for records that are to be erased. Touches nothing.
+///
+/// # Errors
+/// What of the archive cannot be read: nobody knows what it has.
+pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<ForgetPlan, Error> {
+    let mut listing = archive.list()?;
+    if let Some(unreadable) = listing.unreadable.pop() {
+        return Err(unreadable);
+    }
+    let mut search = Search::new(archive, request, listing.bases)?;
+    let points = search.points()?;
+    let names: BTreeSet<_> = points.iter().map(|(point, _)| point.entry.name.clone()).collect();
+    let is_clean = |entry: &&BaseEntry| !names.contains(&entry.name);
+    let clean: Vec<_> = search.bases().iter().filter(is_clean).collect();
+    let going = points.into_iter().map(|(point, losses)| {
+        let facts = &point.entry.header.facts;
+        let replaced = clean.iter().any(|entry| stands_for(&entry.header.facts, facts));
+        Going { point, losses, replaced }
+    });
+    let going = going.collect();
+    let objects = search.objects.into_iter().filter(|(_, found)| found.goes());
+    Ok(ForgetPlan { going, objects: objects.collect() })
+}
+
+/// Whether a base is what erasing has made of another one.
+fn stands_for(one: &Facts, other: &Facts) -> bool {
+    let Facts { id, records, keys, logical_bytes, erased, .. } = *other;
+    one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
+}
+
+impl ForgetPlan {
+    /// The restore points that are written anew, in the order of time.
+    pub fn points(&self) -> impl ExactSizeIterator<Item = &ForgetPoint> {
+        self.going.iter().map(|going| &going.point)
+    }
+
+    /// How many packs and segments are written anew, and their bytes.
+    #[must_use]
+    pub fn objects(&self) -> (usize, u64) {
+        (self.objects.len(), self.objects.values().map(|found| found.bytes).sum())
+    }
+
+    /// Whether there is nothing to erase.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.going.is_empty() && self.objects.is_empty()
+    }
+
+    /// Carries it out, and looks again until nothing is found: somebody may have saved meanwhile.
+    ///
+    /// # Errors
+    /// What of the archive cannot be read or written. Every restore point is there as it was, or
+    /// without the records; the next run goes on.
+    pub fn carry_out(
+        mut self,
+        archive: &Archive,
+        request: &ForgetRequest<'_>,
+    ) -> Result<Forgot, Error> {
+        archive.check_writable()?;
+        let mut done = Forgot::default();
+        let mut old: BTreeMap<String, u64> = BTreeMap::new();
+        let mut held = BTreeSet::new();
+        while self.points().any(|point| !held.contains(&point.entry.name))
+            || self.objects.keys().any(|name| !old.contains_key(name))
+        {
+            let mut eraser = Eraser::new(archive, request, &self.objects)?;
+            old.extend(self.objects.iter().map(|(name, found)| (name.clone(), found.bytes)));
+            done.objects += self.objects.len();
+            for Going { point, losses, replaced } in &self.going {
+                let name = &point.entry.name;
+                if held.contains(name) {
+                    continue;
+                }
+                if !replaced {
+                    eraser.renew_base(&point.entry, losses)?;
+                }
+                match prune::remove(archive, name)? {
+                    None => done.bases += 1,
+                    Some(reason) => {
+                        done.held.push((name.clone(), reason));
+                        held.insert(name.clone());
+                    }
+                }
+            }
+            self = plan_forget(archive, request)?;
+        }
+        // What a base that is held needs is no prey of a prune.
+        old.retain(|name, _| !self.objects.contains_key(name));
+        (done.marked, done.marked_bytes) = (old.len(), old.values().sum());
+        if !old.is_empty() {
+            prune::write_mark(archive, old.into_keys().collect(), (request.now)())?;
+        }
+        Ok(done)
+    }
+}

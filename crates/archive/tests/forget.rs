@@ -1,0 +1,239 @@
+//! Erasing records: they are gone everywhere, the rest is as it was, and nothing says that it is whole.
+
+mod keyspaces;
+
+use keyspaces::{
+    Keyspace, Pairs, Saving, advance, all_of, forget, forget_in, now, now_is, read_back, verdict,
+};
+use rekindle_archive::{
+    Archive, Comparison, Forgot, ForgetRequest, Forgotten, Identity, Level, Policy, Protection,
+    PruneRequest, Sealing, Store, VerifyProgress, Word, plan_forget, plan_prune, read_base,
+};
+use rekindle_etcd::{KeyValue, Revision};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+const HOUR: i64 = 3_600_000;
+/// In a block of noise, which does not compress, it stands as it is.
+const CANARY: &str = "/secret/4711-a-canary";
+
+/// Bases of a keyspace with secrets: packs, ranges of the log, dead records, small packs.
+fn some_history(saving: &Saving) -> (Keyspace, BTreeMap<i64, Pairs>) {
+    let (mut keyspace, mut points) = (Keyspace::new(), BTreeMap::new());
+    for round in 0..9 {
+        let before = keyspace.revision;
+        for n in 0..20 {
+            keyspace.write(&[(&format!("/key/{n}"), n == 7)], 300);
+        }
+        if round % 4 != 3 {
+            keyspace.write(&[("/key/0", false), (CANARY, round == 6), ("/secret/2", false)], 50);
+            keyspace.write(&[("/secretly", false)], 50);
+        }
+        if round % 3 == 2 {
+            keyspace.compact(before);
+        }
+        saving.save(&keyspace);
+        points.insert(keyspace.revision, keyspace.pairs());
+        advance(HOUR);
+    }
+    (keyspace, points)
+}
+
+/// Every restore point gives what it gave, but for what was forgotten, and is proven.
+fn check_points(archive: &Archive, points: &BTreeMap<i64, Pairs>, forgotten: &str) {
+    let bases = archive.list().unwrap().bases;
+    assert_eq!(bases.len(), points.len());
+    for entry in &bases {
+        let facts = &entry.header.facts;
+        let whole = &points[&facts.last.get()];
+        let mut want = whole.clone();
+        forget_in(&mut want, forgotten);
+        assert!(read_back(archive, entry).unwrap() == want, "revision {}", facts.last);
+        let is_erased = |(_, value): &&(Vec<u8>, Vec<u8>)| {
+            KeyValue::parse(value).unwrap().key.starts_with(forgotten.as_bytes())
+        };
+        let erased = whole.iter().filter(is_erased).count() as u64;
+        assert_eq!(read_base(archive, entry).unwrap().erased, erased);
+        assert_eq!(facts.erased, erased > 0);
+        assert_eq!(facts.records, want.len() as u64);
+        let bytes: usize = want.iter().map(|(_, value)| value.len()).sum();
+        assert!(facts.logical_bytes >= bytes as u64);
+    }
+    let verdict = verdict(archive, now_is()).unwrap();
+    let harmless = |word: &Word| matches!(word, Word::Uploading | Word::Orphan);
+    assert!(verdict.findings.iter().all(|it| harmless(&it.word)), "{:?}", verdict.findings);
+    let proven = |level: &Option<Level>| *level == Some(Level::Proven);
+    assert!(verdict.points.iter().all(|point| proven(&point.level)), "{:?}", verdict.points);
+}
+
+/// Lets everything go that nobody needs.
+fn prune(archive: &Archive) {
+    let policy = Policy { last: 1000, ..Policy::default() };
+    let request = PruneRequest { policy, bases_max: 1000, grace: 0, now: now_is() };
+    for _ in 0..2 {
+        assert_eq!(plan_prune(archive, &request).unwrap().carry_out(archive).unwrap().held, []);
+    }
+}
+
+/// Whether any object has these bytes, as they are.
+fn is_anywhere(archive: &Archive, bytes: &[u8]) -> bool {
+    let store = archive.store();
+    let found = store.list("timelines").unwrap();
+    let mut objects = found.iter().map(|it| store.read(&it.name, it.bytes).unwrap());
+    objects.any(|object| object.windows(bytes.len()).any(|window| window == bytes))
+}
+
+fn plan_points(archive: &Archive, what: &Forgotten) -> Vec<(i64, u64, u64)> {
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let plan = plan_forget(archive, &ForgetRequest { what, now: &now, progress }).unwrap();
+    let point = |it: &rekindle_archive::ForgetPoint| {
+        (it.entry.header.facts.last.get(), it.records, it.keys)
+    };
+    plan.points().map(point).collect()
+}
+
+#[test]
+fn what_is_forgotten_is_gone_everywhere() {
+    let saving = Saving::new();
+    let (mut keyspace, points) = some_history(&saving);
+    assert!(is_anywhere(&saving.archive, CANARY.as_bytes()), "the test sees what is there");
+    let what = all_of("/secret/");
+    let done = forget(&saving.archive, &what, &now).unwrap();
+    assert_eq!((done.bases, done.held.len()), (9, 0));
+    assert!(done.objects > 4 && done.marked == done.objects, "{done:?}");
+    check_points(&saving.archive, &points, "/secret/");
+    assert!(is_anywhere(&saving.archive, CANARY.as_bytes()), "until the grace is over");
+    prune(&saving.archive);
+    assert!(!is_anywhere(&saving.archive, CANARY.as_bytes()));
+    check_points(&saving.archive, &points, "/secret/");
+    assert_eq!(verdict(&saving.archive, now_is()).unwrap().findings, [], "nothing is left over");
+
+    // Once more there is nothing to do.
+    assert_eq!(plan_points(&saving.archive, &what), []);
+    assert_eq!(forget(&saving.archive, &what, &now).unwrap(), Forgot::default());
+
+    // The host's table is of a base that is gone. What the cluster still has comes back with the next.
+    keyspace.write(&[("/late", false)], 10);
+    let full = saving.save(&keyspace);
+    assert!(matches!(full.comparison, Comparison::Unknown { .. }), "{:?}", full.comparison);
+    assert!(saving.read(&full) == keyspace.pairs());
+    keyspace.write(&[("/later", false)], 10);
+    saving.save_agrees(&keyspace);
+    assert_eq!(forget(&saving.archive, &what, &now).unwrap().bases, 2);
+}
+
+/// One thing after another, and what is left of the first is not brought back by the second.
+#[test]
+fn forgetting_again() {
+    let saving = Saving::new();
+    let (_, mut points) = some_history(&saving);
+    for (prefix, objects) in [("/key/1", true), ("/secretly", true), ("/nothing", false)] {
+        let done = forget(&saving.archive, &all_of(prefix), &now).unwrap();
+        assert_eq!(done.objects > 0, objects, "{prefix}: {done:?}");
+        points.values_mut().for_each(|pairs| forget_in(pairs, prefix));
+    }
+    for pruned in [false, true] {
+        for entry in saving.archive.list().unwrap().bases {
+            let want = &points[&entry.header.facts.last.get()];
+            let read = read_back(&saving.archive, &entry).unwrap();
+            assert!(read == *want, "revision {}, pruned {pruned}", entry.header.facts.last);
+        }
+        prune(&saving.archive);
+    }
+}
+
+/// Old versions of a key may go, and the one that is in use stay.
+#[test]
+fn versions_up_to_a_revision() {
+    let saving = Saving::new();
+    let mut keyspace = Keyspace::new();
+    for value in 0..4 {
+        keyspace.write(&[("/password", false), ("/password2", false)], 40 + value);
+        saving.save(&keyspace);
+        advance(HOUR);
+    }
+    // Revisions 2 to 5, one a base.
+    let to = Revision::new(3);
+    let what = Forgotten { key: b"/password".to_vec(), prefix: false, to };
+    assert_eq!(plan_points(&saving.archive, &what), [(2, 1, 1), (3, 2, 1), (4, 2, 0), (5, 2, 0)]);
+    forget(&saving.archive, &what, &now).unwrap();
+    let keys = |pairs: Pairs| -> Vec<(Vec<u8>, i64)> {
+        let kv = |(_, value): &(Vec<u8>, Vec<u8>)| {
+            let kv = KeyValue::parse(value).unwrap();
+            (kv.key.to_vec(), kv.mod_revision)
+        };
+        pairs.iter().map(kv).collect()
+    };
+    let bases = saving.archive.list().unwrap().bases;
+    let last = keys(read_back(&saving.archive, &bases[3]).unwrap());
+    let want = [("/password2", 2), ("/password2", 3), ("/password", 4), ("/password2", 4)];
+    let want = want.into_iter().chain([("/password", 5), ("/password2", 5)]);
+    assert_eq!(last, want.map(|(key, at)| (key.into(), at)).collect::<Vec<_>>());
+}
+
+/// A restored etcd would begin at an earlier revision if the last record were none.
+#[test]
+fn the_last_record_keeps_its_revision() {
+    let saving = Saving::new();
+    let mut keyspace = Keyspace::new();
+    keyspace.write(&[("/kept", false)], 40);
+    keyspace.write(&[("/kept", false), ("/secret/", false), ("/secret/", true)], 40);
+    saving.save(&keyspace);
+    let points = BTreeMap::from([(keyspace.revision, keyspace.pairs())]);
+    forget(&saving.archive, &all_of("/secret/"), &now).unwrap();
+    check_points(&saving.archive, &points, "/secret/");
+    let entry = saving.archive.list().unwrap().bases.remove(0);
+    let pairs = read_back(&saving.archive, &entry).unwrap();
+    assert_eq!(pairs.last().unwrap(), &(points[&3].last().unwrap().0.clone(), Vec::new()));
+    let base = read_base(&saving.archive, &entry).unwrap();
+    assert!(!base.frame.windows(8).any(|window| window == b"/secret/"), "the frame has it, too");
+}
+
+/// All of it.
+#[test]
+fn nothing_is_left_but_the_last_record() {
+    let saving = Saving::new();
+    let (_, points) = some_history(&saving);
+    forget(&saving.archive, &all_of("/"), &now).unwrap();
+    prune(&saving.archive);
+    check_points(&saving.archive, &points, "/");
+}
+
+#[test]
+fn somebody_saves_meanwhile() {
+    let saving = Saving::new();
+    let (mut keyspace, _) = some_history(&saving);
+    keyspace.write(&[("/late", false)], 10);
+    let what = all_of("/secret/");
+    // It shares data that are forgotten while it is being made: they are there still, and it is whole.
+    let late = saving.prepare_between(&keyspace, || drop(forget(&saving.archive, &what, &now)));
+    let late = late.unwrap();
+    assert!(saving.read(&late) == keyspace.pairs());
+    // A prune whose grace is over does not take them from it.
+    prune(&saving.archive);
+    assert!(saving.read(&late) == keyspace.pairs());
+    assert_eq!(forget(&saving.archive, &what, &now).unwrap().bases, 1);
+    prune(&saving.archive);
+    assert!(!is_anywhere(&saving.archive, CANARY.as_bytes()));
+    assert_eq!(verdict(&saving.archive, now_is()).unwrap().findings, []);
+}
+
+#[test]
+fn what_is_sealed_is_forgotten_by_its_owners() {
+    let owner = Identity::generate();
+    let protection = Protection { sealing: Sealing::To(vec![owner.public()]), signers: Vec::new() };
+    let archive = Archive::init(Store::memory().unwrap(), now_is(), &protection).unwrap();
+    let mut saving = Saving::new();
+    saving.archive = archive;
+    let mut keyspace = Keyspace::new();
+    keyspace.write(&[("/secret/1", false), ("/kept", false)], 100);
+    saving.save(&keyspace);
+    let what = all_of("/secret/");
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let request = ForgetRequest { what: &what, now: &now, progress };
+    let refused = plan_forget(&saving.archive, &request).unwrap_err();
+    assert!(refused.to_string().contains("sealed"), "{refused}");
+    let archive = saving.archive.clone().with_identities(&[owner]).unwrap();
+    forget(&archive, &what, &now).unwrap();
+    check_points(&archive, &BTreeMap::from([(2, keyspace.pairs())]), "/secret/");
+}
