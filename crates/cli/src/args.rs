@@ -1,7 +1,7 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
-use crate::archive::{ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
+use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
@@ -49,6 +49,7 @@ pub(crate) enum ArchiveCommand {
     Repair(RepairArgs),
     Rekey(Box<RekeyArgs>),
     Prune(Box<PruneArgs>),
+    Forget(Box<ForgetArgs>),
 }
 
 /// How an object store is reached, where a place is a URL.

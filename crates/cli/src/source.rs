@@ -5,6 +5,7 @@ use crate::archive::{Point, ReadKeys, parse_source, unlock};
 use crate::args::StoreArgs;
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
+use crate::output::grouped;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::{Archive, BaseEntry, BaseRecords, Error, Place, StoreFaultKind, read_base};
 use rekindle_bolt::{Piece, ReadAt};
@@ -129,6 +130,14 @@ impl Source {
                 read => break (entry, read?),
             }
         };
+        if base.erased > 0 {
+            eprintln!(
+                "warning: {} of its records were erased on demand: what is left is not all that the \
+                 cluster had at revision {}",
+                grouped(base.erased),
+                entry.header.facts.last
+            );
+        }
         let bytes = Bytes::Memory(base.frame.clone());
         let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
         Ok(Self { path: path.to_owned(), kind, bytes })

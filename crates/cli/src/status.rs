@@ -108,6 +108,11 @@ impl Report<'_> {
         out.add("totalSize", "Size", usage.map(|_| status.total_size));
         out.add("version", "Version", version.clone());
         out.add("records", "Records", status.records);
+        if let Kind::Base(base) = &self.source.kind
+            && base.base.erased > 0
+        {
+            out.add("erasedRecords", "Erased records", base.base.erased);
+        }
         out.add("tombstones", "Tombstones", status.tombstones);
         out.add("pairs", "Pairs in all buckets", status.pairs());
         out.add("pageSize", "Page size", usage.map(|usage| usage.page_size));

@@ -49,7 +49,7 @@ fn listing_output(listing: &Listing) -> Output {
             grouped(facts.records),
             output::bytes(facts.logical_bytes),
             output::bytes(facts.new_bytes.saturating_add(base.bytes)),
-            LEVEL.to_owned(),
+            level(base).to_owned(),
             facts.etcd.clone(),
             facts.cluster.to_string(),
         ]);
@@ -66,6 +66,14 @@ fn listing_output(listing: &Listing) -> Output {
     out
 }
 
+/// What was erased on demand makes it another thing than what the cluster had.
+fn level(base: &BaseEntry) -> &'static str {
+    match base.header.facts.erased {
+        true => "listed, erased",
+        false => LEVEL,
+    }
+}
+
 fn to_json(base: &BaseEntry) -> Value {
     let facts = &base.header.facts;
     json!({
@@ -80,6 +88,7 @@ fn to_json(base: &BaseEntry) -> Value {
         "size": facts.logical_bytes,
         "newBytes": facts.new_bytes.saturating_add(base.bytes),
         "level": LEVEL,
+        "erased": facts.erased,
         "etcdVersion": facts.etcd,
         "cluster": facts.cluster.to_string(),
         "timeline": facts.timeline.to_string(),

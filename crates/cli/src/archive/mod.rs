@@ -3,6 +3,7 @@
 mod copy;
 mod export;
 mod failure;
+mod forget;
 mod init;
 mod key_args;
 mod key_files;
@@ -17,6 +18,7 @@ mod repair;
 mod stats;
 mod verify;
 
+pub(crate) use forget::ForgetArgs;
 pub(crate) use key_args::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
 pub(crate) use key_files::{unlock, with_signing_key};
 pub(crate) use pin::Pin;
@@ -41,6 +43,7 @@ pub(crate) fn run(command: &ArchiveCommand) -> Result<(), Failure> {
         ArchiveCommand::Repair(args) => repair::run(args),
         ArchiveCommand::Rekey(args) => rekey::run(args),
         ArchiveCommand::Prune(args) => prune::run(args),
+        ArchiveCommand::Forget(args) => forget::run(args),
     }
 }
 

@@ -76,6 +76,11 @@ fn output(verdict: &Verdict, level: Level) -> Output {
     out.json.insert("findings".to_owned(), findings.into());
     let mut rows = vec![("verdict", word), ("level", level_name(level).to_owned())];
     rows.push(("restore points", points_line(verdict, &remain)));
+    let erased = remain.iter().filter(|point| point.entry.header.facts.erased).count();
+    if erased > 0 {
+        let line = format!("on demand from {}: these prove what is left", grouped(erased));
+        rows.push(("records erased", line));
+    }
     out.text = output::lines(&rows);
     if !verdict.findings.is_empty() {
         let rows: Vec<_> = verdict.findings.iter().map(finding_row).collect();
@@ -143,6 +148,7 @@ fn point_json(point: &RestorePoint) -> Value {
         "timeline": facts.timeline.to_string(),
         "object": point.entry.name,
         "level": point.level.map(level_name),
+        "erased": facts.erased,
     })
 }
 

@@ -1,11 +1,11 @@
 //! Bases of every version, restored out of an archive.
 
-use crate::booted;
+use crate::booted::{self, ask, ask_json};
 use crate::command::{done, identity, only, refused, rekindle, restore, restore_alone};
-use crate::sources::Source;
+use crate::sources::{Source, revision_of};
 use rekindle_testkit::Version;
 use rekindle_testkit::content::files;
-use rekindle_testkit::etcd::{Members, Sites, etcdutl};
+use rekindle_testkit::etcd::{Cluster, Members, Sites, etcdutl};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -106,6 +106,61 @@ fn a_damaged_base_is_not_exported() {
     assert!(names.all(|name| name.unwrap().file_name() == "archive"));
     let no_archive = rekindle(["archive", "export", to, to]).output().unwrap();
     assert_eq!(no_archive.status.code(), Some(6));
+}
+
+/// What was forgotten is in no cluster that comes out of the archive; all else is, at its revision.
+#[test]
+fn a_cluster_without_what_was_forgotten() {
+    for version in Version::ALL {
+        let sites = Sites::new(Members(1));
+        let source = Source::kubernetes();
+        let archive = source.write_archive(sites.dir());
+        let place = archive.to_str().unwrap();
+        let before = json(&["archive", "list"], &archive);
+        let keys = |list: &Value| list["restorePoints"][0]["keys"].as_i64().unwrap();
+        // The last record is the node.
+        for (key, more, records) in [
+            ("/registry/pods/default/pod-03", &["--prefix"][..], 3),
+            ("/registry/minions/n1", &[], 1),
+        ] {
+            let forget = [&["archive", "forget", place, key][..], more].concat();
+            let told = |how| -> Value {
+                let printed = done(forget.iter().chain(&[how, "-w=json"]));
+                serde_json::from_str(&printed).unwrap()
+            };
+            let plan = told("--dry-run");
+            let point = &plan["restorePoints"][0];
+            let (lost, records) = (Value::from(1), Value::from(records));
+            assert_eq!([&point["keys"], &point["records"]], [&lost, &records], "{plan}");
+            let asked = refused(4, &forget);
+            assert!(asked.contains("--yes"), "{asked}");
+            let done = told("--yes");
+            assert_eq!(done["rewritten"], 1, "{done}");
+            assert_eq!(told("--yes")["restorePoints"], Value::Array(Vec::new()));
+        }
+        let after = json(&["archive", "list"], &archive);
+        assert_eq!(keys(&before) - keys(&after), 2);
+        assert_eq!(after["restorePoints"][0]["erased"], true);
+        let table = done(["archive", "list", place]);
+        assert!(table.contains("listed, erased"), "{table}");
+        let verdict = done(["archive", "verify", "--level", "proven", place]);
+        assert!(verdict.contains("on demand from 1"), "{verdict}");
+        let status = rekindle(["status", place]).output().unwrap();
+        assert!(status.status.success());
+        let warning = String::from_utf8(status.stderr).unwrap();
+        assert!(warning.contains("4 of its records were erased on demand"), "{warning}");
+
+        done(restore_alone(&archive, &sites, &["--bump-revision=0"]));
+        booted::check_databases(version, &sites, source.revision);
+        let cluster = Cluster::with(version).on(sites).start();
+        let left = ask_json(&cluster, &["get", "", "--from-key"]);
+        assert_eq!(left["header"]["revision"], source.revision, "{version}");
+        assert_eq!(left["kvs"].as_array().unwrap().len(), 9, "{left}");
+        let pod = ["get", "--print-value-only", "/registry/pods/default/pod-04"];
+        assert_eq!(ask(&cluster, cluster.member(0), &pod), "2\n");
+        let put = ask_json(&cluster, &["put", "/registry/minions/n1", "anew"]);
+        assert_eq!(revision_of(&put), source.revision + 1);
+    }
 }
 
 /// From whole to damaged, and back to whole from a copy.
