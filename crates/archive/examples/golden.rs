@@ -1,13 +1,14 @@
 //! Writes the golden archives of a format version into an empty directory, once and for all:
 //! `golden DIRECTORY`. A version that has its archives keeps them: see tests/golden.rs.
 //!
-//! Two archives of the same keyspace, one of them sealed, to `identity.txt`: three bases, with dead
+//! Two archives of the same keyspace, one of them sealed, to `identity.txt`: bases with dead
 //! records, a range of the log, and a last base that contradicts the one before and begins a timeline.
+//! A third one, `erased`, of which keys were forgotten.
 
 #[path = "../tests/keyspaces/mod.rs"]
 mod keyspaces;
 
-use keyspaces::{Keyspace, prepare, told};
+use keyspaces::{Keyspace, all_of, forget, prepare, told};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, Identity, Protection, Sealing, Store};
 use std::fs;
@@ -28,6 +29,11 @@ fn main() -> Result<(), Failed> {
     let sealed = write(&directory.join("sealed"), sealing, &[identity])?;
     assert_eq!(plain, sealed);
     fs::write(directory.join("records.txt"), plain)?;
+    let erased = directory.join("erased");
+    write(&erased, Sealing::Unencrypted, &[])?;
+    let archive = Archive::open(Store::directory(&erased)?)?;
+    forget(&archive, &all_of("/registry/pods/1"), &|| Moment(1_790_000_500_000))?;
+    fs::write(directory.join("erased.txt"), told(&archive)?)?;
     Ok(())
 }
 

@@ -6,9 +6,9 @@
 mod keyspaces;
 
 use keyspaces::{told, verdict};
-use rekindle_archive::format::base::PartKind;
+use rekindle_archive::format::base::{Part, PartKind};
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{Archive, Identity, Level, Store, read_base};
+use rekindle_archive::{Archive, Identity, Level, Store, Verdict, Word, read_base};
 use std::path::{Path, PathBuf};
 
 fn golden(kind: &str) -> PathBuf {
@@ -22,11 +22,10 @@ fn open(kind: &str, identities: &[Identity]) -> Archive {
 
 fn check(kind: &str, identities: &[Identity]) {
     let archive = open(kind, identities);
-    let want = std::fs::read_to_string(golden("records.txt")).unwrap();
-    assert!(told(&archive).unwrap() == want, "{kind} brings back something else");
+    check_told(&archive, "records.txt");
     let verdict = verdict(&archive, Moment(1_790_001_000_000)).unwrap();
     assert_eq!(verdict.findings, []);
-    assert!(verdict.points.iter().all(|point| point.level == Some(Level::Proven)));
+    check_proven(&verdict);
     // It is worth something only if it has some of everything.
     let bases = archive.list().unwrap().bases;
     let parts: Vec<_> =
@@ -41,6 +40,30 @@ fn check(kind: &str, identities: &[Identity]) {
     let timelines: std::collections::BTreeSet<_> =
         bases.iter().map(|base| base.header.facts.timeline).collect();
     assert_eq!(timelines.len(), 2, "a timeline that leaves another");
+}
+
+fn check_told(archive: &Archive, records: &str) {
+    let want = std::fs::read_to_string(golden(records)).unwrap();
+    assert!(told(archive).unwrap() == want, "not {records}");
+}
+
+fn check_proven(verdict: &Verdict) {
+    assert!(verdict.points.iter().all(|point| point.level == Some(Level::Proven)));
+}
+
+/// Some keys were forgotten; what they lay in before is there still.
+#[test]
+fn version_1_erased() {
+    let archive = open("erased", &[]);
+    check_told(&archive, "erased.txt");
+    let verdict = verdict(&archive, Moment(1_790_001_000_000)).unwrap();
+    assert!(verdict.findings.iter().all(|it| it.word == Word::Orphan || it.word == Word::Uploading));
+    check_proven(&verdict);
+    let bases = archive.list().unwrap().bases;
+    assert!(bases.iter().all(|base| base.header.facts.erased));
+    let parts = bases.iter().flat_map(|entry| read_base(&archive, entry).unwrap().parts);
+    let is_erased = |part: &Part| matches!(part.what, PartKind::Log { erased: Some(_), .. });
+    assert!(parts.into_iter().any(|part| is_erased(&part)), "a range of the log");
 }
 
 #[test]

@@ -73,6 +73,14 @@ pub(crate) struct StoreArgs {
     #[arg(long, value_name = "BYTES", value_parser = crate::stores::parse_bytes,
           help_heading = STORES)]
     pub bandwidth: Option<NonZeroU64>,
+    /// Lock what is created in an S3 bucket for so long, such as 30d: nobody can remove it before.
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration,
+          help_heading = STORES)]
+    pub object_lock: Option<Duration>,
+    /// Whether who has the right to may lift such a lock (governance) or nobody can (compliance).
+    #[arg(long, value_name = "MODE", default_value = "compliance", requires = "object_lock",
+          help_heading = STORES)]
+    pub object_lock_mode: LockMode,
     /// etcdbrctl's way to name a place: S3, GCS, ABS, ECS, OCS or Local.
     #[arg(long, value_name = "PROVIDER", help_heading = STORES)]
     pub storage_provider: Option<String>,
@@ -82,6 +90,14 @@ pub(crate) struct StoreArgs {
     /// What all names in it begin with.
     #[arg(long, value_name = "PREFIX", help_heading = STORES)]
     pub store_prefix: Option<String>,
+}
+
+/// How objects are locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LockMode {
+    Governance,
+    #[default]
+    Compliance,
 }
 
 const STORES: &str = "Object stores";

@@ -1,9 +1,9 @@
 //! Where archives and snapshots are, as the command line names it: paths, URLs, etcdbrctl's flags.
 
-use crate::args::StoreArgs;
+use crate::args::{LockMode, StoreArgs};
 use crate::connect::Env;
 use crate::failure::Failure;
-use rekindle_archive::{Place, Store, StoreOptions};
+use rekindle_archive::{Place, Retention, RetentionMode, Store, StoreOptions};
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -128,12 +128,17 @@ impl StoreArgs {
         let ca = ca.map(|path| {
             std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))
         });
+        let mode = match self.object_lock_mode {
+            LockMode::Governance => RetentionMode::Governance,
+            LockMode::Compliance => RetentionMode::Compliance,
+        };
         Ok(StoreOptions {
             endpoint_url,
             region,
             virtual_host_style: self.virtual_host_style,
             ca: ca.transpose()?,
             bandwidth: self.bandwidth,
+            retention: self.object_lock.map(|period| Retention { mode, period }),
             variables,
         })
     }

@@ -4,6 +4,7 @@
 
 mod fault;
 mod http;
+mod lock;
 mod open;
 mod pace;
 mod place;
@@ -12,6 +13,7 @@ mod reader;
 mod upload;
 
 pub use fault::{StoreFault, StoreFaultKind};
+pub use lock::{Retention, RetentionMode};
 pub use open::StoreOptions;
 pub use place::{Place, Provider};
 pub use probe::{Finding, Probe, Wanted};
@@ -49,6 +51,8 @@ struct Objects {
     place: Arc<str>,
     /// What no message may show.
     secrets: Arc<[String]>,
+    /// Where what is created is locked.
+    lock: Option<lock::Lock>,
 }
 
 impl fmt::Debug for Store {
@@ -79,7 +83,7 @@ impl Store {
         }
         let objects = LocalFileSystem::new_with_prefix(path);
         let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
-        Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new())
+        Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new(), None)
     }
 
     /// In memory, for tests.
@@ -95,13 +99,14 @@ impl Store {
     /// # Errors
     /// The machine gives no threads.
     pub fn from_objects(objects: Arc<dyn ObjectStore>, place: &str) -> Result<Self, StoreFault> {
-        Self::new(objects, place.to_owned(), Vec::new())
+        Self::new(objects, place.to_owned(), Vec::new(), None)
     }
 
     fn new(
         objects: Arc<dyn ObjectStore>,
         place: String,
         secrets: Vec<String>,
+        lock: Option<lock::Lock>,
     ) -> Result<Self, StoreFault> {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime =
@@ -111,7 +116,8 @@ impl Store {
                 kind: StoreFaultKind::Failed,
                 cause: error.to_string(),
             })?;
-        let objects = Objects { store: objects, place: place.into(), secrets: secrets.into() };
+        let (store, place, secrets) = (objects, place.into(), secrets.into());
+        let objects = Objects { store, place, secrets, lock };
         Ok(Self { objects, runtime: Arc::new(runtime) })
     }
 

@@ -4,7 +4,8 @@ use super::fault::fault;
 use super::http::Connector;
 use super::pace::Pace;
 use super::place::{Place, Provider, no_place};
-use super::{Store, StoreFault};
+use super::lock::{Lock, Locking};
+use super::{Retention, Store, StoreFault};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -22,6 +23,8 @@ const TRIES: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The first wait between two tries, and the longest. Each is a matter of chance within its bounds.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// The region of a bucket that nobody has named one for.
+const REGION: &str = "us-east-1";
 /// Secrets shorter than this are not looked for in messages: too much else would be taken for them.
 const SECRET_MIN: usize = 6;
 
@@ -40,6 +43,8 @@ pub struct StoreOptions {
     pub ca: Option<Vec<u8>>,
     /// Most bytes a second, both ways together.
     pub bandwidth: Option<NonZeroU64>,
+    /// How what is created in an S3 bucket is locked.
+    pub retention: Option<Retention>,
     /// The environment.
     pub variables: BTreeMap<String, String>,
 }
@@ -84,6 +89,10 @@ impl Store {
     /// [`StoreFaultKind::Place`](super::StoreFaultKind::Place) where the options make no sense.
     pub fn open(place: &Place, options: &StoreOptions) -> Result<Self, StoreFault> {
         let (provider, bucket, prefix) = match place {
+            Place::Directory(_) if options.retention.is_some() => {
+                let cause = "objects are locked in S3 buckets only";
+                return Err(no_place(&place.to_string(), cause));
+            }
             Place::Directory(path) => return Self::directory(path),
             Place::Bucket { provider, bucket, prefix } => (*provider, bucket, prefix),
         };
@@ -93,14 +102,17 @@ impl Store {
         let connector =
             connector.map_err(|cause| settings(&format!("the authorities to trust: {cause}")))?;
         let endpoint = options.endpoint(provider).map_err(settings)?;
-        let builder = Opening { bucket, endpoint, options, connector };
+        if options.retention.is_some() && provider != Provider::S3 {
+            return Err(settings("objects are locked in S3 buckets only"));
+        }
+        let builder = Opening { bucket, prefix, endpoint, options, connector };
         let built = match provider {
             Provider::S3 => builder.s3(),
-            Provider::Gcs => builder.gcs(),
-            Provider::Azure => builder.azure(),
+            Provider::Gcs => builder.gcs().map(|store| (store, None)),
+            Provider::Azure => builder.azure().map(|store| (store, None)),
         };
         let secrets = options.secrets();
-        let objects = built.map_err(|error| {
+        let (objects, lock) = built.map_err(|error| {
             let cause = fault("", String::new(), &error).cause;
             settings(&super::without(&secrets, &cause))
         })?;
@@ -108,7 +120,7 @@ impl Store {
             "" => objects,
             prefix => Arc::new(PrefixStore::new(objects, prefix)),
         };
-        Self::new(objects, shown, secrets)
+        Self::new(objects, shown, secrets, lock)
     }
 }
 
@@ -149,6 +161,7 @@ impl StoreOptions {
 /// A store of a bucket that is about to be.
 struct Opening<'a> {
     bucket: &'a str,
+    prefix: &'a str,
     endpoint: Option<String>,
     options: &'a StoreOptions,
     connector: Connector,
@@ -157,7 +170,7 @@ struct Opening<'a> {
 type Built = object_store::Result<Arc<dyn ObjectStore>>;
 
 impl Opening<'_> {
-    fn s3(self) -> Built {
+    fn s3(self) -> object_store::Result<(Arc<dyn ObjectStore>, Option<Lock>)> {
         let mut builder = AmazonS3Builder::new();
         for (name, value) in self.variables("AWS_") {
             if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
@@ -177,7 +190,8 @@ impl Opening<'_> {
             };
             builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
         }
-        let store = builder
+        let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+        let builder = builder
             .with_bucket_name(self.bucket)
             .with_virtual_hosted_style_request(virtual_host)
             // The digest of what is sent is signed anyway; so the store compares it, too.
@@ -185,10 +199,21 @@ impl Opening<'_> {
             // Not all that speak S3 know how to remove many at once.
             .with_disable_bulk_delete(true)
             .with_allow_http(true)
-            .with_retry(retry())
-            .with_http_connector(self.connector)
-            .build()?;
-        Ok(Arc::new(store))
+            .with_retry(retry());
+        let Some(retention) = self.options.retention else {
+            return Ok((Arc::new(builder.with_http_connector(self.connector).build()?), None));
+        };
+        let http = Locking {
+            connector: self.connector,
+            retention,
+            region: region.unwrap_or_else(|| REGION.to_owned()),
+            credentials: Arc::default(),
+        };
+        let s3 = Arc::new(builder.with_http_connector(http.clone()).build()?);
+        // It is set once.
+        let _ = http.credentials.set(Arc::clone(s3.credentials()));
+        let lock = Lock { s3: Arc::clone(&s3), prefix: self.prefix.to_owned(), http };
+        Ok((s3, Some(lock)))
     }
 
     fn gcs(self) -> Built {

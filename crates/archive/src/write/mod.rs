@@ -25,6 +25,7 @@ use join::{Bounds, Join};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
 use rekindle_etcd::{Backend, ClusterId, MemberId, Revision, Status};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::sync_channel;
@@ -412,6 +413,10 @@ impl PreparedBase<'_> {
         let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
         let content = self.base.encode().map_err(|fault| Error::damaged(&name, fault))?;
         let object = object::build(archive, facts, &content)?;
+        if archive.store().locks() {
+            // Before the base is: one that is there is locked with all that it needs.
+            archive.store().lock_for_longer(&self.shared()?)?;
+        }
         let created = archive.store().create(&name, object.bytes);
         // After a fault that says nothing of it, it may be there after all, and needs its packs.
         self.published = match &created {
@@ -429,6 +434,18 @@ impl PreparedBase<'_> {
             objects: self.written.len(),
             comparison: self.comparison.clone(),
         })
+    }
+
+    /// Names of what the base shares with older ones.
+    fn shared(&self) -> Result<Vec<String>, Error> {
+        let parts = &self.base.parts;
+        let stock = self.request.archive.stock(parts.iter().map(|part| part.timeline))?;
+        let names = parts.iter().flat_map(|part| match part.what {
+            PartKind::Pack { id, .. } => vec![names::pack(part.timeline, id)],
+            PartKind::Log { .. } => stock.touching(part).map(|it| it.name.clone()).collect(),
+        });
+        let names: BTreeSet<_> = names.filter(|name| !self.written.contains(name)).collect();
+        Ok(names.into_iter().collect())
     }
 
     /// What the base shares with an older one, or has written itself, may have been pruned since

@@ -45,6 +45,11 @@ impl Minio {
     pub fn bucket(&self, name: &str) -> Bucket {
         // A directory of its drive is a bucket.
         fs::create_dir_all(self.server.dir().join("drive").join(name)).expect("a bucket");
+        self.unmade_bucket(name)
+    }
+
+    /// A bucket that is to be made, by a request for a special one.
+    pub fn unmade_bucket(&self, name: &str) -> Bucket {
         let variables = [
             ("AWS_ACCESS_KEY_ID", USER),
             ("AWS_SECRET_ACCESS_KEY", SECRET),
