@@ -38,8 +38,8 @@ pub use prune::{GRACE, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_pru
 pub use read::{BaseRecords, read_base};
 pub use stats::{AgeUse, KindUse, Stats, stats};
 pub use store::{
-    Finding as ProbeFinding, Listed, Place, Probe, Provider, Reader, Retention, RetentionMode, Store,
-    StoreFault, StoreFaultKind, StoreOptions, Upload, Wanted,
+    Finding as ProbeFinding, Listed, Place, Probe, Provider, Reader, Retention, RetentionMode,
+    Store, StoreFault, StoreFaultKind, StoreOptions, Upload, Wanted,
 };
 pub use transfer::{Item, Left, Transfer, Transferred};
 pub use verify::{

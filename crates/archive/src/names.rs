@@ -178,7 +178,8 @@ mod tests {
             assert_eq!(parse_segment(&erased), Some(SegmentName { erased: Some(at), ..told }));
             assert!(erased.ends_with(&format!("-{}.seg", ObjectId([3; 16]))), "{erased}");
         }
-        for bad in ["", "x.seg", "1-2-3", "0-1.seg", "0-1-2.seg", "0--1-5-x.seg", "a/b/0-x-5-y.seg"] {
+        for bad in ["", "x.seg", "1-2-3", "0-1.seg", "0-1-2.seg", "0--1-5-x.seg", "a/b/0-x-5-y.seg"]
+        {
             assert_eq!(parse_segment(bad), None, "{bad}");
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::block::{self, Entry};
+use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::run::Run;
 use crate::format::segment::{self, Sections};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
@@ -56,19 +56,21 @@ pub(crate) fn build(archive: &Archive, facts: &Facts, content: &[u8]) -> Result<
     Ok(Built { bytes, body_digest })
 }
 
-/// Reads the object that lies at `name` (with its place), which must be of this kind and archive.
+/// Reads the object that lies at `name` (with its place), which must be of this kind and archive. Bytes
+/// that nobody else has are unsealed where they lie.
 pub(crate) fn open(
     archive: &Archive,
     name: &str,
     want: Kind,
-    bytes: &Bytes,
+    bytes: Bytes,
 ) -> Result<Opened, Error> {
     let damaged = |fault| Error::damaged(name, fault);
-    let header = parse(archive, name, want, bytes)?;
-    let body = header.body(bytes).map_err(damaged)?;
+    let header = parse(archive, name, want, &bytes)?;
+    let body = bytes.slice_ref(header.body(&bytes).map_err(damaged)?);
+    drop(bytes);
     let body = match header.flags & FLAG_SEALED {
-        0 => bytes.slice_ref(body),
-        _ => unsealed(archive, name, &header, body)?.into(),
+        0 => body,
+        _ => unsealed(archive, name, &header, body)?,
     };
     let content = body.slice_ref(header.content(&body).map_err(damaged)?);
     Ok(Opened { header, content })
@@ -100,7 +102,7 @@ pub(crate) fn open_run(
     archive: &Archive,
     name: &str,
     kind: Kind,
-    bytes: &Bytes,
+    bytes: Bytes,
 ) -> Result<OpenedRun, Error> {
     let damaged = |fault| Error::damaged(name, fault);
     let Opened { header, content } = open(archive, name, kind, bytes)?;
@@ -115,7 +117,7 @@ pub(crate) fn open_run(
     Ok(OpenedRun { header, sections, run, content })
 }
 
-fn unsealed(archive: &Archive, name: &str, header: &Header, body: &[u8]) -> Result<Vec<u8>, Error> {
+fn unsealed(archive: &Archive, name: &str, header: &Header, body: Bytes) -> Result<Bytes, Error> {
     let identity = archive.keys().secret(name, header.generation)?;
     keys::unseal_body(identity, body).map_err(|unopened| {
         let cause = match unopened {

@@ -1,7 +1,7 @@
 //! A base for a restore: its small buckets, and its records one after the other.
 //!
-//! One thread fetches packs and segments ahead and compares their digests, some decompress blocks;
-//! the records come out in their order. Memory is a few objects and a few blocks.
+//! Some threads open packs and segments, which are fetched ahead, and compare their digests; some
+//! decompress blocks; the records come out in their order. Memory is a few objects and a few blocks.
 
 use crate::archive::{Archive, BaseEntry};
 use crate::error::Error;
@@ -10,6 +10,7 @@ use crate::format::block::{self, Entry};
 use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests};
 use crate::names;
 use crate::object::{self, OpenedRun};
+use crate::store::Pending;
 use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::restore::{Records, RecordsFault};
@@ -20,6 +21,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Most bytes of a base: its packs and dead sets, and a frame that does not compress.
 const BASE_MAX: u64 = 1 << 30;
+/// Threads that open objects.
+const OPENERS: usize = 2;
 /// Threads that decompress.
 const DECOMPRESSORS: usize = 2;
 /// Blocks that wait for a thread, and that wait for the reader of its records.
@@ -32,7 +35,7 @@ const WAITING: usize = 2;
 pub fn read_base(archive: &Archive, entry: &BaseEntry) -> Result<Base, Error> {
     let name = archive.store().full_name(&entry.name);
     let bytes = archive.store().read(&entry.name, entry.bytes.min(BASE_MAX))?;
-    let object = object::open(archive, &name, Kind::Base, &bytes)?;
+    let object = object::open(archive, &name, Kind::Base, bytes)?;
     let damaged = |fault| Error::damaged(&name, fault);
     let base = Base::parse(&object.content).map_err(damaged)?;
     let facts = &entry.header.facts;
@@ -127,7 +130,15 @@ impl BaseRecords {
         let parts: Arc<[Part]> = base.parts.as_slice().into();
         let name_of_base = archive.store().full_name(&entry.name);
         let (archive, theirs) = (archive.clone(), Arc::clone(&parts));
-        let fetch = Fetch { archive, parts: theirs, jobs, turn: 0 };
+        let mut openers = Vec::new();
+        for _ in 0..OPENERS {
+            let (to_open, coming) = sync_channel(1);
+            let (opened, result) = sync_channel(1);
+            let opener = Opener { archive: archive.clone(), parts: Arc::clone(&theirs) };
+            start("open", move || opener.run(&coming, &opened))?;
+            openers.push((to_open, result));
+        }
+        let fetch = Fetch { archive, openers, jobs, turn: 0 };
         start("fetch", move || fetch.run(sources))?;
         Ok(Self {
             blocks,
@@ -255,10 +266,42 @@ impl Records for BaseRecords {
     }
 }
 
-/// Fetches objects and deals out their blocks.
-struct Fetch {
+/// Opens objects.
+struct Opener {
     archive: Archive,
     parts: Arc<[Part]>,
+}
+
+/// An object that is on its way.
+type Coming = (Arc<Source>, Pending<Bytes>);
+
+impl Opener {
+    fn run(self, coming: &Receiver<Coming>, opened: &SyncSender<Result<OpenedRun, Error>>) {
+        for (source, bytes) in coming {
+            let bytes = bytes.wait().map_err(Error::reading);
+            if opened.send(bytes.and_then(|bytes| self.open(&source, bytes))).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn open(&self, source: &Source, bytes: Bytes) -> Result<OpenedRun, Error> {
+        let name = self.archive.store().full_name(&source.name);
+        let kind = if source.clip.is_some() { Kind::Segment } else { Kind::Pack };
+        let opened = object::open_run(&self.archive, &name, kind, bytes)?;
+        let part = self.parts.get(source.part);
+        match part.is_some_and(|part| is_known(part, &opened)) {
+            true => Ok(opened),
+            false => Err(Error::damaged(&name, FormatFault::Foreign)),
+        }
+    }
+}
+
+/// Has objects fetched and opened ahead, and deals out their blocks.
+struct Fetch {
+    archive: Archive,
+    /// They take turns.
+    openers: Vec<(SyncSender<Coming>, Receiver<Result<OpenedRun, Error>>)>,
     jobs: Vec<SyncSender<Result<Job, Error>>>,
     turn: usize,
 }
@@ -266,19 +309,26 @@ struct Fetch {
 impl Fetch {
     fn run(mut self, sources: Vec<Source>) {
         let store = self.archive.store().clone();
-        let read = |source: &Arc<Source>| store.read_later(&source.name, source.bytes);
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
-        let mut coming = sources.first().map(read);
-        for (number, source) in sources.iter().enumerate() {
-            let Some(bytes) = coming.take() else { return };
-            let dealt = bytes.wait().map_err(Error::reading).and_then(|bytes| {
-                // The next one comes while this one is dealt out.
-                coming = sources.get(number + 1).map(read);
-                self.deal_object(source, &bytes)
-            });
-            match dealt {
-                Ok(true) => {}
-                Ok(false) => return,
+        let ahead = self.openers.len();
+        for number in 0..sources.len() + ahead {
+            if let Some(source) = sources.get(number) {
+                let coming = (Arc::clone(source), store.read_later(&source.name, source.bytes));
+                let opener = self.openers.get(number % ahead);
+                if opener.is_none_or(|(to_open, _)| to_open.send(coming).is_err()) {
+                    return;
+                }
+            }
+            let Some(number) = number.checked_sub(ahead) else { continue };
+            let opener = self.openers.get(number % ahead);
+            let opened = opener.and_then(|(_, opened)| opened.recv().ok());
+            let Some((source, opened)) = sources.get(number).zip(opened) else { return };
+            match opened {
+                Ok(object) => {
+                    if !self.deal_object(source, object) {
+                        return;
+                    }
+                }
                 Err(error) => {
                     self.deal(Err(error));
                     return;
@@ -288,27 +338,12 @@ impl Fetch {
     }
 
     /// Whether anybody still wants it.
-    fn deal_object(&mut self, source: &Arc<Source>, bytes: &Bytes) -> Result<bool, Error> {
-        let object = Arc::new(self.open(source, bytes)?);
-        for (range, entry) in object.run.blocks() {
+    fn deal_object(&mut self, source: &Arc<Source>, object: OpenedRun) -> bool {
+        let object = Arc::new(object);
+        object.run.blocks().all(|(range, entry)| {
             let (source, entry) = (Arc::clone(source), entry.clone());
-            let job = Job { source, object: Arc::clone(&object), range, entry };
-            if !self.deal(Ok(job)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn open(&self, source: &Source, bytes: &Bytes) -> Result<OpenedRun, Error> {
-        let name = self.archive.store().full_name(&source.name);
-        let kind = if source.clip.is_some() { Kind::Segment } else { Kind::Pack };
-        let opened = object::open_run(&self.archive, &name, kind, bytes)?;
-        let part = self.parts.get(source.part);
-        match part.is_some_and(|part| is_known(part, &opened)) {
-            true => Ok(opened),
-            false => Err(Error::damaged(&name, FormatFault::Foreign)),
-        }
+            self.deal(Ok(Job { source, object: Arc::clone(&object), range, entry }))
+        })
     }
 
     /// Whether anybody still wants it.

@@ -6,7 +6,7 @@ use keyspaces::{
     Keyspace, Pairs, Saving, advance, all_of, forget, forget_in, now, now_is, read_back, verdict,
 };
 use rekindle_archive::{
-    Archive, Comparison, Forgot, ForgetRequest, Forgotten, Identity, Level, Policy, Protection,
+    Archive, Comparison, ForgetRequest, Forgot, Forgotten, Identity, Level, Policy, Protection,
     PruneRequest, Sealing, Store, VerifyProgress, Word, plan_forget, plan_prune, read_base,
 };
 use rekindle_etcd::{KeyValue, Revision};

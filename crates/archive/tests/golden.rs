@@ -57,7 +57,9 @@ fn version_1_erased() {
     let archive = open("erased", &[]);
     check_told(&archive, "erased.txt");
     let verdict = verdict(&archive, Moment(1_790_001_000_000)).unwrap();
-    assert!(verdict.findings.iter().all(|it| it.word == Word::Orphan || it.word == Word::Uploading));
+    assert!(
+        verdict.findings.iter().all(|it| it.word == Word::Orphan || it.word == Word::Uploading)
+    );
     check_proven(&verdict);
     let bases = archive.list().unwrap().bases;
     assert!(bases.iter().all(|base| base.header.facts.erased));

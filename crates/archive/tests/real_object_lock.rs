@@ -115,10 +115,8 @@ fn what_is_saved_is_locked_with_all_that_it_shares() {
     keyspace.write(&[("/key/new", false)], 100);
     save(&archive, &keyspace, spool.path());
     let second = locks(&s3, &archive);
-    let mut days: Vec<_> = second
-        .iter()
-        .map(|(name, _, days)| (name.rsplit_once('.').unwrap().1, *days))
-        .collect();
+    let mut days: Vec<_> =
+        second.iter().map(|(name, _, days)| (name.rsplit_once('.').unwrap().1, *days)).collect();
     days.sort_unstable();
     assert_eq!(days, [("base", 1), ("base", 10), ("json", 1), ("pack", 10), ("seg", 10)]);
 

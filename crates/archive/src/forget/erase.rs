@@ -8,15 +8,13 @@ use crate::format::base::{Base, Part, PartKind};
 use crate::format::block;
 use crate::format::header::{Facts, Moment};
 use crate::format::segment::{self, Sections};
-use crate::format::{
-    DIGEST, FormatFault, Header, Kind, LogDigest, TimelineId, ValueDigests, run,
-};
+use crate::format::{DIGEST, FormatFault, Header, Kind, LogDigest, TimelineId, ValueDigests, run};
 use crate::frame::Frame;
+use crate::names;
 use crate::object::{self, OpenedRun};
 use crate::plan::cover::SegmentEntry;
 use crate::read::read_base;
 use crate::verify::proof::hash_of;
-use crate::names;
 use crate::write::LEVEL;
 use rekindle_etcd::{Backend, KeyValue, RecordKey};
 use std::collections::BTreeMap;
@@ -67,7 +65,7 @@ impl<'a> Eraser<'a> {
         let full_name = self.archive.store().full_name(name);
         let bytes = self.archive.store().read(name, found.bytes)?;
         self.request.progress.add(bytes.len());
-        let opened = object::open_run(self.archive, &full_name, found.kind, &bytes)?;
+        let opened = object::open_run(self.archive, &full_name, found.kind, bytes)?;
         let damaged = |fault| Error::damaged(&full_name, fault);
         let run = without(&opened, found).map_err(damaged)?;
         let raw = run.entries().iter().map(|entry| entry.raw as u64).sum();

@@ -103,7 +103,10 @@ impl<'a> Search<'a> {
         Ok(search)
     }
 
-    fn look_through(&mut self, wanted: &BTreeMap<String, (u64, Option<Part>)>) -> Result<(), Error> {
+    fn look_through(
+        &mut self,
+        wanted: &BTreeMap<String, (u64, Option<Part>)>,
+    ) -> Result<(), Error> {
         let store = self.archive.store();
         let mut coming = None;
         let mut names = wanted.iter().peekable();
@@ -116,7 +119,7 @@ impl<'a> Search<'a> {
             self.request.progress.go_on()?;
             let full_name = store.full_name(name);
             let kind = if part.is_some() { Kind::Pack } else { Kind::Segment };
-            let opened = object::open_run(self.archive, &full_name, kind, &read)?;
+            let opened = object::open_run(self.archive, &full_name, kind, read)?;
             let damaged = |fault| Error::damaged(&full_name, fault);
             if part.as_ref().is_some_and(|part| !is_known(part, &opened)) {
                 return Err(damaged(FormatFault::Foreign));
@@ -211,10 +214,9 @@ impl<'a> Search<'a> {
 
 /// The segments of a range of the log.
 pub(super) fn pieces<'s>(stock: &'s Stock, part: &Part) -> Result<Vec<Piece<'s>>, Error> {
-    stock.cover(part).map_err(|missing| Error::LogMissing {
-        base: names::log(part.timeline),
-        missing,
-    })
+    stock
+        .cover(part)
+        .map_err(|missing| Error::LogMissing { base: names::log(part.timeline), missing })
 }
 
 fn piece_is_whole(piece: &Piece<'_>) -> bool {
@@ -224,7 +226,7 @@ fn piece_is_whole(piece: &Piece<'_>) -> bool {
 fn run_of(archive: &Archive, piece: &Piece<'_>) -> Result<OpenedRun, Error> {
     let name = &piece.segment.name;
     let bytes = archive.store().read(name, piece.segment.bytes)?;
-    object::open_run(archive, &archive.store().full_name(name), Kind::Segment, &bytes)
+    object::open_run(archive, &archive.store().full_name(name), Kind::Segment, bytes)
 }
 
 /// Shows the records that are taken of a segment.

@@ -7,6 +7,7 @@ use super::stream::{Changed, FILE_KEY, NONCE, PayloadKey};
 use age::secrecy::ExposeSecret;
 
 use age_core::format::{FileKey, Stanza};
+use bytes::{Buf, Bytes};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -258,10 +259,27 @@ pub(crate) fn unseal(
 }
 
 /// Opens a body. Nobody wipes it: it is the cluster's records, of which memory is full meanwhile.
-pub(crate) fn unseal_body(identity: &Identity, sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
-    let mut opened = Vec::with_capacity(sealed.len());
-    unseal_into(std::slice::from_ref(identity), sealed, &mut opened)?;
-    Ok(opened)
+pub(crate) fn unseal_body(identity: &Identity, sealed: Bytes) -> Result<Bytes, Unopened> {
+    let (key, head) = payload_key(std::slice::from_ref(identity), &sealed)?;
+    match sealed.try_into_mut() {
+        // Nobody else has them: no other memory is needed.
+        Ok(mut bytes) => {
+            bytes.advance(head);
+            let opened = key.open_in_place(&mut bytes).map_err(changed)?;
+            bytes.truncate(opened);
+            Ok(bytes.freeze())
+        }
+        Err(sealed) => {
+            let mut opened = Vec::with_capacity(sealed.len());
+            let payload = sealed.get(head..).unwrap_or_default();
+            key.open(payload, &mut opened).map_err(changed)?;
+            Ok(opened.into())
+        }
+    }
+}
+
+fn changed(_: Changed) -> Unopened {
+    Unopened::Damaged("it was changed or cut".to_owned())
 }
 
 fn unseal_into(
@@ -269,6 +287,12 @@ fn unseal_into(
     sealed: &[u8],
     opened: &mut Vec<u8>,
 ) -> Result<(), Unopened> {
+    let (key, head) = payload_key(identities, sealed)?;
+    key.open(sealed.get(head..).unwrap_or_default(), opened).map_err(changed)
+}
+
+/// What opens a payload, and the bytes of the head before it.
+fn payload_key(identities: &[Identity], sealed: &[u8]) -> Result<(PayloadKey, usize), Unopened> {
     let damaged = |error: age::DecryptError| match error {
         age::DecryptError::NoMatchingKeys => Unopened::NotOurs,
         error => Unopened::Damaged(plain(&error).to_owned()),
@@ -282,10 +306,9 @@ fn unseal_into(
     let joint = Joint::new(identities);
     let head = decryptor.decrypt(iter::once(&joint as &dyn age::Identity)).map(drop);
     head.map_err(damaged)?;
-    let head = sealed.split_at_checked(sealed.len() - payload.len()).map(|(head, _)| head);
-    let key = joint.payload_key(head.and_then(<[u8]>::last_chunk));
-    let done = key.ok_or(Changed).and_then(|key| key.open(payload, opened));
-    done.map_err(|Changed| Unopened::Damaged("it was changed or cut".to_owned()))
+    let len = sealed.len() - payload.len();
+    let key = joint.payload_key(sealed.get(..len).and_then(<[u8]>::last_chunk));
+    Ok((key.ok_or(Changed).map_err(changed)?, len))
 }
 
 /// age's errors in our words: its own come in the language of the environment.
@@ -315,10 +338,14 @@ mod tests {
             let sealed = &sealed[6..];
             let want = [&b"abc"[..], &body].concat();
             for identity in &identities[..2] {
-                assert_eq!(unseal_body(identity, sealed).unwrap(), want);
+                assert_eq!(unseal_body(identity, sealed.to_vec().into()).unwrap(), want);
+                let shared = Bytes::copy_from_slice(sealed);
+                assert_eq!(unseal_body(identity, shared.clone()).unwrap(), want);
+                drop(shared);
             }
             assert_eq!(*unseal(&identities, sealed).unwrap(), want);
-            assert_eq!(unseal_body(&identities[2], sealed).unwrap_err(), Unopened::NotOurs);
+            let nobody = unseal_body(&identities[2], sealed.to_vec().into());
+            assert_eq!(nobody.unwrap_err(), Unopened::NotOurs);
         }
         assert!(seal(&[], &[b"x"], &mut Vec::new()).is_err());
     }
@@ -344,7 +371,7 @@ mod tests {
             let mut writer = encryptor.wrap_output(&mut theirs).unwrap();
             writer.write_all(&body).unwrap();
             writer.finish().unwrap();
-            assert!(unseal_body(&other, &theirs).unwrap() == body, "{len}");
+            assert!(unseal_body(&other, theirs.into()).unwrap() == body, "{len}");
         }
     }
 

@@ -72,7 +72,11 @@ pub(super) struct Locking {
 }
 
 impl Locking {
-    async fn sign(&self, request: &mut HttpRequest, digest: Option<&[u8]>) -> Result<(), HttpError> {
+    async fn sign(
+        &self,
+        request: &mut HttpRequest,
+        digest: Option<&[u8]>,
+    ) -> Result<(), HttpError> {
         let unsigned = |error| HttpError::new(HttpErrorKind::Unknown, error);
         let Some(credentials) = self.credentials.get() else { return Ok(()) };
         let credential = credentials.get_credential().await.map_err(unsigned)?;
@@ -87,9 +91,11 @@ impl Locking {
             ("x-amz-object-lock-retain-until-date", self.retention.until()),
         ] {
             // Both are letters, digits and signs.
-            headers.extend(HeaderValue::from_str(&value).ok().map(|value| {
-                (http::HeaderName::from_static(name), value)
-            }));
+            headers.extend(
+                HeaderValue::from_str(&value)
+                    .ok()
+                    .map(|value| (http::HeaderName::from_static(name), value)),
+            );
         }
         let signed = headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
         let digest = signed.and_then(crate::format::parse_hex::<32>);
@@ -160,10 +166,8 @@ impl Lock {
         let mut url = self.s3.signed_url(Method::PUT, &path, Duration::from_secs(60)).await?;
         url.set_query(None);
         let extended = self.http.extend(url.as_str()).await;
-        extended.map_err(|error| object_store::Error::Generic {
-            store: "S3",
-            source: Box::new(error),
-        })
+        extended
+            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })
     }
 }
 

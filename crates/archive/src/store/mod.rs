@@ -27,8 +27,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use tokio::runtime::Runtime;
@@ -289,7 +291,7 @@ impl Objects {
     async fn get(&self, name: &str, bytes_max: u64) -> Result<Bytes, StoreFault> {
         let failed = |error| self.fault("reading", name, &error);
         let found = self.store.get(&Path::from(name)).await.map_err(failed)?;
-        let size = found.meta.size;
+        let (size, range) = (found.meta.size, found.range.clone());
         if size > bytes_max {
             return Err(StoreFault {
                 doing: "reading",
@@ -298,7 +300,14 @@ impl Objects {
                 cause: format!("it has {size} bytes, where {bytes_max} are the most"),
             });
         }
-        self.whole(name, found.bytes().await.map_err(failed)?, size)
+        let bytes = match found.payload {
+            // The store's own way writes zeros first.
+            GetResultPayload::File(file, _) if range == (0..size) => {
+                read_file(file, size).await.map_err(failed)?
+            }
+            payload => GetResult { payload, ..found }.bytes().await.map_err(failed)?,
+        };
+        self.whole(name, bytes, size)
     }
 
     /// What a store hands over without an error is not always all of it.
@@ -314,6 +323,19 @@ impl Objects {
             cause: format!("{got} bytes came instead of {want}"),
         })
     }
+}
+
+/// All of a file that should have so many bytes.
+async fn read_file(mut file: File, size: u64) -> object_store::Result<Bytes> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.by_ref().take(size).read_to_end(&mut bytes).map(|_| bytes.into())
+    });
+    let read = read.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+    read.map_err(|error| object_store::Error::Generic {
+        store: "LocalFileSystem",
+        source: Box::new(error),
+    })
 }
 
 /// An answer that is to come.

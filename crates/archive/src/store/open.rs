@@ -2,9 +2,9 @@
 
 use super::fault::fault;
 use super::http::Connector;
+use super::lock::{Lock, Locking};
 use super::pace::Pace;
 use super::place::{Place, Provider, no_place};
-use super::lock::{Lock, Locking};
 use super::{Retention, Store, StoreFault};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};

@@ -70,14 +70,14 @@ impl Reading {
         match &self.what {
             What::Timeline => archive.check_timeline(name, bytes),
             What::Pack(known) => {
-                let opened = object::open_run(archive, &full_name, Kind::Pack, bytes)?;
+                let opened = object::open_run(archive, &full_name, Kind::Pack, bytes.clone())?;
                 match known.iter().all(|part| is_known(part, &opened)) {
                     true => Ok(()),
                     false => Err(damaged(FormatFault::Foreign)),
                 }
             }
             What::Base => {
-                let object = object::open(archive, &full_name, Kind::Base, bytes)?;
+                let object = object::open(archive, &full_name, Kind::Base, bytes.clone())?;
                 let base = Base::parse(&object.content).map_err(damaged)?;
                 match base.living() == Some(object.header.facts.records) {
                     true => Ok(()),
@@ -85,7 +85,7 @@ impl Reading {
                 }
             }
             What::Segment => {
-                let opened = object::open_run(archive, &full_name, Kind::Segment, bytes)?;
+                let opened = object::open_run(archive, &full_name, Kind::Segment, bytes.clone())?;
                 let facts = &opened.header.facts;
                 let place = names::log(facts.timeline);
                 let (first, last, erased) = (facts.first, facts.last, opened.sections.erased);

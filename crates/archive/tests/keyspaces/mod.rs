@@ -205,9 +205,7 @@ pub fn all_of(prefix: &str) -> Forgotten {
 /// there.
 pub fn forget_in(pairs: &mut Pairs, prefix: &str) {
     let last = pairs.last().map(|(key, _)| key.clone());
-    let is_gone = |value: &[u8]| {
-        KeyValue::parse(value).unwrap().key.starts_with(prefix.as_bytes())
-    };
+    let is_gone = |value: &[u8]| KeyValue::parse(value).unwrap().key.starts_with(prefix.as_bytes());
     pairs.retain_mut(|(key, value)| {
         let gone = is_gone(value);
         if gone && Some(&*key) == last.as_ref() {

@@ -64,8 +64,7 @@ pub(super) fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let progress = VerifyProgress { done: &done, stop: &stop };
     let request = ForgetRequest { what: &what, now: &now, progress };
     let position = || done.load(Ordering::Relaxed);
-    let plan =
-        terminal::watching("searching", None, position, || plan_forget(&archive, &request))?;
+    let plan = terminal::watching("searching", None, position, || plan_forget(&archive, &request))?;
     if args.dry_run || plan.is_empty() {
         return output_of_plan(&plan).print(args.output.format());
     }
@@ -140,7 +139,10 @@ fn output_of_done(forgot: &Forgot, points: Vec<Value>) -> Output {
     let mut lines = vec![
         ("erased", format!("from {} restore points", grouped(forgot.bases))),
         ("old data", format!("{marked} objects, {bytes}: they go with a prune after {goes}")),
-        ("next", "each cluster's next save is in full, and brings what the cluster still has".into()),
+        (
+            "next",
+            "each cluster's next save is in full, and brings what the cluster still has".into(),
+        ),
     ];
     let held = forgot.held.iter().map(|(name, reason)| ("held", format!("{name}: {reason}")));
     lines.extend(held);
