@@ -81,6 +81,9 @@ pub(crate) struct StoreArgs {
     #[arg(long, value_name = "MODE", default_value = "compliance", requires = "object_lock",
           help_heading = STORES)]
     pub object_lock_mode: LockMode,
+    /// It is the other one of two places: see [`OtherStoreArgs`].
+    #[arg(skip)]
+    pub is_other: bool,
     /// etcdbrctl's way to name a place: S3, GCS, ABS, ECS, OCS or Local.
     #[arg(long, value_name = "PROVIDER", help_heading = STORES)]
     pub storage_provider: Option<String>,
@@ -90,6 +93,25 @@ pub(crate) struct StoreArgs {
     /// What all names in it begin with.
     #[arg(long, value_name = "PREFIX", help_heading = STORES)]
     pub store_prefix: Option<String>,
+}
+
+/// How the other one of two places is reached, where that is not as the first one.
+///
+/// Credentials of its own are in variables with REKINDLE_OTHER_ before their names, such as
+/// REKINDLE_OTHER_AWS_ACCESS_KEY_ID: one of a provider's takes the place of all of that provider's.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "The other place")]
+pub(crate) struct OtherStoreArgs {
+    /// Where its store is [default: as --endpoint-url, unless REKINDLE_OTHER_AWS_ENDPOINT_URL and the
+    /// like say so; all variables of a provider may stand with REKINDLE_OTHER_ before their names]
+    #[arg(long, value_name = "URL")]
+    pub other_endpoint_url: Option<String>,
+    /// Region of its bucket.
+    #[arg(long, value_name = "REGION")]
+    pub other_region: Option<String>,
+    /// Bundle of authorities that may have signed its certificate, too.
+    #[arg(long, value_name = "FILE")]
+    pub other_store_ca: Option<PathBuf>,
 }
 
 /// How objects are locked.
@@ -249,6 +271,8 @@ pub(crate) struct CopyArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
+    pub other: OtherStoreArgs,
+    #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -275,6 +299,8 @@ pub(crate) struct RepairArgs {
     pub yes: bool,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub other: OtherStoreArgs,
     #[command(flatten)]
     pub keys: ReadKeys,
     #[command(flatten)]

@@ -1,10 +1,10 @@
 //! Where archives and snapshots are, as the command line names it: paths, URLs, etcdbrctl's flags.
 
-use crate::args::{LockMode, StoreArgs};
+use crate::args::{LockMode, OtherStoreArgs, StoreArgs};
 use crate::connect::Env;
 use crate::failure::Failure;
 use rekindle_archive::{Place, Retention, RetentionMode, Store, StoreOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,27 @@ impl StoreArgs {
         Ok(Store::open(place, &self.options(variables.collect())?)?)
     }
 
+    /// How the other place is reached. Only what is written into is locked.
+    pub(crate) fn other(&self, other: &OtherStoreArgs) -> Self {
+        let OtherStoreArgs { other_endpoint_url, other_region, other_store_ca } = other;
+        Self {
+            endpoint_url: other_endpoint_url.clone().or_else(|| self.endpoint_url.clone()),
+            region: other_region.clone().or_else(|| self.region.clone()),
+            store_ca: other_store_ca.clone().or_else(|| self.store_ca.clone()),
+            is_other: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same without a lock.
+    pub(crate) fn unlocked(&self) -> Self {
+        Self { object_lock: None, ..self.clone() }
+    }
+
     fn options(&self, mut variables: BTreeMap<String, String>) -> Result<StoreOptions, Failure> {
+        if self.is_other {
+            variables = of_the_other(variables);
+        }
         let mut endpoint_url = self.endpoint_url.clone();
         let mut region = self.region.clone();
         let prefix = self.provider()?.and_then(|provider| provider.variables);
@@ -142,6 +162,22 @@ impl StoreArgs {
             variables,
         })
     }
+}
+
+/// What the names of variables for the other place begin with.
+const OTHER: &str = "REKINDLE_OTHER_";
+
+/// The variables for the other place: any of a provider's takes the place of all of that provider's.
+fn of_the_other(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = variables
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(OTHER)?.to_owned(), value.clone())));
+    let own: Vec<_> = own.collect();
+    let provider = |name: &str| name.split_once('_').map(|(provider, _)| provider.to_owned());
+    let providers: BTreeSet<_> = own.iter().filter_map(|(name, _)| provider(name)).collect();
+    variables.retain(|name, _| provider(name).is_none_or(|it| !providers.contains(&it)));
+    variables.extend(own);
+    variables
 }
 
 /// etcdbrctl's endpoints are hosts as often as URLs.
@@ -184,6 +220,25 @@ mod tests {
             store_prefix: prefix.map(str::to_owned),
             ..StoreArgs::default()
         }
+    }
+
+    #[test]
+    fn the_other_place_has_credentials_of_its_own() {
+        let variables = |all: &[(&str, &str)]| -> BTreeMap<_, _> {
+            all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let mine = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SESSION_TOKEN", "t"), ("AZURE_X", "x")];
+        let args = StoreArgs { region: Some("r".to_owned()), ..StoreArgs::default() };
+        let other = args.other(&OtherStoreArgs::default());
+        let both = |args: &StoreArgs, of| args.options(variables(of)).unwrap();
+        assert_eq!(both(&other, &mine).variables, variables(&mine), "the same, unless it is said");
+        assert_eq!(both(&other, &mine).region.as_deref(), Some("r"));
+        let theirs = [&mine[..], &[("REKINDLE_OTHER_AWS_ACCESS_KEY_ID", "b")]].concat();
+        let options = both(&other, &theirs);
+        assert_eq!(options.variables["AWS_ACCESS_KEY_ID"], "b");
+        assert!(!options.variables.contains_key("AWS_SESSION_TOKEN"), "that is of another one");
+        assert_eq!(options.variables["AZURE_X"], "x");
+        assert_eq!(both(&args, &theirs).variables["AWS_ACCESS_KEY_ID"], "a");
     }
 
     #[test]

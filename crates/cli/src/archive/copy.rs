@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
-    let (from, point) = named(&args.from, &args.store)?;
+    let (from, point) = named(&args.from, &args.store.unlocked())?;
     let from = unlock(from, &args.keys)?;
     let point = if args.latest { Some(Point::Latest) } else { point };
     let chosen = |point: Point| Ok::<_, Failure>(vec![point.choose(&from.list()?)?.name.clone()]);
     let only = point.map(chosen).transpose()?;
     keep_to_ourselves();
-    let to = from.begin_copy(new_store(&Place::parse(&args.to)?, &args.store)?)?;
+    let to =
+        from.begin_copy(new_store(&Place::parse(&args.to)?, &args.store.other(&args.other))?)?;
     let request = VerifyRequest { level: Level::Listed, only, now: now() };
     let transfer = Transfer::copy(&from, to.store(), &request)?;
     let done = carry_out("copying", transfer)?;

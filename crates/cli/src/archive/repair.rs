@@ -3,7 +3,7 @@
 use super::copy::{carry_out, failure, left_json, left_table, transferred};
 use super::verify::level;
 use super::{keep_to_ourselves, now, open, unlock};
-use crate::args::RepairArgs;
+use crate::args::{RepairArgs, StoreArgs};
 use crate::failure::Failure;
 use crate::output::{self, Output, grouped};
 use crate::terminal;
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
-    let opened = |place: &str| unlock(open(place, &args.store)?, &args.keys);
-    let (archive, other) = (opened(&args.archive)?, opened(&args.from)?);
+    let opened = |place: &str, store: &StoreArgs| unlock(open(place, store)?, &args.keys);
+    let archive = opened(&args.archive, &args.store)?;
+    let other = opened(&args.from, &args.store.other(&args.other).unlocked())?;
     keep_to_ourselves();
     let request = VerifyRequest { level: level(args.level), only: None, now: now() };
     let verification = Verification::begin(&archive, &request)?;

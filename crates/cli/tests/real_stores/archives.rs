@@ -77,3 +77,45 @@ fn a_probe_says_what_it_found() {
     // Nothing of it stays: the place is still good for an archive.
     done(&mut archive(&bucket, &["init", "--unencrypted", &url]));
 }
+
+/// From one server to another, each with an address and credentials of its own, and back.
+#[test]
+fn a_copy_goes_to_another_server_and_comes_back() {
+    let servers = (Minio::start(), Minio::start());
+    let (here, there) = (servers.0.bucket("here"), servers.1.bucket("there"));
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, to) = (here.url("one"), there.url("two"));
+    done(&mut archive(&here, &["init", "--unencrypted", &from]));
+    let mut save = rekindle(&here);
+    save.arg("save").arg(&from).arg("--spool").arg(scratch.path().join("spool"));
+    done(save.args([endpoint(&here), endpoints(&cluster)]));
+    let two = |words: &[&str], secret: Option<&str>| {
+        let mut command = archive(&here, words);
+        command.arg(format!("--other-endpoint-url={}", there.endpoint_url));
+        for (name, value) in &there.variables {
+            command.env(format!("REKINDLE_OTHER_{name}"), value);
+        }
+        if let Some(secret) = secret {
+            command.env("REKINDLE_OTHER_AWS_SECRET_ACCESS_KEY", secret);
+        }
+        command
+    };
+    let told = failed(1, &mut two(&["copy", &from, &to], Some("canary-wrong")));
+    assert!(told.contains("s3://there"), "{told}");
+    done(&mut two(&["copy", &from, &to], None));
+    done(&mut archive(&there, &["verify", "--level", "proven", &to]));
+
+    let verdict = |bucket: &Bucket, url: &str| {
+        let json = done(&mut archive(bucket, &["verify", "-w=json", url]));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        json["verdict"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(verdict(&here, &from), "OK");
+    // MinIO keeps an object as a directory of that name.
+    let packs = servers.0.folders("here", ".pack");
+    std::fs::remove_dir_all(&packs[0]).unwrap();
+    failed(3, &mut archive(&here, &["verify", &from]));
+    done(&mut two(&["repair", &from, "--yes", "--from", &to], None));
+    assert_eq!(verdict(&here, &from), "OK");
+}

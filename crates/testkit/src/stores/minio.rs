@@ -1,7 +1,7 @@
 //! MinIO, which speaks S3.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Bucket;
@@ -62,6 +62,21 @@ impl Minio {
             endpoint_url: format!("{}://{}", self.scheme, self.server.address()),
             variables: variables.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
         }
+    }
+
+    /// Objects of a bucket whose names end so, as the directories in which MinIO keeps them.
+    pub fn folders(&self, bucket: &str, end: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.server.dir().join("drive").join(bucket)];
+        while let Some(folder) = folders.pop() {
+            if folder.to_string_lossy().ends_with(end) {
+                found.push(folder);
+                continue;
+            }
+            let below = fs::read_dir(&folder).expect("a directory").flatten();
+            folders.extend(below.map(|it| it.path()).filter(|path| path.is_dir()));
+        }
+        found
     }
 
     /// What is in a bucket, uploads that were never completed included, by MinIO's own files.
