@@ -274,9 +274,11 @@ struct Opener {
 
 /// An object that is on its way.
 type Coming = (Arc<Source>, Pending<Bytes>);
+/// What came of it.
+type Readied = Result<OpenedRun, Error>;
 
 impl Opener {
-    fn run(self, coming: &Receiver<Coming>, opened: &SyncSender<Result<OpenedRun, Error>>) {
+    fn run(self, coming: &Receiver<Coming>, opened: &SyncSender<Readied>) {
         for (source, bytes) in coming {
             let bytes = bytes.wait().map_err(Error::reading);
             if opened.send(bytes.and_then(|bytes| self.open(&source, bytes))).is_err() {
@@ -301,7 +303,7 @@ impl Opener {
 struct Fetch {
     archive: Archive,
     /// They take turns.
-    openers: Vec<(SyncSender<Coming>, Receiver<Result<OpenedRun, Error>>)>,
+    openers: Vec<(SyncSender<Coming>, Receiver<Readied>)>,
     jobs: Vec<SyncSender<Result<Job, Error>>>,
     turn: usize,
 }

@@ -143,6 +143,12 @@ impl Source {
         Ok(Self { path: path.to_owned(), kind, bytes })
     }
 
+    /// Whether it is a base that is not in its archive any more.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        let Kind::Base(base) = &self.kind else { return false };
+        base.archive.list().is_ok_and(|listing| !listing.bases.contains(&base.entry))
+    }
+
     /// Opens what `path` names: a file or a data directory.
     pub(crate) fn open(path: &Path, wal_dir: Option<&Path>) -> Result<Self, Failure> {
         let found =

@@ -114,7 +114,7 @@ impl Locking {
         let request = Request::put(format!("{url}?retention="))
             .header("content-type", "application/xml")
             .header("x-amz-sdk-checksum-algorithm", "SHA256")
-            .header("x-amz-checksum-sha256", BASE64_STANDARD.encode(&digest))
+            .header("x-amz-checksum-sha256", BASE64_STANDARD.encode(digest))
             .body(body.into_bytes().into());
         let request = request.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error));
         let mut request: HttpRequest = request?;

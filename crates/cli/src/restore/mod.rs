@@ -30,6 +30,8 @@ use text::PlanText;
 /// Bytes to which leaves are filled. With values of some kilobytes this packs a database a good
 /// deal denser than pages of 4 KiB, and etcd boots on it no slower (see BENCHMARKS.md).
 const LEAF_BYTES: usize = 16 << 10;
+/// How often a restore is planned whose restore point goes meanwhile.
+const TRIES: usize = 3;
 /// Room for directories, journals and the like, beside database and log.
 const SPACE_MARGIN: u64 = 16 << 20;
 
@@ -41,13 +43,26 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     }
     let path = args.store.source(args.source.as_deref())?;
     let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
-    let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
+    for tries_left in (0..TRIES).rev() {
+        let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
+        match restore_from(args, &source, &wanted) {
+            Err(failure) if tries_left > 0 && source.is_withdrawn() => {
+                eprintln!("warning: {}", failure.what);
+                eprintln!("the restore point was pruned or replaced meanwhile: this is planned anew");
+            }
+            done => return done,
+        }
+    }
+    Ok(())
+}
+
+fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<(), Failure> {
     let now = time::for_names();
-    let prepared = Prepared::new(args, &source, &wanted)?;
+    let prepared = Prepared::new(args, source, wanted)?;
     let text = PlanText {
-        source: &source,
+        source,
         facts: &prepared.facts,
-        wanted: &wanted,
+        wanted,
         plan: &prepared.plan,
         targets: &prepared.targets,
         replaced: &prepared.replaced,
@@ -57,7 +72,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     output::print(&text.text())?;
     if !args.allow_live_peers {
         let reuses_ids = text::reuses_ids(&prepared.facts, &prepared.plan);
-        peers::check(&prepared.plan.cluster, reuses_ids, &prepared.targets, &wanted)?;
+        peers::check(&prepared.plan.cluster, reuses_ids, &prepared.targets, wanted)?;
     }
     if args.dry_run {
         return Ok(());
@@ -65,7 +80,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     if prepared.replaced.contains(&true) && !args.yes {
         terminal::confirm("An existing data directory is set aside.")?;
     }
-    let restored = prepared.carry_out(&source, &now)?;
+    let restored = prepared.carry_out(source, &now)?;
     output::print(&text::result_text(&prepared.plan, &prepared.targets, &restored))
 }
 

@@ -7,8 +7,10 @@ use rekindle_testkit::Version;
 use rekindle_testkit::content::files;
 use rekindle_testkit::etcd::{Cluster, Members, Sites, etcdutl};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 #[test]
 fn a_base_of_every_version_becomes_a_cluster_of_three() {
@@ -161,6 +163,44 @@ fn a_cluster_without_what_was_forgotten() {
         let put = ask_json(&cluster, &["put", "/registry/minions/n1", "anew"]);
         assert_eq!(revision_of(&put), source.revision + 1);
     }
+}
+
+/// What a restore needs goes while it shows its plan, and another base stands for the one that it meant.
+#[test]
+fn a_restore_point_that_is_replaced_meanwhile_is_planned_anew() {
+    let sites = Sites::new(Members(1));
+    let source = Source::kubernetes();
+    let archive = source.write_archive(sites.dir());
+    let place = archive.to_str().unwrap();
+    let forget = |key: &str| done(["archive", "forget", place, key, "--yes"]);
+    forget("/registry/pods/default/pod-03");
+    let old: Vec<_> = packs(&archive);
+    // It cannot show its plan before somebody makes room.
+    let (mut plan, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[b' '; 64 << 10]).unwrap();
+    let mut restoring = rekindle(restore_alone(&archive, &sites, &["--bump-revision=0"]));
+    restoring.stdout(full).stderr(Stdio::piped());
+    let mut child = restoring.spawn().unwrap();
+    drop(restoring);
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(line.contains("3 of its records were erased"), "the base was read: {line}");
+    forget("/registry/pods/default/pod-04");
+    old.iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    let mut shown = String::new();
+    plan.read_to_string(&mut shown).unwrap();
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert!(rest.contains("planned anew") && rest.contains("6 of its records"), "{rest}");
+    booted::check_databases(Version::LATEST, &sites, source.revision);
+}
+
+fn packs(archive: &Path) -> Vec<PathBuf> {
+    let mut packs = files(&archive.join("timelines"));
+    packs.retain(|path| path.extension().is_some_and(|end| end == "pack"));
+    packs
 }
 
 /// From whole to damaged, and back to whole from a copy.

@@ -84,6 +84,7 @@ fn a_copy_goes_to_another_server_and_comes_back() {
     let servers = (Minio::start(), Minio::start());
     let (here, there) = (servers.0.bucket("here"), servers.1.bucket("there"));
     let cluster = Cluster::start(Version::LATEST, Members(1));
+    cluster.etcdctl(["put", "a", "1"]);
     let scratch = tempfile::tempdir().unwrap();
     let (from, to) = (here.url("one"), there.url("two"));
     done(&mut archive(&here, &["init", "--unencrypted", &from]));
