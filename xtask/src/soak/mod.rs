@@ -24,13 +24,18 @@ pub const COMMAND: Command = Command {
     summary: "Save and restore real clusters for as long as it is told, killing at random moments",
     help: "
 Usage: cargo xtask soak [--minutes N] [--seed NUMBER]
+       cargo xtask soak --orders N
 
 For N minutes (10): loads an etcd 3.5, 3.6 or 3.7 of 1 or 3 members with random changes, kills
 `rekindle save` and `rekindle restore` at random moments and checks that what they leave is absent or
 complete, restores as 1, 3 or 5 members, starts them, and compares HashKV with the source.
 
 Prints a line a round, with its seed; --seed begins with that round. A round that fails ends it, and
-leaves its folder for a look.",
+leaves its folder for a look.
+
+With --orders: what several do on one archive at once (save, prune, forget, copy, restore), in N orders
+of their operations each, and N clean histories, of which none may raise an alarm. 10000 take some
+ten minutes.",
     run,
 };
 
@@ -41,13 +46,17 @@ const ETCDCTL: &str = "etcd-3.6";
 const SERVERS: &[&str] = &["etcd-3.5", "etcd-3.6", "etcd-3.7"];
 
 fn run(mut args: Parser) -> Result<ExitCode> {
-    let (mut minutes, mut seed) = (10_u64, None);
+    let (mut minutes, mut seed, mut orders) = (10_u64, None, None);
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("minutes") => minutes = args.value()?.parse()?,
             Arg::Long("seed") => seed = Some(args.value()?.parse()?),
+            Arg::Long("orders") => orders = Some(args.value()?.parse()?),
             other => return Err(other.unexpected().into()),
         }
+    }
+    if let Some(orders) = orders {
+        return archives(orders);
     }
     let interrupt = Interrupt::listen()?;
     let rekindle = checkout::build_rekindle()?;
@@ -75,4 +84,14 @@ fn run(mut args: Parser) -> Result<ExitCode> {
     }
     println!("{rounds} rounds, nothing found");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tests of the archive that try as much as they are told.
+fn archives(orders: u64) -> Result<ExitCode> {
+    let mut cargo = checkout::cargo();
+    cargo.args(["test", "--locked", "-p", "rekindle-archive"]);
+    cargo.args(["--test", "interleaved", "--test", "histories"]);
+    cargo.env("REKINDLE_SEEDS", orders.to_string());
+    let status = cargo.status().context("cargo test")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
