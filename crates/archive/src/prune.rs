@@ -22,6 +22,8 @@ use crate::store::{Listed, StoreFaultKind};
 use crate::{names, object};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 /// How long what nobody needs stays, in milliseconds.
 pub const GRACE: i64 = 24 * 60 * 60 * 1000;
@@ -54,6 +56,8 @@ pub struct PrunePlan {
     pub marked: Vec<Listed>,
     /// What was marked before, for so long that it goes now.
     pub collected: Vec<Listed>,
+    /// Files in a directory that somebody began before the grace and never finished.
+    pub staged: usize,
     /// What was needed by any base when it was made.
     before: BTreeSet<String>,
     /// Marks that name any of that.
@@ -73,6 +77,8 @@ pub struct Pruned {
     pub collected: usize,
     /// Their bytes.
     pub collected_bytes: u64,
+    /// Files that somebody began and never finished.
+    pub staged: usize,
     /// What the store does not let go, with its reason.
     pub held: Vec<(String, String)>,
 }
@@ -128,15 +134,19 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let collected = ripe.map(|it| (*it).clone()).collect();
     let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
     let void = void.map(|mark| mark.name.clone()).collect();
+    let staged = staged(archive, request)?.len();
     let (needs, request) = (look.needs, request.clone());
-    Ok(PrunePlan { bases, postponed, marked, collected, before, void, needs, request })
+    Ok(PrunePlan { bases, postponed, marked, collected, staged, before, void, needs, request })
 }
 
 impl PrunePlan {
     /// Whether nothing would be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.going().next().is_none() && self.marked.is_empty() && self.collected.is_empty()
+        self.going().next().is_none()
+            && self.marked.is_empty()
+            && self.collected.is_empty()
+            && self.staged == 0
     }
 
     /// The bases that go.
@@ -191,8 +201,19 @@ impl PrunePlan {
             }
         }
         look.remove_marks(archive, &before)?;
+        for file in staged(archive, &request)? {
+            archive.store().remove_staged(&file)?;
+            done.staged += 1;
+        }
         Ok(done)
     }
+}
+
+/// Files that were begun before the grace: no save takes that long. By the clock of files.
+fn staged(archive: &Archive, request: &PruneRequest) -> Result<Vec<PathBuf>, Error> {
+    let grace = Duration::from_millis(request.grace.unsigned_abs());
+    let before = SystemTime::now().checked_sub(grace);
+    Ok(archive.store().staged(before.unwrap_or(SystemTime::UNIX_EPOCH))?)
 }
 
 fn age(now: Moment, at: Moment) -> i64 {

@@ -158,3 +158,28 @@ fn the_kept_log_stays() {
     assert!((5..segments).contains(&count(&saving, ".seg")), "{segments}");
     check_sound(&saving);
 }
+
+/// A process that was killed leaves files that are no objects.
+#[test]
+fn what_was_begun_and_never_finished_goes_after_the_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = rekindle_archive::Store::directory(directory.path()).unwrap();
+    let archive = rekindle_archive::Archive::init_unencrypted(store, now_is()).unwrap();
+    let saving = Saving { archive, ..Saving::new() };
+    some_history(&saving, 1);
+    let packs = directory.path().join("timelines");
+    let packs = packs.read_dir().unwrap().next().unwrap().unwrap().path().join("packs");
+    let begun = ["old.pack#1", "young.pack#2"].map(|name| packs.join(name));
+    begun.iter().for_each(|path| std::fs::write(path, "half of it").unwrap());
+    let hours =
+        |hours: u64| std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+    std::fs::File::open(&begun[0]).unwrap().set_modified(hours(25)).unwrap();
+    std::fs::File::open(&begun[1]).unwrap().set_modified(hours(23)).unwrap();
+    let request = PruneRequest { grace: GRACE, ..request(last(1)) };
+    let plan = plan_prune(&saving.archive, &request).unwrap();
+    assert_eq!((plan.staged, plan.is_empty()), (1, false));
+    let done = plan.carry_out(&saving.archive).unwrap();
+    assert_eq!(done, Pruned { staged: 1, ..Pruned::default() });
+    assert_eq!(begun.map(|path| path.exists()), [false, true]);
+    check_sound(&saving);
+}

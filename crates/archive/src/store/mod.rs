@@ -10,6 +10,7 @@ mod pace;
 mod place;
 mod probe;
 mod reader;
+mod staged;
 mod upload;
 
 pub use fault::{StoreFault, StoreFaultKind};
@@ -55,6 +56,8 @@ struct Objects {
     secrets: Arc<[String]>,
     /// Where what is created is locked.
     lock: Option<lock::Lock>,
+    /// The directory that it is.
+    directory: Option<Arc<std::path::Path>>,
 }
 
 impl fmt::Debug for Store {
@@ -85,7 +88,9 @@ impl Store {
         }
         let objects = LocalFileSystem::new_with_prefix(path);
         let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
-        Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new(), None)
+        let mut store = Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new(), None)?;
+        store.objects.directory = Some(path.into());
+        Ok(store)
     }
 
     /// In memory, for tests.
@@ -119,7 +124,7 @@ impl Store {
                 cause: error.to_string(),
             })?;
         let (store, place, secrets) = (objects, place.into(), secrets.into());
-        let objects = Objects { store, place, secrets, lock };
+        let objects = Objects { store, place, secrets, lock, directory: None };
         Ok(Self { objects, runtime: Arc::new(runtime) })
     }
 

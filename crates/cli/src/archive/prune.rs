@@ -155,6 +155,7 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
     out.add("marked", "Marked", plan.marked.len());
     out.add("collected", "Collected", plan.collected.len());
     let size = |found: &[rekindle_archive::Listed]| found.iter().map(|it| it.bytes).sum::<u64>();
+    out.add("unfinished", "Unfinished", plan.staged);
     out.add("markedBytes", "Marked bytes", size(&plan.marked));
     out.add("collectedBytes", "Collected bytes", size(&plan.collected));
     out.json.insert("restorePoints".to_owned(), plan.bases.iter().map(base_json).collect());
@@ -170,6 +171,7 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
         ("goes", format!("{} restore points", grouped(going))),
         ("marks", objects(plan.marked.len(), size(&plan.marked), "that go in 24 hours")),
         ("collects", objects(plan.collected.len(), size(&plan.collected), "marked before")),
+        ("unfinished", format!("{} files of a killed process go", grouped(plan.staged))),
     ]);
     out
 }
@@ -188,6 +190,7 @@ fn output_of_done(done: &Pruned, bases: Vec<Value>) -> Output {
     out.add("marked", "Marked", done.marked);
     out.add("collected", "Collected", done.collected);
     out.add("collectedBytes", "Collected bytes", done.collected_bytes);
+    out.add("unfinished", "Unfinished", done.staged);
     let held = |(name, reason): &(String, String)| json!({ "object": name, "reason": reason });
     out.json.insert("held".to_owned(), done.held.iter().map(held).collect());
     out.json.insert("restorePoints".to_owned(), bases.into());

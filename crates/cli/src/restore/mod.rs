@@ -48,7 +48,9 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         match restore_from(args, &source, &wanted) {
             Err(failure) if tries_left > 0 && source.is_withdrawn() => {
                 eprintln!("warning: {}", failure.what);
-                eprintln!("the restore point was pruned or replaced meanwhile: this is planned anew");
+                eprintln!(
+                    "the restore point was pruned or replaced meanwhile: this is planned anew"
+                );
             }
             done => return done,
         }
