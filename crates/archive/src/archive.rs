@@ -208,6 +208,23 @@ impl Archive {
         }
     }
 
+    /// Whether somebody will be able to open what is saved now: a sealed key of the newest generation
+    /// is there. Its bytes are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::KeysGone`]; [`Error::Store`].
+    pub(crate) fn check_openable(&self) -> Result<(), Error> {
+        let newest = self.generation();
+        let is_key = |name: &str| {
+            matches!(names::parse_key(name), Some(names::KeyName::Object(it, _)) if it == newest)
+        };
+        let listed = if self.is_sealed() { self.store.list(names::KEYS)? } else { Vec::new() };
+        match !self.is_sealed() || listed.iter().any(|key| is_key(&key.name)) {
+            true => Ok(()),
+            false => Err(Error::KeysGone { place: self.store.place().to_owned() }),
+        }
+    }
+
     /// Whether reading what it holds needs an identity.
     #[must_use]
     pub fn is_sealed(&self) -> bool {

@@ -9,7 +9,8 @@
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::names;
-use crate::plan::verdict::{Level, Sight, Verdict, Word};
+use crate::forget::stands_for;
+use crate::plan::verdict::{Level, Seen, Sight, Verdict, Word};
 use crate::store::{Listed, Store};
 use crate::verify::reading::{Reading, What, read_all};
 use crate::verify::{Verification, VerifyProgress, VerifyRequest, sight_of};
@@ -70,7 +71,11 @@ impl<'a> Transfer<'a> {
         let there = sizes(to)?;
         let mut transfer = Self::new(from, to);
         transfer.leave_bad(&source);
+        let unwanted = transfer.leave_forgotten(&source)?;
         for (name, reading) in &source.readings {
+            if unwanted.contains(name) {
+                continue;
+            }
             match there.get(&**name) {
                 None => transfer.add(name, reading, false),
                 Some(bytes) if *bytes == reading.bytes => {}
@@ -84,7 +89,7 @@ impl<'a> Transfer<'a> {
         for point in &source.observed.points {
             let name: Arc<str> = point.entry.name.as_str().into();
             let is_good = source.observed.objects.get(&name) == Some(&Sight::Good);
-            if is_good && !there.contains_key(&*name) {
+            if is_good && !there.contains_key(&*name) && !unwanted.contains(&name) {
                 let reading = Reading::new(What::Base, point.entry.bytes);
                 transfer.add(&name, &reading, false);
                 let mut needs = point.needs.clone();
@@ -240,6 +245,29 @@ impl<'a> Transfer<'a> {
 
     fn leave(&mut self, name: &str, reason: &str) {
         self.left.push(Left { name: name.to_owned(), reason: reason.to_owned() });
+    }
+
+    /// What was forgotten there does not come back. Names of what stays for that.
+    fn leave_forgotten(&mut self, source: &Verification<'_>) -> Result<BTreeSet<Arc<str>>, Error> {
+        let there = Archive::open(self.to.clone())?.list()?.bases;
+        let erased: Vec<_> = there.iter().filter(|base| base.header.facts.erased).collect();
+        let is_forgotten = |point: &&Seen| {
+            let facts = &point.entry.header.facts;
+            erased.iter().any(|base| stands_for(&base.header.facts, facts))
+        };
+        let points = source.observed.points.iter();
+        let (forgotten, others): (Vec<_>, Vec<_>) = points.partition(is_forgotten);
+        let mut unwanted: BTreeSet<Arc<str>> =
+            forgotten.iter().flat_map(|point| point.needs.iter().cloned()).collect();
+        for need in others.iter().flat_map(|point| &point.needs) {
+            unwanted.remove(need);
+        }
+        for point in forgotten {
+            let reason = "records of it were erased there: erase them here, too";
+            self.leave(&point.entry.name, reason);
+            unwanted.insert(point.entry.name.as_str().into());
+        }
+        Ok(unwanted)
     }
 
     /// What the source itself does not have.

@@ -7,7 +7,8 @@ use keyspaces::{
 };
 use rekindle_archive::{
     Archive, Comparison, ForgetRequest, Forgot, Forgotten, Identity, Level, Policy, Protection,
-    PruneRequest, Sealing, Store, VerifyProgress, Word, plan_forget, plan_prune, read_base,
+    PruneRequest, Sealing, Store, Transfer, VerifyProgress, VerifyRequest, Word, plan_forget,
+    plan_prune, read_base,
 };
 use rekindle_etcd::{KeyValue, Revision};
 use std::collections::BTreeMap;
@@ -236,4 +237,35 @@ fn what_is_sealed_is_forgotten_by_its_owners() {
     let archive = saving.archive.clone().with_identities(&[owner]).unwrap();
     forget(&archive, &what, &now).unwrap();
     check_points(&archive, &BTreeMap::from([(2, keyspace.pairs())]), "/secret/");
+}
+
+/// A copy that comes every night does not bring back what was erased in the place of the copy.
+#[test]
+fn a_copy_does_not_bring_back_what_was_forgotten() {
+    let saving = Saving::new();
+    let (mut keyspace, _) = some_history(&saving);
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let copied = saving.archive.begin_copy(Store::memory().unwrap()).unwrap();
+    let copy = || {
+        let request = VerifyRequest { level: Level::Listed, only: None, now: now_is() };
+        let transfer = Transfer::copy(&saving.archive, copied.store(), &request).unwrap();
+        transfer.run(progress).unwrap()
+    };
+    assert_eq!(copy().left, []);
+    forget(&copied, &all_of("/secret/"), &now).unwrap();
+    prune(&copied);
+    let left = copy().left;
+    assert_eq!(left.len(), 9, "{left:?}");
+    assert!(left.iter().all(|it| it.reason.contains("erased there")), "{left:?}");
+    assert!(!is_anywhere(&copied, CANARY.as_bytes()));
+    // What is new comes over, if it has none of it.
+    forget(&saving.archive, &all_of("/secret/"), &now).unwrap();
+    keyspace.records.retain(|_, (name, _)| !name.starts_with("/secret/"));
+    keyspace.write(&[("/new", false)], 10);
+    saving.save(&keyspace);
+    let last = saving.archive.list().unwrap().bases.pop().unwrap();
+    let done = copy();
+    assert!(done.objects > 0, "{done:?}");
+    assert!(copied.list().unwrap().bases.contains(&last));
+    assert!(!is_anywhere(&copied, CANARY.as_bytes()));
 }

@@ -2,9 +2,13 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Saving};
-use rekindle_archive::{Comparison, ContradictionKind, read_base};
+use keyspaces::{Keyspace, Saving, now};
+use rekindle_archive::{
+    BaseRequest, Comparison, ContradictionKind, Error, Origin, Progress, prepare_base, read_base,
+};
+use rekindle_etcd::{ClusterId, MemberId};
 use rekindle_testkit::content::noise;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 fn a_keyspace(records: usize) -> Keyspace {
     let mut keyspace = Keyspace::new();
@@ -260,5 +264,66 @@ fn many_bases_stay_small() {
         assert!(base.parts.len() <= 20, "round {round}: {} parts", base.parts.len());
         let stored: u64 = base.parts.iter().map(|part| part.records).sum();
         assert!(stored <= 3 * written.facts.records, "round {round}: {stored}");
+    }
+}
+
+/// A save that was interrupted once found its cluster guilty of what had not been looked at yet.
+#[test]
+fn what_was_cut_off_contradicts_nothing() {
+    let saving = Saving::new();
+    let mut keyspace = a_keyspace(1000);
+    saving.save(&keyspace);
+    keyspace.write(&[("/new", false)], 50);
+    let origin = Origin {
+        cluster: ClusterId(1),
+        member: MemberId(2),
+        etcd: String::new(),
+        state: now(),
+        current: true,
+    };
+    let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(true) };
+    let (archive, tables, now) = (&saving.archive, Some(saving.spool.path()), now());
+    let now = || now;
+    let request =
+        BaseRequest { archive, origin: &origin, tables, full: false, now: &now, progress };
+    let stopped = prepare_base(&request, &keyspace.backend()).err().expect("it was stopped");
+    assert!(matches!(stopped, Error::Stopped), "{stopped}");
+    let found = archive.store().list("timelines").unwrap();
+    let timelines = found.iter().filter(|it| it.name.ends_with("timeline.json")).count();
+    assert_eq!(timelines, 1, "{found:?}");
+    saving.save_agrees(&keyspace);
+}
+
+/// Older bases that are damaged keep nobody from saving, and what they lack is not built upon.
+#[test]
+fn a_damaged_archive_gets_whole_bases() {
+    let saving = Saving::new();
+    let mut keyspace = a_keyspace(300);
+    saving.save(&keyspace);
+    keyspace.write(&[("/new", false)], 50);
+    saving.save_agrees(&keyspace);
+    let store = saving.archive.store().clone();
+    let bases = saving.archive.list().unwrap().bases;
+    store.remove(&bases[0].name).unwrap();
+    store.create(&bases[0].name, b"rekindle".to_vec()).unwrap();
+    keyspace.write(&[("/newer", false)], 50);
+    // The oldest is none of its business.
+    let written = saving.save(&keyspace);
+    assert!(matches!(written.comparison, Comparison::Agreed { .. }), "{:?}", written.comparison);
+    assert!(saving.read(&written) == keyspace.pairs());
+    let segments: Vec<_> = store.list("timelines").unwrap();
+    let segment = segments.iter().find(|it| it.name.ends_with(".seg")).unwrap();
+    let bytes = store.read(&segment.name, segment.bytes).unwrap();
+    let table = std::fs::read(saving.table()).unwrap();
+    for changed in [bytes.slice(..bytes.len() - 1).to_vec(), [&bytes[..], b"x"].concat()] {
+        std::fs::write(saving.table(), &table).unwrap();
+        store.remove(&segment.name).unwrap();
+        store.create(&segment.name, changed).unwrap();
+        let written = saving.save(&keyspace);
+        let Comparison::Unknown { reason } = &written.comparison else {
+            panic!("{:?}", written.comparison)
+        };
+        assert!(reason.contains(&segment.name), "{reason}");
+        assert!(saving.read(&written) == keyspace.pairs());
     }
 }

@@ -84,6 +84,9 @@ pub(crate) struct StoreArgs {
     /// It is the other one of two places: see [`OtherStoreArgs`].
     #[arg(skip)]
     pub is_other: bool,
+    /// One of both may be a path.
+    #[arg(skip)]
+    pub is_one_of_two: bool,
     /// etcdbrctl's way to name a place: S3, GCS, ABS, ECS, OCS or Local.
     #[arg(long, value_name = "PROVIDER", help_heading = STORES)]
     pub storage_provider: Option<String>,
@@ -422,6 +425,10 @@ pub(crate) struct SaveArgs {
     pub spool: SpoolArgs,
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Into an archive: write all records anew, and share none with older restore points, which may be
+    /// damaged.
+    #[arg(long)]
+    pub full: bool,
     /// Save what a member has although the cluster has no quorum: it may be behind.
     #[arg(long)]
     pub without_quorum: bool,

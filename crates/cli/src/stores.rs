@@ -94,7 +94,7 @@ impl StoreArgs {
 
     /// The store at a place.
     pub(crate) fn open(&self, place: &Place) -> Result<Store, Failure> {
-        if let (Place::Directory(path), Some(_)) = (place, self.bandwidth) {
+        if let (Place::Directory(path), Some(_), false) = (place, self.bandwidth, self.is_one_of_two) {
             let what =
                 format!("--bandwidth is for object stores, and {} is a path", path.display());
             return Err(Failure::usage(what).remedy("leave it out"));
@@ -113,13 +113,14 @@ impl StoreArgs {
             region: other_region.clone().or_else(|| self.region.clone()),
             store_ca: other_store_ca.clone().or_else(|| self.store_ca.clone()),
             is_other: true,
+            is_one_of_two: true,
             ..self.clone()
         }
     }
 
-    /// The same without a lock.
-    pub(crate) fn unlocked(&self) -> Self {
-        Self { object_lock: None, ..self.clone() }
+    /// The same for the place that is read, of two: without a lock.
+    pub(crate) fn read_only(&self) -> Self {
+        Self { object_lock: None, is_one_of_two: true, ..self.clone() }
     }
 
     fn options(&self, mut variables: BTreeMap<String, String>) -> Result<StoreOptions, Failure> {

@@ -121,7 +121,7 @@ pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<For
 }
 
 /// Whether a base is what erasing has made of another one.
-fn stands_for(one: &Facts, other: &Facts) -> bool {
+pub(crate) fn stands_for(one: &Facts, other: &Facts) -> bool {
     let Facts { id, records, keys, logical_bytes, erased, .. } = *other;
     one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
 }

@@ -16,18 +16,19 @@ pub(crate) use pack::LEVEL;
 use crate::archive::{Archive, BaseEntry, Listing};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
-use crate::format::header::{Facts, Moment};
+use crate::format::header::{Facts, HEADER_MAX, Moment};
 use crate::format::segment::{Sections, Times};
 use crate::format::{Kind, TimelineId};
 use crate::plan::reuse::{Older, Route, routes};
+use crate::store::{Listed, StoreFaultKind};
 use crate::{names, object};
 use join::{Bounds, Join};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
 use rekindle_etcd::{Backend, ClusterId, MemberId, Revision, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use table::{Rows, Table, TableWriter};
@@ -75,6 +76,8 @@ pub struct BaseRequest<'a> {
     pub origin: &'a Origin,
     /// Where this host keeps its digest tables; without one, every base is written in full.
     pub tables: Option<&'a Path>,
+    /// Write all records anew, and share none with an older base.
+    pub full: bool,
     /// The clock.
     pub now: &'a (dyn Fn() -> Moment + Sync),
     /// See there.
@@ -131,6 +134,7 @@ pub struct PreparedBase<'a> {
     written: Vec<String>,
     comparison: Comparison,
     table: Option<TableWriter>,
+    unreadable: Vec<Error>,
     published: bool,
 }
 
@@ -145,13 +149,18 @@ pub fn prepare_base<'a, S: ReadAt>(
 ) -> Result<PreparedBase<'a>, Error> {
     let began = (request.now)();
     let etcd = backend.facts()?;
+    request.archive.check_openable()?;
     let mut listing = request.archive.list()?;
-    if let Some(unreadable) = listing.unreadable.pop() {
-        return Err(unreadable);
-    }
+    let unreadable = std::mem::take(&mut listing.unreadable);
+    let unreadable = unreadable.into_iter().map(says_nothing_of_others);
+    let unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
     let position = (etcd.term, etcd.consistent_index);
     let mut choice = timeline::choose(&listing, request.origin, position)?;
     let (mut last, mut comparison) = match &choice {
+        Choice::GoesOn(_) if request.full => {
+            let reason = "that was asked for".to_owned();
+            (None, Some(Comparison::Unknown { reason }))
+        }
         Choice::GoesOn(timeline) => match LastBase::find(request, &listing, *timeline)? {
             Ok(last) => (Some(last), None),
             Err(reason) => (None, Some(Comparison::Unknown { reason })),
@@ -194,9 +203,25 @@ pub fn prepare_base<'a, S: ReadAt>(
                 let counts = made.packed.counts;
                 let agreed = |(older, _)| Comparison::Agreed { older, counts };
                 let comparison = comparison.or(older.map(agreed)).unwrap_or(Comparison::First);
-                return made.prepare(*request, backend, facts, began, comparison);
+                let mut prepared = made.prepare(*request, backend, facts, began, comparison)?;
+                prepared.unreadable = unreadable;
+                return Ok(prepared);
             }
         }
+    }
+}
+
+/// A base that is damaged takes nothing away from one that is made now. Anything else may: the store may
+/// not show what is there, or a later version of this program may have written it.
+fn says_nothing_of_others(error: Error) -> Result<Error, Error> {
+    match &error {
+        Error::Damaged { fault, .. } if fault.is_too_new() => Err(error),
+        Error::Damaged { .. }
+        | Error::Stranger { .. }
+        | Error::NotSealed { .. }
+        | Error::Unsigned { .. }
+        | Error::WrongSignature { .. } => Ok(error),
+        _ => Err(error),
     }
 }
 
@@ -264,16 +289,39 @@ fn table_path(request: &BaseRequest<'_>) -> Option<PathBuf> {
 /// The first object that parts need and that is not there whole.
 fn missing(archive: &Archive, parts: &[Part]) -> Result<Option<String>, Error> {
     let stock = archive.stock(parts.iter().map(|part| part.timeline))?;
-    Ok(parts.iter().find_map(|part| match part.what {
-        PartKind::Pack { id, .. } => {
-            let name = names::pack(part.timeline, id);
-            (stock.packs.get(&name) != Some(&part.bytes)).then_some(name)
+    let mut segments = BTreeMap::new();
+    for part in parts {
+        match part.what {
+            PartKind::Pack { id, .. } => {
+                let name = names::pack(part.timeline, id);
+                if stock.packs.get(&name) != Some(&part.bytes) {
+                    return Ok(Some(name));
+                }
+            }
+            PartKind::Log { .. } => match stock.cover(part) {
+                Ok(pieces) => segments.extend(
+                    pieces.into_iter().map(|it| (it.segment.name.clone(), it.segment.bytes)),
+                ),
+                Err(lost) => return Ok(Some(format!("revision {lost} of the log"))),
+            },
         }
-        PartKind::Log { .. } => {
-            let lost = stock.cover(part).err()?;
-            Some(format!("revision {lost} of the log"))
+    }
+    let segments: Vec<_> =
+        segments.into_iter().map(|(name, bytes)| Listed { name, bytes }).collect();
+    let starts = archive.store().read_starts(segments.clone(), HEADER_MAX as u64);
+    for (found, start) in segments.into_iter().zip(starts) {
+        let name = archive.store().full_name(&found.name);
+        let start = match start {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => return Ok(Some(found.name)),
+            start => start?,
+        };
+        let header = object::parse(archive, &name, Kind::Segment, &start);
+        let size = header.map(|it| (it.size() as u64).saturating_add(it.body_bytes));
+        if size.ok() != Some(found.bytes) {
+            return Ok(Some(found.name));
         }
-    }))
+    }
+    Ok(None)
 }
 
 /// A base that is being made of a snapshot.
@@ -326,6 +374,8 @@ impl<S: ReadAt> Making<'_, '_, S> {
     }
 
     fn run(&self, routes: &[Route], packer: Packer<'_>) -> Result<Made, Error> {
+        // What was not walked over to its end is no snapshot to be compared.
+        let whole = &AtomicBool::new(false);
         std::thread::scope(|threads| {
             let (to_work, filled) = sync_channel(WAITING);
             let (to_pack, worked) = sync_channel(WAITING);
@@ -336,15 +386,16 @@ impl<S: ReadAt> Making<'_, '_, S> {
                 threads.spawn(move || pack::work(&filled, &to_pack));
             }
             drop((filled, to_pack));
-            let packer = threads.spawn(move || packer.run(&worked));
+            let packer = threads.spawn(move || packer.run(&worked, whole));
             let mut walk = Walk::new(&to_work, routes, &self.request.progress);
             let walked = walk.run(self.backend);
             let small = walk.small;
+            whole.store(walked.is_ok(), Ordering::Relaxed);
             drop(to_work);
             let packed = packer.join().unwrap_or(Err(Error::Panicked));
             // A packer that has failed has ended the walk, too: what it says comes first.
             match (packed, walked) {
-                (Err(error), _) => Err(error),
+                (Err(Error::Stopped), Err(error)) | (Err(error), _) => Err(error),
                 (Ok((packed, _)), Err(error)) => {
                     pack::remove(self.request.archive, &packed.written);
                     Err(error)
@@ -373,7 +424,7 @@ impl Made {
         facts.new_bytes = new_bytes;
         let kubernetes = small.kubernetes;
         let base = Base { hash, kubernetes, erased: 0, parts, frame: Vec::new() };
-        let published = false;
+        let (published, unreadable) = (false, Vec::new());
         let mut prepared = PreparedBase {
             request,
             began,
@@ -383,6 +434,7 @@ impl Made {
             written,
             comparison,
             table,
+            unreadable,
             published,
         };
         if prepared.base.living() != Some(records) {
@@ -394,6 +446,12 @@ impl Made {
 }
 
 impl PreparedBase<'_> {
+    /// Older bases that cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> &[Error] {
+        &self.unreadable
+    }
+
     /// What the snapshot holds, and whether it is sound.
     #[must_use]
     pub fn status(&self) -> &Status {
@@ -469,7 +527,7 @@ impl Drop for PreparedBase<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, StoreFaultKind};
+    use crate::store::Store;
     use rekindle_bolt::{BulkWriter, Layout};
     use rekindle_etcd::{RecordKey, schema};
 
@@ -500,7 +558,8 @@ mod tests {
         let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
         let now = || Moment(1);
         let (archive, origin, tables) = (&archive, &origin, None);
-        let request = BaseRequest { archive, origin, tables, now: &now, progress };
+        let full = false;
+        let request = BaseRequest { archive, origin, tables, full, now: &now, progress };
         let prepared = prepare_base(&request, &a_backend()).unwrap();
         let facts = &prepared.facts;
         let [pack] = &prepared.written[..] else { panic!("{:?}", prepared.written) };

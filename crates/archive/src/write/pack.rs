@@ -16,6 +16,7 @@ use crate::{names, object};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
@@ -136,12 +137,14 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Works until nothing comes any more. What fails takes away what was written.
+    /// Works until nothing comes any more; `whole` says then whether that was all. What fails takes
+    /// away what was written.
     pub(super) fn run(
         mut self,
         worked: &Receiver<Worked>,
+        whole: &AtomicBool,
     ) -> Result<(Packed, Option<TableWriter>), Error> {
-        match self.pack(worked) {
+        match self.pack(worked, whole) {
             Ok(()) => Ok((self.packed, self.table)),
             Err(error) => {
                 self.sending.drain(..).for_each(|sending| drop(sending.wait()));
@@ -151,7 +154,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    fn pack(&mut self, worked: &Receiver<Worked>) -> Result<(), Error> {
+    fn pack(&mut self, worked: &Receiver<Worked>, whole: &AtomicBool) -> Result<(), Error> {
         // Those that overtook the next one.
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -161,6 +164,10 @@ impl<'a> Packer<'a> {
                 self.add(block)?;
                 next += 1;
             }
+        }
+        if !whole.load(Ordering::Relaxed) {
+            // What did not come is not missing.
+            return Err(Error::Stopped);
         }
         if !early.is_empty() {
             return Err(Error::Panicked);

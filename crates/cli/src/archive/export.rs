@@ -40,6 +40,10 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
 
 /// Refuses a file that is there and may not be replaced, and a disk that is too small.
 fn check_target(args: &ExportArgs, source: &Source) -> Result<(), Failure> {
+    if args.file.to_string_lossy().contains("://") {
+        let what = format!("{} is a URL", args.file.display());
+        return Err(Failure::usage(what).remedy("export to a file, and bring it there"));
+    }
     replaceable(&args.file)?;
     if args.file.is_dir() || args.file.file_name().is_none() {
         let what = format!("{} is a directory", args.file.display());

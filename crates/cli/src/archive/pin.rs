@@ -3,7 +3,8 @@
 //!
 //! At the first save the fingerprint of the archive's public keys is written into the spool directory,
 //! `<archive id>.pin`. From then on another one at the same place, or of the same archive, is refused
-//! until the user says it himself.
+//! until the user says it himself. Of an archive that is neither sealed nor signed only the place is
+//! remembered: where it is gone, no plain snapshot is written instead.
 
 use crate::failure::{Code, Failure};
 use rekindle_archive::Archive;
@@ -22,6 +23,7 @@ pub(crate) struct Pin {
     archive: String,
     place: String,
     fingerprint: Fingerprint,
+    is_protected: bool,
     /// Pins that it replaces.
     old: Vec<PathBuf>,
     is_new: bool,
@@ -33,6 +35,7 @@ struct Found {
     archive: String,
     place: String,
     fingerprint: Fingerprint,
+    is_protected: bool,
 }
 
 impl Pin {
@@ -51,14 +54,22 @@ impl Pin {
         let found = found.filter(|pin| pin.archive == id || pin.place == place);
         let (same, other): (Vec<_>, Vec<_>) =
             found.partition(|pin| pin.fingerprint == is && pin.archive == id);
-        if let (Some(pin), None) = (other.first(), said) {
+        let protected = other.iter().find(|pin| pin.is_protected);
+        if let (Some(pin), None) = (protected, said) {
             return Err(changed(archive, &place, pin.fingerprint, is));
         }
         let is_protected = archive.is_sealed() || !archive.signers().is_empty();
-        let is_new = same.is_empty() && (is_protected || !other.is_empty());
+        let is_new = !same.iter().any(|pin| pin.place == place);
         let old = other.into_iter().map(|pin| pin.path).collect();
         let directory = directory.to_owned();
-        Ok(Self { directory, archive: id, place, fingerprint: is, old, is_new })
+        Ok(Self { directory, archive: id, place, fingerprint: is, is_protected, old, is_new })
+    }
+
+    /// The pin of an archive that was at this place, where there is none now.
+    pub(crate) fn lost(directory: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
+        let place = whole_name(place);
+        let found = read_all(directory)?.into_iter().find(|pin| pin.place == place);
+        Ok(found.map(|pin| pin.path))
     }
 
     /// Remembers the keys, once they were saved with.
@@ -76,6 +87,7 @@ impl Pin {
             "archive": self.archive,
             "place": self.place,
             "fingerprint": self.fingerprint.to_string(),
+            "protected": self.is_protected,
         });
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
@@ -87,20 +99,34 @@ impl Pin {
         for old in self.old.iter().filter(|old| **old != path) {
             std::fs::remove_file(old).map_err(|error| Failure::io("removing", old, &error))?;
         }
-        eprintln!(
-            "pinned the keys of {}: fingerprint {}; compare it with what rekindle archive init or rekey \
-             has printed",
-            self.place, self.fingerprint
-        );
+        if self.is_protected {
+            eprintln!(
+                "pinned the keys of {}: fingerprint {}; compare it with what rekindle archive init or \
+                 rekey has printed",
+                self.place, self.fingerprint
+            );
+        }
         Ok(())
     }
 }
 
 /// A place by the one name that it always has.
 fn place_of(archive: &Archive) -> String {
-    let place = archive.store().place();
-    let whole = std::fs::canonicalize(place).map(|path| path.display().to_string());
-    whole.unwrap_or_else(|_| place.to_owned())
+    whole_name(archive.store().place())
+}
+
+fn whole_name(place: &str) -> String {
+    let place = place.strip_prefix("file://").unwrap_or(place);
+    if place.contains("://") {
+        return place.trim_end_matches('/').to_owned();
+    }
+    // What is not there has a place in what is.
+    let path = std::path::absolute(place).unwrap_or_else(|_| PathBuf::from(place));
+    let known = path.ancestors().find_map(|above| Some((std::fs::canonicalize(above).ok()?, above)));
+    let whole = known.and_then(|(whole, above)| Some(whole.join(path.strip_prefix(above).ok()?)));
+    let whole = whole.unwrap_or(path);
+    let shown = whole.display().to_string();
+    if shown == "/" { shown } else { shown.trim_end_matches('/').to_owned() }
 }
 
 fn changed(archive: &Archive, place: &str, was: Fingerprint, is: Fingerprint) -> Failure {
@@ -143,9 +169,10 @@ fn read(path: PathBuf) -> Result<Found, Failure> {
     let text = |field: &str| json.get(field).and_then(Value::as_str).map(str::to_owned);
     let is_known = json.get("format").and_then(Value::as_u64) == Some(FORMAT);
     let fingerprint = text("fingerprint").and_then(|text| Fingerprint::parse(&text));
+    let is_protected = json.get("protected").and_then(Value::as_bool).unwrap_or(true);
     match (text("archive"), text("place"), fingerprint.filter(|_| is_known)) {
         (Some(archive), Some(place), Some(fingerprint)) => {
-            Ok(Found { path, archive, place, fingerprint })
+            Ok(Found { path, archive, place, fingerprint, is_protected })
         }
         _ => Err(Failure::new(Code::BadData, format!("{} is damaged", path.display())).remedy(
             "it says which keys this host has saved with: remove it, and pass --fingerprint with what \
@@ -217,13 +244,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_protected_has_no_keys_to_pin() {
+    fn what_is_not_protected_is_remembered_by_its_place() {
         let directory = tempfile::tempdir().unwrap();
-        let spool = directory.path().join("spool");
-        let archive = an_archive(&directory.path().join("archive"), &[]);
+        let (spool, place) = (directory.path().join("spool"), directory.path().join("archive"));
+        let lost = |place: &Path| Pin::lost(&spool, place.to_str().unwrap()).unwrap();
+        assert_eq!(lost(&place), None);
+        let archive = an_archive(&place, &[]);
         Pin::check(&spool, &archive, None).unwrap().keep().unwrap();
-        assert!(!spool.exists());
-        std::fs::create_dir(&spool).unwrap();
+        // Another one in its place is not refused: there are no keys to be wrong.
+        let archive = an_archive(&place, &[]);
+        Pin::check(&spool, &archive, None).unwrap().keep().unwrap();
+        let pin = spool.join(format!("{}.pin", archive.id()));
+        assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 1);
+        std::fs::remove_dir_all(&place).unwrap();
+        assert_eq!(lost(&place), Some(pin.clone()));
+        assert_eq!(lost(&directory.path().join("./archive/")), Some(pin));
+        assert_eq!(lost(&directory.path().join("archive2")), None);
         std::fs::write(spool.join("x.pin"), "{}").unwrap();
         let damaged = Pin::check(&spool, &archive, None).unwrap_err();
         assert!(damaged.what.ends_with("x.pin is damaged"), "{damaged}");

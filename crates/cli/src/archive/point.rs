@@ -5,8 +5,11 @@ use crate::failure::{Code, Failure};
 use jiff::Timestamp;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{BaseEntry, Listing};
-use rekindle_etcd::Revision;
+use rekindle_etcd::{ClusterId, Revision};
 use std::time::Duration;
+
+/// Digits of a cluster's id.
+const CLUSTER_DIGITS: usize = 16;
 
 /// A point of an archive, behind the last `@` of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,13 +22,23 @@ pub(crate) enum Point {
     Time(Moment),
     /// That base, by the last part of its object's name.
     Object(String),
+    /// Such a one of that cluster.
+    OfCluster(ClusterId, Box<Self>),
 }
 
 impl Point {
-    /// Reads `latest`, a revision, an RFC 3339 time, an age such as `10m`, or a base's name.
+    /// Reads `latest`, a revision, an RFC 3339 time, an age such as `10m`, or a base's name; before any of
+    /// these a cluster's id and a colon.
     pub(crate) fn parse(text: &str, now: Moment) -> Result<Self, Failure> {
         if text == "latest" {
             return Ok(Self::Latest);
+        }
+        if let Some((cluster, rest)) = text.split_once(':')
+            && cluster.len() == CLUSTER_DIGITS
+            && let Ok(cluster) = u64::from_str_radix(cluster, 16)
+        {
+            let point = Box::new(Self::parse(rest, now)?);
+            return Ok(Self::OfCluster(ClusterId(cluster), point));
         }
         if text.ends_with(".base") {
             let name = text.rsplit('/').next().unwrap_or(text);
@@ -54,6 +67,15 @@ impl Point {
             Self::Revision(revision) => facts.last == *revision,
             Self::Time(time) => facts.state <= *time,
             Self::Object(name) => base.name.rsplit('/').next() == Some(name.as_str()),
+            Self::OfCluster(cluster, point) => facts.cluster == *cluster && point.fits(base),
+        }
+    }
+
+    /// Without the cluster.
+    fn bare(&self) -> &Self {
+        match self {
+            Self::OfCluster(_, point) => point.bare(),
+            point => point,
         }
     }
 
@@ -63,6 +85,9 @@ impl Point {
         let fitting = || listing.bases.iter().filter(|base| self.fits(base));
         let newest = fitting().next_back().ok_or_else(|| {
             let what = match self {
+                Self::OfCluster(cluster, _) => {
+                    format!("the archive holds no such base of cluster {cluster}")
+                }
                 Self::Latest => "the archive holds no base".to_owned(),
                 Self::Revision(revision) => {
                     format!("the archive holds no base at revision {revision}")
@@ -74,7 +99,7 @@ impl Point {
             };
             Failure::new(Code::NotFound, what).remedy("rekindle archive list shows what there is")
         })?;
-        if matches!(self, Self::Object(_)) {
+        if matches!(self.bare(), Self::Object(_)) {
             return Ok(newest);
         }
         let by_name = "name the base: @ and the last part of its object's name, which rekindle archive \
@@ -93,11 +118,16 @@ impl Point {
                 "the archive holds such bases of several clusters: {} and {}",
                 facts.cluster, other.header.facts.cluster
             );
-            return Err(Failure::refused(what).remedy(by_name));
+            let remedy = format!(
+                "name the cluster: @{}:latest, for example, is the newest of that one; or the base: @ \
+                 and the last part of its object's name, which rekindle archive list -w json shows",
+                facts.cluster
+            );
+            return Err(Failure::refused(what).remedy(remedy));
         }
         // Clocks may differ; within a timeline raft does not.
         let of_timeline = |base: &&BaseEntry| base.header.facts.timeline == facts.timeline;
-        if matches!(self, Self::Revision(_)) && !fitting().all(|base| of_timeline(&base)) {
+        if matches!(self.bare(), Self::Revision(_)) && !fitting().all(|base| of_timeline(&base)) {
             let what = format!(
                 "the archive holds revision {} of several histories: the cluster was restored",
                 facts.last
@@ -115,7 +145,7 @@ mod tests {
     use rekindle_archive::format::{
         ArchiveId, Facts, Generation, Header, Kind, ObjectId, TimelineId,
     };
-    use rekindle_etcd::{ClusterId, MemberId, RaftIndex, RaftTerm};
+    use rekindle_etcd::{MemberId, RaftIndex, RaftTerm};
 
     /// A base of a cluster and a timeline, of a revision and a time.
     fn a_base(cluster: u64, timeline: u8, revision: i64, state: i64) -> BaseEntry {
@@ -183,6 +213,10 @@ mod tests {
         let clusters = [a_base(1, 1, 5, 100), a_base(2, 2, 5, 200)];
         check_choice(&clusters, "latest", "such bases of several clusters");
         check_choice(&clusters, "1-5-100.base", "1-5-100.base");
+        check_choice(&clusters, "0000000000000001:latest", "1-5-100.base");
+        check_choice(&clusters, "0000000000000002:5", "2-5-200.base");
+        check_choice(&clusters, "0000000000000001:1970-01-01T00:00:09Z", "1-5-100.base");
+        check_choice(&clusters, "0000000000000003:latest", "no such base of cluster");
         let histories = [a_base(1, 1, 5, 100), a_base(1, 1, 8, 150), a_base(1, 2, 5, 200)];
         check_choice(&histories, "5", "revision 5 of several histories");
         check_choice(&histories, "8", "1-8-150.base");

@@ -16,8 +16,7 @@ use std::time::Duration;
 /// Remove old restore points of an archive, by rules.
 ///
 /// A restore point stays that any --keep rule keeps; --ttl and --max-backups take away whatever keeps
-/// it; the newest one of a cluster always stays. Without any of them, the rules are --keep-log 7d
-/// --keep-daily 7 --keep-weekly 4 --keep-monthly 6. Data that no restore point needs any more are
+/// it; the newest one of a cluster always stays. Without any of them no restore point goes. Data that no restore point needs any more are
 /// marked, and go with a prune that comes 24 hours later or after that. Periods are in UTC.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PruneArgs {
@@ -78,8 +77,7 @@ pub(crate) struct Rules {
 impl Rules {
     fn policy(&self) -> Policy {
         if *self == Self::default() {
-            let log = Some(7 * 24 * 3_600_000);
-            return Policy { log, daily: 7, weekly: 4, monthly: 6, ..Policy::default() };
+            return Policy { last: usize::MAX, log: Some(i64::MAX), ..Policy::default() };
         }
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         Policy {
@@ -102,6 +100,9 @@ pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
     let (policy, bases_max) = (args.rules.policy(), args.max_removals);
     let request = PruneRequest { policy, bases_max, grace: GRACE, now: now() };
     let plan = plan_prune(&archive, &request).map_err(nothing_was_removed)?;
+    if args.rules == Rules::default() {
+        eprintln!("no rule was given, so every restore point stays: see --keep-daily and the like");
+    }
     if args.dry_run {
         return output_of_plan(&plan).print(args.output.format());
     }
@@ -213,10 +214,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_the_default() {
+    fn nothing_goes_by_no_rule() {
         let policy = Rules::default().policy();
-        assert_eq!((policy.daily, policy.weekly, policy.monthly), (7, 4, 6));
-        assert_eq!(policy.log, Some(604_800_000));
+        assert_eq!((policy.last, policy.log), (usize::MAX, Some(i64::MAX)), "nothing goes");
         let policy = Rules { ttl: Some(3600), ..Rules::default() }.policy();
         assert_eq!(policy, Policy { ttl: Some(3_600_000), ..Policy::default() });
     }

@@ -159,7 +159,7 @@ fn failure(verdict: &Verdict) -> Result<(), Failure> {
             let what = format!("{} of the archive's objects are lost", grouped(count(Word::Lost)));
             Err(Failure::new(Code::BadData, what).remedy(
                 "bring them back from a copy: rekindle archive repair ARCHIVE --from OTHER; the next \
-                 rekindle save makes a new restore point in any case",
+                 rekindle save --full makes a new restore point that needs nothing of it",
             ))
         }
         Some(_) => {

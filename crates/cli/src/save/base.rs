@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) struct Place {
     archive: Archive,
     pin: Pin,
+    /// All records are written anew.
+    full: bool,
     /// The snapshot on its way.
     pub spool: Spool,
 }
@@ -29,7 +31,7 @@ impl Place {
         // Before anything is asked of the cluster.
         let pin = Pin::check(spool.directory(), &archive, args.keys.fingerprint)?;
         let archive = with_signing_key(archive, &args.keys)?;
-        Ok(Self { archive, pin, spool })
+        Ok(Self { archive, pin, full: args.full, spool })
     }
 
     /// Makes a base of the snapshot at `part`, if it is judged good. The outer failure is the
@@ -55,6 +57,7 @@ impl Place {
                     archive: &self.archive,
                     origin,
                     tables: Some(self.spool.directory()),
+                    full: self.full,
                     now: &now,
                     progress: Progress { walked: &walked, stop },
                 };
@@ -75,6 +78,12 @@ impl Place {
         };
         let checked = Checked { status: prepared.status().clone(), facts };
         judge(&checked)?;
+        for error in prepared.unreadable() {
+            eprintln!("warning: a restore point cannot be read: {error}");
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Err(Error::Stopped.into()));
+        }
         let written = match prepared.publish(now()) {
             Ok(written) => written,
             Err(error) => return Ok(Err(error.into())),

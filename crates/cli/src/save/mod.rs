@@ -6,6 +6,7 @@ mod choose;
 mod object;
 mod stream;
 
+use crate::archive::Pin;
 use crate::args::SaveArgs;
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
@@ -88,6 +89,7 @@ impl Target {
             crate::archive::keep_to_ourselves();
             return Ok(Self::Archive(Box::new(base::Place::new(archive, args)?)));
         }
+        refuse_lost(&text, args)?;
         if args.keys.fingerprint.is_some() || args.keys.signing_key.is_some() {
             return Err(Failure::usage(format!("{text} is no archive, and has no keys"))
                 .remedy("leave --fingerprint and --signing-key away"));
@@ -120,6 +122,19 @@ impl Target {
             Self::Object(object) => Some(&object.spool),
         }
     }
+}
+
+/// Where this host has saved into an archive, nothing else is written: a mount may be missing, or
+/// somebody may want to have the next backups unsealed.
+fn refuse_lost(text: &str, args: &SaveArgs) -> Result<(), Failure> {
+    let spool = Spool::new(args.spool.directory(), "any")?;
+    let Some(pin) = Pin::lost(spool.directory(), text)? else { return Ok(()) };
+    let what = format!("{text} was an archive when this host last saved into it, and is none now");
+    Err(Failure::refused(what).remedy(format!(
+        "mount it, or bring archive.json back from a copy of it; if it is not to be an archive any more, \
+         remove {}",
+        pin.display()
+    )))
 }
 
 /// A name with its date patterns filled in.
@@ -337,7 +352,9 @@ impl Attempt<'_> {
             },
             _ => (self.check(&mut snapshot)?, None),
         };
-        self.calls.go_on()?;
+        if base.is_none() {
+            self.calls.go_on()?;
+        }
         let endpoint = member.endpoint().to_string();
         let version = member_status.version;
         let size = received.into_inner();
