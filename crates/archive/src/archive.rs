@@ -9,7 +9,7 @@ use crate::keys::{
     Sealing, Secret, Secrets, Signer, SigningKey,
 };
 use crate::names::SegmentName;
-use crate::plan::cover::{Piece, SegmentEntry, cover, current};
+use crate::plan::cover::{Piece, SegmentEntry, cover};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::{ClusterId, Revision};
@@ -215,9 +215,7 @@ impl Archive {
     /// [`Error::KeysGone`]; [`Error::Store`].
     pub(crate) fn check_openable(&self) -> Result<(), Error> {
         let newest = self.generation();
-        let is_key = |name: &str| {
-            matches!(names::parse_key(name), Some(names::KeyName::Object(it, _)) if it == newest)
-        };
+        let is_key = |name: &str| matches!(names::parse_key(name), Some(names::KeyName::Object(it, _)) if it == newest);
         let listed = if self.is_sealed() { self.store.list(names::KEYS)? } else { Vec::new() };
         match !self.is_sealed() || listed.iter().any(|key| is_key(&key.name)) {
             true => Ok(()),
@@ -407,6 +405,32 @@ impl Archive {
         Ok(Stock::of(listed))
     }
 
+    /// Locks what a base needs, as far as it is there already and `wanted`, as long as what is created
+    /// now; its keys and what says what it is, too: without them nothing opens.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn lock_for_longer(
+        &self,
+        parts: &[Part],
+        wanted: impl Fn(&String) -> bool,
+    ) -> Result<(), Error> {
+        let stock = self.stock(parts.iter().map(|part| part.timeline))?;
+        let mut names: BTreeSet<_> = BTreeSet::from([names::ARCHIVE.to_owned()]);
+        names.extend(self.store.list(names::KEYS)?.into_iter().map(|key| key.name));
+        for part in parts {
+            names.insert(names::timeline(part.timeline));
+            match part.what {
+                PartKind::Pack { id, .. } => _ = names.insert(names::pack(part.timeline, id)),
+                PartKind::Log { .. } => {
+                    names.extend(stock.touching(part).map(|it| it.name.clone()));
+                }
+            }
+        }
+        let names: Vec<_> = names.into_iter().filter(wanted).collect();
+        Ok(self.store.lock_for_longer(&names)?)
+    }
+
     /// Checks that a timeline's file says what its id follows from.
     ///
     /// # Errors
@@ -488,10 +512,10 @@ impl Stock {
     pub(crate) fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
         let mut stock = Self::default();
         for Listed { name, bytes } in listed {
-            if let Some(SegmentName { first, last, erased }) = names::parse_segment(&name)
+            if let Some(SegmentName { first, last }) = names::parse_segment(&name)
                 && let Some(timeline) = names::timeline_of(&name)
             {
-                stock.add(timeline, SegmentEntry { name, bytes, first, last, erased });
+                stock.add(timeline, SegmentEntry { name, bytes, first, last });
             } else if name.ends_with(".pack") {
                 stock.packs.insert(name, bytes);
             }
@@ -503,30 +527,22 @@ impl Stock {
         self.logs.entry(timeline).or_default().push(segment);
     }
 
-    /// Segments that have any of a part of a base, and may be taken for it.
+    /// Segments that have any of a part of a base.
     pub(crate) fn touching(&self, part: &Part) -> impl Iterator<Item = &SegmentEntry> {
         let (first, last) = (part.first.revision, part.last.revision);
         let log = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
-        current(log, erased(part)).filter(move |it| it.first <= last && it.last >= first)
+        log.iter().filter(move |it| it.first <= last && it.last >= first)
     }
 
-    /// The segments of the log as it is now.
+    /// All segments.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
-        self.logs.values().flat_map(|log| current(log, Some(Moment::MAX)))
+        self.logs.values().flatten()
     }
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
         let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
-        cover(segments, part.first.revision, part.last.revision, erased(part))
-    }
-}
-
-/// The last erasure that a part of a base knows of.
-fn erased(part: &Part) -> Option<Moment> {
-    match part.what {
-        PartKind::Log { erased, .. } => erased,
-        PartKind::Pack { .. } => None,
+        cover(segments, part.first.revision, part.last.revision)
     }
 }
 

@@ -6,14 +6,13 @@
 //! keys/<generation>-<id>.age                                the secret of a generation, sealed to its owners
 //! timelines/<id>/timeline.json                              what the timeline is
 //! timelines/<id>/packs/<id>.pack                            records written in bulk
-//! timelines/<id>/log/<level>/<epoch>-<first>-<last>[-<erased>]-<id>.seg   a part of the log
+//! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
 //! ```
 //!
 //! Numbers but for levels have 20 digits, so that names sort like them. They are there for people and for order:
 //! what counts stands in the header.
 
-use crate::format::header::Moment;
 use crate::format::{Generation, ObjectId, TimelineId};
 use rekindle_etcd::{RaftIndex, Revision};
 
@@ -98,13 +97,6 @@ pub(crate) fn segment(
     format!("{log}/0/{:020}-{first:020}-{last:020}-{id}.seg", 0)
 }
 
-/// Where the same segment lies after something was erased from it.
-pub(crate) fn erased_segment(name: &str, erased: Moment, id: ObjectId) -> Option<String> {
-    let (place, own) = name.rsplit_once('/')?;
-    let [epoch, first, last, ..] = own.split('-').collect::<Vec<_>>()[..] else { return None };
-    Some(format!("{place}/{epoch}-{first}-{last}-{:020}-{id}.seg", erased.0))
-}
-
 /// What the name of a segment tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentName {
@@ -112,21 +104,15 @@ pub(crate) struct SegmentName {
     pub first: Revision,
     /// The last one.
     pub last: Revision,
-    /// When something was erased from it last.
-    pub erased: Option<Moment>,
 }
 
-/// Reads what [`segment`] and [`erased_segment`] write.
+/// Reads what [`segment`] writes.
 pub(crate) fn parse_segment(name: &str) -> Option<SegmentName> {
     let stem = name.rsplit('/').next()?.strip_suffix(".seg")?;
     let parts: Vec<_> = stem.split('-').collect();
     let revision = |text: &str| text.parse().ok().and_then(Revision::new);
-    let (first, last, erased) = match parts[..] {
-        [_, first, last, _] => (first, last, None),
-        [_, first, last, at, _] => (first, last, Some(Moment(at.parse().ok()?))),
-        _ => return None,
-    };
-    Some(SegmentName { first: revision(first)?, last: revision(last)?, erased })
+    let [_, first, last, _] = parts[..] else { return None };
+    Some(SegmentName { first: revision(first)?, last: revision(last)? })
 }
 
 pub(crate) fn base(
@@ -169,15 +155,9 @@ mod tests {
         let revision = |number| Revision::new(number).unwrap();
         let (first, last) = (revision(7), revision(1200));
         let name = segment(TimelineId([1; 16]), first, last, ObjectId([2; 16]));
-        let told = SegmentName { first, last, erased: None };
-        assert_eq!(parse_segment(&name), Some(told));
+        assert_eq!(parse_segment(&name), Some(SegmentName { first, last }));
         assert_eq!(timeline_of(&name), Some(TimelineId([1; 16])));
         assert_eq!(timeline_of("timelines/x/log"), None);
-        for at in [Moment(5), Moment(1 << 41)] {
-            let erased = erased_segment(&name, at, ObjectId([3; 16])).unwrap();
-            assert_eq!(parse_segment(&erased), Some(SegmentName { erased: Some(at), ..told }));
-            assert!(erased.ends_with(&format!("-{}.seg", ObjectId([3; 16]))), "{erased}");
-        }
         for bad in ["", "x.seg", "1-2-3", "0-1.seg", "0-1-2.seg", "0--1-5-x.seg", "a/b/0-x-5-y.seg"]
         {
             assert_eq!(parse_segment(bad), None, "{bad}");

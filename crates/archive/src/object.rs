@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::block::{self, Entry};
 use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::run::Run;
-use crate::format::segment::{self, Sections};
+use crate::format::segment;
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
 use crate::keys::{self, Unopened};
 use bytes::Bytes;
@@ -79,8 +79,6 @@ pub(crate) fn open(
 /// A pack or a segment that was opened.
 pub(crate) struct OpenedRun {
     pub header: Header,
-    /// Of a segment.
-    pub sections: Sections,
     pub run: Run,
     /// Of the run.
     pub content: Bytes,
@@ -106,15 +104,12 @@ pub(crate) fn open_run(
 ) -> Result<OpenedRun, Error> {
     let damaged = |fault| Error::damaged(name, fault);
     let Opened { header, content } = open(archive, name, kind, bytes)?;
-    let (sections, content) = match kind {
-        Kind::Segment => {
-            let (sections, run) = segment::parse(&content).map_err(damaged)?;
-            (sections, content.slice_ref(run))
-        }
-        _ => (Sections::default(), content),
+    let content = match kind {
+        Kind::Segment => content.slice_ref(segment::parse(&content).map_err(damaged)?.1),
+        _ => content,
     };
     let run = Run::parse(&content, &header.facts).map_err(damaged)?;
-    Ok(OpenedRun { header, sections, run, content })
+    Ok(OpenedRun { header, run, content })
 }
 
 fn unsealed(archive: &Archive, name: &str, header: &Header, body: Bytes) -> Result<Bytes, Error> {

@@ -91,6 +91,9 @@ struct MarkFile {
     /// When, by the clock of who marked.
     marked: String,
     objects: Vec<String>,
+    /// They hold what was to be erased: no rule that keeps the log keeps them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
 }
 
 /// What was marked before.
@@ -99,6 +102,7 @@ struct Mark {
     /// By the clock of who marked, and by the store's.
     marked: (Moment, Moment),
     objects: BTreeSet<String>,
+    erased: bool,
 }
 
 /// Plans a prune. Touches nothing.
@@ -182,7 +186,7 @@ impl PrunePlan {
         let fresh: Vec<_> = look.data.iter().filter(is_new).map(|it| it.name.clone()).collect();
         done.marked = fresh.len();
         if !fresh.is_empty() {
-            write_mark(archive, fresh, request.now)?;
+            write_mark(archive, fresh, false, request.now)?;
         }
         let (ripe, _) = look.marked(&before, |mark| {
             let (own, stores) = mark.marked;
@@ -232,17 +236,33 @@ pub(crate) fn remove(archive: &Archive, name: &str) -> Result<Option<String>, Er
 pub(crate) fn write_mark(
     archive: &Archive,
     objects: Vec<String>,
+    erased: bool,
     now: Moment,
 ) -> Result<String, Error> {
     let name = names::mark(object::random_id()?);
-    let file = MarkFile { format: FORMAT, requires: Vec::new(), marked: shown(now), objects };
+    let (requires, marked) = (Vec::new(), shown(now));
+    let file = MarkFile { format: FORMAT, requires, marked, objects, erased };
     archive.store().create(&name, to_json(&file))?;
     Ok(name)
 }
 
+/// Names of what waits for the grace because it holds what was to be erased.
+pub(crate) fn erased_objects(archive: &Archive) -> Result<BTreeSet<String>, Error> {
+    let erased = marks(archive)?.into_iter().filter(|mark| mark.erased);
+    Ok(erased.flat_map(|mark| mark.objects).collect())
+}
+
+/// Removes marks of what a base needs that is about to go: nobody needed it is what they say.
+pub(crate) fn void_marks(archive: &Archive, needed: &BTreeSet<String>) -> Result<(), Error> {
+    for mark in marks(archive)?.iter().filter(|mark| !mark.objects.is_disjoint(needed)) {
+        remove(archive, &mark.name)?;
+    }
+    Ok(())
+}
+
 /// The store's time, by an empty mark.
 fn store_time(archive: &Archive, now: Moment) -> Result<Moment, Error> {
-    let mark = write_mark(archive, Vec::new(), now)?;
+    let mark = write_mark(archive, Vec::new(), false, now)?;
     let at = archive.store().modified(&mark)?;
     archive.store().remove(&mark)?;
     Ok(at)
@@ -281,8 +301,11 @@ impl Look {
             };
             needs.insert(entry.name.clone(), of_base);
         }
-        let log = kept_log(archive, request, &stock)?;
-        Ok(Self { bases: listing.bases, needs, data, log, marks: marks(archive)? })
+        let (mut log, marks) = (kept_log(archive, request, &stock)?, marks(archive)?);
+        for mark in marks.iter().filter(|mark| mark.erased) {
+            log.retain(|name| !mark.objects.contains(name));
+        }
+        Ok(Self { bases: listing.bases, needs, data, log, marks })
     }
 
     /// What the bases of these names need, and the kept log.
@@ -320,7 +343,7 @@ impl Look {
 }
 
 /// Names of what a base needs: of the log every segment that has any of it.
-fn needs_of(
+pub(crate) fn needs_of(
     archive: &Archive,
     entry: &BaseEntry,
     stock: &Stock,
@@ -380,7 +403,7 @@ fn marks(archive: &Archive) -> Result<Vec<Mark>, Error> {
         };
         let marked = (Moment(marked.as_millisecond()), created);
         let objects = file.objects.into_iter().filter(|name| is_data_name(name)).collect();
-        marks.push(Mark { name: found.name, marked, objects });
+        marks.push(Mark { name: found.name, marked, objects, erased: file.erased });
     }
     Ok(marks)
 }

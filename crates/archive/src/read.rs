@@ -173,7 +173,7 @@ impl BaseRecords {
         let Some(part) = self.parts.get(part) else { return Ok(()) };
         let same = match part.what {
             PartKind::Pack { .. } => true,
-            PartKind::Log { digest, .. } => digest == log.value(),
+            PartKind::Log { digest } => digest == log.value(),
         };
         match same && records == part.records {
             true => Ok(()),

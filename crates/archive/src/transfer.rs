@@ -9,7 +9,7 @@
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::names;
-use crate::forget::stands_for;
+use crate::plan::retain::stands_for;
 use crate::plan::verdict::{Level, Seen, Sight, Verdict, Word};
 use crate::store::{Listed, Store};
 use crate::verify::reading::{Reading, What, read_all};

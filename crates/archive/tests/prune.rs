@@ -183,3 +183,45 @@ fn what_was_begun_and_never_finished_goes_after_the_grace() {
     assert_eq!(begun.map(|path| path.exists()), [false, true]);
     check_sound(&saving);
 }
+
+/// By the clock of whoever prunes the grace is over, and by the store's it has not begun; or the other
+/// way round: nothing goes.
+#[test]
+fn the_grace_is_over_by_both_clocks_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = rekindle_archive::Store::directory(directory.path()).unwrap();
+    let archive = rekindle_archive::Archive::init_unencrypted(store, now_is()).unwrap();
+    let saving = Saving { archive, ..Saving::new() };
+    some_history(&saving, 12);
+    let with_grace = |now| PruneRequest { grace: GRACE, now, ..request(last(1)) };
+    let marked = prune(&saving, &with_grace(now_is())).marked;
+    assert!(marked > 0);
+    let later = rekindle_archive::format::header::Moment(now_is().0 + 2 * GRACE);
+    // The file of the mark is a moment old.
+    assert_eq!(prune(&saving, &with_grace(later)).collected, 0, "by the store's clock");
+    let mark = directory.path().join("prune").read_dir().unwrap().next().unwrap().unwrap().path();
+    let days = std::time::Duration::from_millis(2 * GRACE.unsigned_abs());
+    let old = std::time::SystemTime::now() - days;
+    std::fs::File::open(&mark).unwrap().set_modified(old).unwrap();
+    assert_eq!(prune(&saving, &with_grace(now_is())).collected, 0, "by our own clock");
+    assert_eq!(prune(&saving, &with_grace(later)).collected, marked);
+    check_sound(&saving);
+}
+
+/// A mark of somebody else takes nothing away but data of this archive.
+#[test]
+fn a_mark_names_data_or_nothing() {
+    let saving = Saving::new();
+    some_history(&saving, 2);
+    let store = saving.archive.store();
+    for name in ["keys/1.pack", "other/1.seg", "timelines/x/1.txt"] {
+        store.create(name, b"theirs".to_vec()).unwrap();
+    }
+    let mark = r#"{"format": 1, "requires": [], "marked": "2001-01-01T00:00:00Z", "objects":
+        ["archive.json", "keys/1.pack", "other/1.seg", "timelines/x/1.txt", "timelines/../keys/1.pack"]}"#;
+    store.create("prune/11111111111111111111111111111111.json", mark.into()).unwrap();
+    prune(&saving, &request(last(1000)));
+    for name in ["archive.json", "keys/1.pack", "other/1.seg", "timelines/x/1.txt"] {
+        assert!(store.read(name, 1 << 20).is_ok(), "{name} is gone");
+    }
+}

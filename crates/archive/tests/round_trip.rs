@@ -78,7 +78,8 @@ fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
     let origin = Origin { state: now(), ..origin() };
     let walked = AtomicU64::new(0);
     let progress = Progress { walked: &walked, stop: &going_on };
-    let request = BaseRequest { archive, origin: &origin, tables: None, now: &now, full: false, progress };
+    let request =
+        BaseRequest { archive, origin: &origin, tables: None, now: &now, full: false, progress };
     prepare_base(&request, &backend)?.publish(now()).map(drop)
 }
 

@@ -94,7 +94,9 @@ impl StoreArgs {
 
     /// The store at a place.
     pub(crate) fn open(&self, place: &Place) -> Result<Store, Failure> {
-        if let (Place::Directory(path), Some(_), false) = (place, self.bandwidth, self.is_one_of_two) {
+        if let (Place::Directory(path), Some(_), false) =
+            (place, self.bandwidth, self.is_one_of_two)
+        {
             let what =
                 format!("--bandwidth is for object stores, and {} is a path", path.display());
             return Err(Failure::usage(what).remedy("leave it out"));

@@ -50,8 +50,7 @@ fn owners_come_from_a_file_and_are_named() {
     let (one, other) = (desk.owner("one.txt"), desk.owner("other.txt"));
     let list = format!("# who may read\n{one}\n\n{other}\n{one}\n");
     fs::write(desk.path("owners"), list).unwrap();
-    let (told, warned) =
-        desk.run(0, &["archive", "init", "a", "--recipients-file", "owners"], &[]);
+    let (told, warned) = desk.run(0, &["archive", "init", "a", "--recipients-file", "owners"], &[]);
     assert!(told.contains(&one) && told.contains(&other), "{told}");
     assert!(!warned.contains("one owner only"), "{warned}");
     let listed = desk.run(0, &["archive", "list", "a", "-w=json"], &[]).0;

@@ -1,219 +1,340 @@
-//! Writing packs, segments and bases anew, without what is to be erased.
+//! Writing packs and bases anew, without what is to be erased.
 
-use super::ForgetRequest;
-use super::search::{Found, Losses, each_record, pieces};
+use super::search::{Losses, Range, each_record, pieces, range_of};
+use super::{ForgetRequest, Forgotten};
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::block;
 use crate::format::header::{Facts, Moment};
-use crate::format::segment::{self, Sections};
-use crate::format::{DIGEST, FormatFault, Header, Kind, LogDigest, TimelineId, ValueDigests, run};
+use crate::format::{FormatFault, Header, Kind, LogDigest, ValueDigests, run};
 use crate::frame::Frame;
 use crate::names;
 use crate::object::{self, OpenedRun};
-use crate::plan::cover::SegmentEntry;
 use crate::read::read_base;
+use crate::store::StoreFaultKind;
 use crate::verify::proof::hash_of;
-use crate::write::LEVEL;
+use crate::write::{LEVEL, PACK_TARGET, TIME_MAX, missing};
 use rekindle_etcd::{Backend, KeyValue, RecordKey};
+use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 
-/// A pack that was written anew.
-struct NewPack {
-    bytes: u64,
-    what: PartKind,
-}
-
-/// One turn of erasing.
+/// Writes bases anew. What several of them share is written once.
 pub(super) struct Eraser<'a> {
     archive: &'a Archive,
     request: &'a ForgetRequest<'a>,
-    /// By the names of the old ones.
-    packs: BTreeMap<String, NewPack>,
-    /// With the new segments.
-    stock: Stock,
-    /// What the new segments say.
-    at: Moment,
-    /// Of ranges of the log as they are now.
-    digests: BTreeMap<(TimelineId, RecordKey, RecordKey), [u8; DIGEST]>,
+    /// New packs by the names of the old ones.
+    packs: BTreeMap<String, Part>,
+    /// Packs that ranges of the log have become.
+    ranges: BTreeMap<Range, Vec<Part>>,
+    /// When the first of these was written that no base names yet.
+    began: Option<Moment>,
 }
 
 impl<'a> Eraser<'a> {
-    /// Writes these objects anew.
-    pub(super) fn new(
-        archive: &'a Archive,
-        request: &'a ForgetRequest<'a>,
-        objects: &BTreeMap<String, Found>,
-    ) -> Result<Self, Error> {
-        let timelines = archive.list()?.bases.into_iter().map(|it| it.header.facts.timeline);
-        let stock = archive.stock(timelines)?;
-        // Two at once write segments of which one takes the place of the other.
-        let last = stock.segments().filter_map(|segment| segment.erased).max();
-        let after = last.map_or(i64::MIN, |last| last.0.saturating_add(1));
-        let at = Moment((request.now)().0.max(after));
-        let (packs, digests) = (BTreeMap::new(), BTreeMap::new());
-        let mut eraser = Self { archive, request, packs, stock, at, digests };
-        for (name, found) in objects {
-            request.progress.go_on()?;
-            eraser.renew(name, found)?;
-        }
-        Ok(eraser)
+    pub(super) fn new(archive: &'a Archive, request: &'a ForgetRequest<'a>) -> Self {
+        let (packs, ranges) = (BTreeMap::new(), BTreeMap::new());
+        Self { archive, request, packs, ranges, began: None }
     }
 
-    fn renew(&mut self, name: &str, found: &Found) -> Result<(), Error> {
-        let full_name = self.archive.store().full_name(name);
-        let bytes = self.archive.store().read(name, found.bytes)?;
-        self.request.progress.add(bytes.len());
-        let opened = object::open_run(self.archive, &full_name, found.kind, bytes)?;
-        let damaged = |fault| Error::damaged(&full_name, fault);
-        let run = without(&opened, found).map_err(damaged)?;
-        let raw = run.entries().iter().map(|entry| entry.raw as u64).sum();
-        let (content, index_digest) = run.finish();
-        let facts = Facts {
-            id: object::random_id()?,
-            ended: (self.request.now)(),
-            logical_bytes: raw,
-            ..opened.header.facts.clone()
-        };
-        match found.kind {
-            Kind::Segment => self.create_segment(name, &facts, &opened.sections, &content),
-            _ => self.create_pack(name, &facts, &content, index_digest),
-        }
+    /// How many packs were written.
+    pub(super) fn packs(&self) -> usize {
+        self.packs.len() + self.ranges.values().map(Vec::len).sum::<usize>()
     }
 
-    fn create_pack(
+    /// Creates a base that stands for this one, which must be what it says. Tells whether that is so
+    /// still: somebody else may have replaced it meanwhile, and knows nothing of this.
+    pub(super) fn renew_base(
         &mut self,
-        old: &str,
-        facts: &Facts,
-        content: &[u8],
-        index_digest: [u8; DIGEST],
-    ) -> Result<(), Error> {
-        let built = object::build(self.archive, facts, content)?;
-        let (id, body_digest, bytes) = (facts.id, built.body_digest, built.bytes.len() as u64);
-        self.archive.store().create(&names::pack(facts.timeline, id), built.bytes)?;
-        let what = PartKind::Pack { id, body_digest, index_digest };
-        self.packs.insert(old.to_owned(), NewPack { bytes, what });
-        Ok(())
-    }
-
-    fn create_segment(
-        &mut self,
-        old: &str,
-        facts: &Facts,
-        sections: &Sections,
-        content: &[u8],
-    ) -> Result<(), Error> {
-        let erased = Some(self.at);
-        let sections = Sections { erased, ..sections.clone() };
-        let whole = [&segment::encode(&sections)[..], content].concat();
-        let object = object::build(self.archive, facts, &whole)?.bytes;
-        let (first, last, bytes) = (facts.first, facts.last, object.len() as u64);
-        // Whatever was listed as a segment has such a name.
-        let name = names::erased_segment(old, self.at, facts.id).ok_or(Error::Panicked)?;
-        self.archive.store().create(&name, object)?;
-        self.stock.add(facts.timeline, SegmentEntry { name, bytes, first, last, erased });
-        Ok(())
-    }
-
-    /// Creates a base that stands for this one.
-    pub(super) fn renew_base(&mut self, entry: &BaseEntry, losses: &Losses) -> Result<(), Error> {
-        let Base { kubernetes, erased, mut parts, mut frame, .. } = read_base(self.archive, entry)?;
-        for (place, numbers) in &losses.parts {
-            let Some(part) = parts.get_mut(*place) else { continue };
-            self.renew_part(part)?;
-            part.dead |= numbers;
+        entry: &BaseEntry,
+        losses: &Losses,
+        stock: &Stock,
+    ) -> Result<bool, Error> {
+        if !self.is_there(&entry.name)? {
+            return Ok(false);
         }
-        let mut gone = losses.records;
-        if let Some((place, number)) = losses.last {
-            // The revision is that of the last record: it stays, with nothing in it.
-            if let Some(part) = parts.get_mut(place) {
-                part.dead.remove(number);
+        let old = read_base(self.archive, entry)?;
+        let full_name = self.archive.store().full_name(&entry.name);
+        if hash_of(self.archive, entry, &old, self.request.progress)? != old.hash {
+            let what = "the keyspace that it brings back";
+            return Err(Error::damaged(&full_name, FormatFault::Digest { what }));
+        }
+        let mut parts = Vec::new();
+        for (place, part) in old.parts.iter().enumerate() {
+            let Some(numbers) = losses.parts.get(&place) else {
+                parts.push(part.clone());
+                continue;
+            };
+            let mut dead = &part.dead | numbers;
+            if let Some((_, number)) = losses.last.filter(|(last, _)| *last == place) {
+                // The revision is that of the last record: it stays, with nothing in it.
+                dead.remove(number);
             }
-            gone -= 1;
-            frame = with_empty_last_record(&frame)?;
+            parts.append(&mut split(self.renewed(part, stock)?, &dead));
         }
-        let erased = erased.saturating_add(losses.records);
-        let old = &entry.header.facts;
+        parts.retain(|part| part.living() > 0);
+        let frame = match losses.last {
+            Some(_) => with_empty_last_record(&old.frame)?,
+            None => old.frame.clone(),
+        };
+        let gone = losses.records - u64::from(losses.last.is_some());
+        let erased = old.erased.saturating_add(losses.records);
+        let facts = &entry.header.facts;
         let facts = Facts {
             id: object::random_id()?,
-            records: old.records.saturating_sub(gone),
-            keys: old.keys.saturating_sub(losses.keys),
-            logical_bytes: old.logical_bytes.saturating_sub(losses.bytes),
+            records: facts.records.saturating_sub(gone),
+            keys: facts.keys.saturating_sub(losses.keys),
+            logical_bytes: facts.logical_bytes.saturating_sub(losses.bytes),
             erased: erased > 0,
-            ..old.clone()
+            ..facts.clone()
         };
-        let mut base = Base { hash: 0, kubernetes, erased, parts, frame };
-        let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
-        let header = Header { facts: facts.clone(), ..entry.header.clone() };
-        let entry = BaseEntry { name: name.clone(), bytes: 0, header };
-        // All of it is read once more before the old one goes.
-        base.hash = hash_of(self.archive, &entry, &base, self.request.progress)?;
-        let full_name = self.archive.store().full_name(&name);
-        let content = base.encode().map_err(|fault| Error::damaged(&full_name, fault))?;
-        let object = object::build(self.archive, &facts, &content)?;
-        Ok(self.archive.store().create(&name, object.bytes)?)
-    }
-    /// The part of a base is what was written anew.
-    fn renew_part(&mut self, part: &mut Part) -> Result<(), Error> {
-        if let PartKind::Pack { id, .. } = part.what {
-            let old = names::pack(part.timeline, id);
-            let pack = self.packs.get(&old).ok_or(Error::Panicked)?;
-            (part.bytes, part.what) = (pack.bytes, pack.what);
-            return Ok(());
-        }
-        part.what = PartKind::Log { digest: [0; DIGEST], erased: Some(self.at) };
-        let range = (part.timeline, part.first, part.last);
-        let digest = match self.digests.get(&range) {
-            Some(digest) => *digest,
-            None => self.digest_of(part)?,
-        };
-        self.digests.insert(range, digest);
-        part.what = PartKind::Log { digest, erased: Some(self.at) };
-        Ok(())
+        let base = Base { hash: 0, kubernetes: old.kubernetes, erased, parts, frame };
+        self.publish(facts, base, entry, (losses.records == 0).then_some(old.hash))
     }
 
-    fn digest_of(&self, part: &Part) -> Result<[u8; DIGEST], Error> {
+    /// Creates a base. All of it is read once more before.
+    fn publish(
+        &mut self,
+        facts: Facts,
+        mut base: Base,
+        old: &BaseEntry,
+        want: Option<u32>,
+    ) -> Result<bool, Error> {
+        let (archive, store) = (self.archive, self.archive.store());
+        let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
+        let header = Header { facts: facts.clone(), ..old.header.clone() };
+        let entry = BaseEntry { name: name.clone(), bytes: 0, header };
+        base.hash = hash_of(archive, &entry, &base, self.request.progress)?;
+        let damaged = |fault| Error::damaged(&store.full_name(&name), fault);
+        if want.is_some_and(|want| want != base.hash) {
+            return Err(damaged(FormatFault::Digest { what: "the keyspace that it brings back" }));
+        }
+        let content = base.encode().map_err(damaged)?;
+        let object = object::build(archive, &facts, &content)?;
+        let taken =
+            self.began.map_or(0, |began| (request_now(self.request)).saturating_sub(began.0));
+        if taken > TIME_MAX {
+            // A prune may have taken what was written first.
+            return Err(Error::TooLate);
+        }
+        if store.locks() {
+            archive.lock_for_longer(&base.parts, |_| true)?;
+        }
+        store.create(&name, object.bytes)?;
+        if let Some(object) = missing(archive, &base.parts)? {
+            store.remove(&name)?;
+            return Err(Error::Vanished { object });
+        }
+        self.began = None;
+        // Who has replaced the old one before this was there will not look at this any more.
+        let stays = self.is_there(&old.name)?;
+        if !stays {
+            store.remove(&name)?;
+        }
+        Ok(stays)
+    }
+
+    fn is_there(&self, name: &str) -> Result<bool, Error> {
+        match self.archive.store().modified(name) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
+            seen => Ok(seen.map(|_| true)?),
+        }
+    }
+
+    /// What a part becomes, with nobody dead in it yet.
+    fn renewed(&mut self, part: &Part, stock: &Stock) -> Result<Vec<Part>, Error> {
+        self.request.progress.go_on()?;
+        let now = (self.request.now)();
+        self.began.get_or_insert(now);
+        if let Some(range) = range_of(part) {
+            if !self.ranges.contains_key(&range) {
+                let packs = self.pack_range(part, stock)?;
+                self.ranges.insert(range, packs);
+            }
+            return Ok(self.ranges.get(&range).cloned().unwrap_or_default());
+        }
+        let PartKind::Pack { id, .. } = part.what else { return Ok(Vec::new()) };
+        let name = names::pack(part.timeline, id);
+        if !self.packs.contains_key(&name) {
+            let pack = self.renew_pack(&name, part)?;
+            self.packs.insert(name.clone(), pack);
+        }
+        Ok(self.packs.get(&name).cloned().into_iter().collect())
+    }
+
+    fn renew_pack(&self, name: &str, part: &Part) -> Result<Part, Error> {
+        let full_name = self.archive.store().full_name(name);
+        let bytes = self.archive.store().read(name, part.bytes)?;
+        self.request.progress.add(bytes.len());
+        let opened = object::open_run(self.archive, &full_name, Kind::Pack, bytes)?;
+        let run = without(&opened, self.request.what);
+        let run = run.map_err(|fault| Error::damaged(&full_name, fault))?;
+        self.create_pack(run, &opened.header.facts)
+    }
+
+    /// Packs of the records of a range of the log.
+    fn pack_range(&self, part: &Part, stock: &Stock) -> Result<Vec<Part>, Error> {
         let (mut log, digests) = (LogDigest::default(), ValueDigests::default());
-        for piece in pieces(&self.stock, part)? {
+        let (mut packs, mut filling) = (Vec::new(), Filling::default());
+        let mut facts = None;
+        for piece in pieces(stock, part)? {
+            if facts.is_none() {
+                facts = Some(self.facts_of(&piece.segment.name, piece.segment.bytes)?);
+            }
             each_record(self.archive, &piece, |key, value| {
                 log.add(key, &digests.of(value));
+                let full = filling.add(key, value, self.request.what);
+                let full =
+                    full.map_err(|fault| Error::Record { record: key.to_string(), fault })?;
+                if let Some((run, facts)) = full.zip(facts.as_ref()) {
+                    packs.push(self.create_pack(run, facts)?);
+                }
                 Ok(())
             })?;
         }
-        Ok(log.value())
+        let rest = filling.finish();
+        let rest = rest.map_err(|fault| Error::Record { record: part.last.to_string(), fault })?;
+        if let Some((run, facts)) = rest.zip(facts.as_ref()) {
+            packs.push(self.create_pack(run, facts)?);
+        }
+        match part.what {
+            PartKind::Log { digest } if digest == log.value() => Ok(packs),
+            _ => {
+                let (first, last) = (part.first.revision, part.last.revision);
+                Err(Error::Log { base: names::log(part.timeline), first, last })
+            }
+        }
+    }
+
+    fn facts_of(&self, name: &str, bytes: u64) -> Result<Facts, Error> {
+        let full_name = self.archive.store().full_name(name);
+        let bytes = self.archive.store().read(name, bytes)?;
+        Ok(object::parse(self.archive, &full_name, Kind::Segment, &bytes)?.facts)
+    }
+
+    /// Creates a pack of a run that has a record at the least; `like` says whose records they are.
+    fn create_pack(&self, run: run::Builder, like: &Facts) -> Result<Part, Error> {
+        let entries = run.entries();
+        let first = entries.first().map(|entry| entry.first);
+        let span = first.zip(entries.last().map(|entry| entry.last));
+        let (first, last) = span.ok_or(Error::Panicked)?;
+        let records = entries.iter().map(|entry| entry.records).sum();
+        let logical_bytes = entries.iter().map(|entry| entry.raw as u64).sum();
+        let (content, index_digest) = run.finish();
+        let facts = Facts {
+            kind: Kind::Pack,
+            id: object::random_id()?,
+            first: first.revision,
+            last: last.revision,
+            ended: (self.request.now)(),
+            records,
+            logical_bytes,
+            ..like.clone()
+        };
+        let built = object::build(self.archive, &facts, &content)?;
+        let (id, body_digest, bytes) = (facts.id, built.body_digest, built.bytes.len() as u64);
+        self.archive.store().create(&names::pack(facts.timeline, id), built.bytes)?;
+        Ok(Part {
+            timeline: facts.timeline,
+            first,
+            last,
+            records,
+            bytes,
+            dead: RoaringBitmap::new(),
+            what: PartKind::Pack { id, body_digest, index_digest },
+        })
     }
 }
 
-/// The run of an object, with what goes emptied. Blocks that have none of it stay as they are.
-fn without(opened: &OpenedRun, found: &Found) -> Result<run::Builder, FormatFault> {
+fn request_now(request: &ForgetRequest<'_>) -> i64 {
+    (request.now)().0
+}
+
+/// Packs that stand for one part, with those dead that are dead in it.
+fn split(mut packs: Vec<Part>, dead: &RoaringBitmap) -> Vec<Part> {
+    let mut before = 0;
+    for pack in &mut packs {
+        let end = before + pack.records;
+        let own = dead.iter().map(u64::from).filter(|number| (before..end).contains(number));
+        pack.dead = own.filter_map(|number| u32::try_from(number - before).ok()).collect();
+        before = end;
+    }
+    packs
+}
+
+/// A record as it is from now on.
+fn left_of<'v>(key: RecordKey, value: &'v [u8], what: &Forgotten) -> Result<&'v [u8], FormatFault> {
+    let kv = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
+    let goes = what.is(kv.key) && what.to.is_none_or(|to| key.revision <= to);
+    Ok(if goes { &[] } else { value })
+}
+
+fn add(
+    block: &mut block::Builder,
+    key: RecordKey,
+    value: &[u8],
+    what: &Forgotten,
+) -> Result<(), FormatFault> {
+    let value = left_of(key, value, what)?;
+    let name = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
+    block.add(key, value, name.key)
+}
+
+/// The run of a pack, with what goes emptied.
+fn without(opened: &OpenedRun, what: &Forgotten) -> Result<run::Builder, FormatFault> {
     let mut run = run::Builder::default();
-    let mut going = found.hits.iter().filter(|hit| hit.goes).peekable();
-    let mut first = 0;
     for (range, entry) in opened.run.blocks() {
-        let end = first + entry.records;
-        if going.peek().is_none_or(|hit| u64::from(hit.number) >= end) {
-            let stored = opened.content.get(range).unwrap_or_default();
-            run.add(stored, entry.clone());
-            first = end;
-            continue;
-        }
         let mut records = opened.records(&range, entry)?;
         let mut block = block::Builder::default();
         while let Some(key) = records.advance() {
-            let goes = going.next_if(|hit| hit.key == key).is_some();
-            let value = if goes { &[][..] } else { records.value() };
-            let kv = KeyValue::parse(value);
-            let kv = kv.map_err(|_| FormatFault::Senseless { what: "a record" })?;
-            block.add(key, value, kv.key)?;
+            add(&mut block, key, records.value(), what)?;
         }
         // A block has a record at the least.
         let filled = block.take().ok_or(FormatFault::Ends { what: "a block" })?;
         let (stored, entry) = filled.compress(LEVEL)?;
         run.add(&stored, entry);
-        first = end;
     }
     Ok(run)
+}
+
+/// A pack that is being filled.
+#[derive(Default)]
+struct Filling {
+    run: run::Builder,
+    block: block::Builder,
+}
+
+impl Filling {
+    /// Adds a record; tells the run before it, where that is enough for a pack.
+    fn add(
+        &mut self,
+        key: RecordKey,
+        value: &[u8],
+        what: &Forgotten,
+    ) -> Result<Option<run::Builder>, FormatFault> {
+        let mut full = None;
+        if self.block.is_full_before(value.len()) {
+            self.end_block()?;
+            if self.run.bytes() >= PACK_TARGET {
+                full = Some(std::mem::take(&mut self.run));
+            }
+        }
+        add(&mut self.block, key, value, what)?;
+        Ok(full)
+    }
+
+    fn end_block(&mut self) -> Result<(), FormatFault> {
+        if let Some(filled) = self.block.take() {
+            let (stored, entry) = filled.compress(LEVEL)?;
+            self.run.add(&stored, entry);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Option<run::Builder>, FormatFault> {
+        self.end_block()?;
+        Ok(Some(self.run).filter(|run| !run.entries().is_empty()))
+    }
 }
 
 fn with_empty_last_record(file: &[u8]) -> Result<Vec<u8>, Error> {

@@ -1,19 +1,21 @@
 //! Erasing records on demand: secrets that were changed, data of persons.
 //!
-//! Packs and segments are written anew with such records empty, and bases with these marked as dead.
-//! So no record changes its number, and what is still to be erased elsewhere stays where it was found.
-//! A base without its old objects comes first, then the old base goes; the old packs and segments go
-//! as a prune lets go whatever no base needs: after the grace, for a writer may be using them.
+//! Packs are written anew with such records empty, so that no record changes its number; what a base
+//! takes of the log, where that has any of them, becomes packs, too. Bases that use these are written
+//! anew, with such records among the dead, and then the old ones go. The old packs and segments are
+//! marked, and go as whatever no base needs: after the grace, for a writer may be using them.
 //!
 //! What may never happen here: a restore point that is gone before another one stands for it; one that
-//! says that it is whole and is not.
+//! says that it is whole and is not; one that was damaged and seems to be good afterwards.
 
 mod erase;
 mod search;
 
-use crate::archive::{Archive, BaseEntry};
+use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
-use crate::format::header::{Facts, Moment};
+use crate::format::header::Moment;
+use crate::names;
+use crate::plan::retain::stands_for;
 use crate::prune;
 use crate::verify::VerifyProgress;
 use erase::Eraser;
@@ -53,7 +55,7 @@ pub struct ForgetRequest<'a> {
     pub progress: VerifyProgress<'a>,
 }
 
-/// A restore point that loses records.
+/// A restore point that is written anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgetPoint {
     /// Its base.
@@ -77,7 +79,7 @@ struct Going {
 #[derive(Clone, Debug)]
 pub struct ForgetPlan {
     going: Vec<Going>,
-    /// Packs and segments that have any of it.
+    /// Packs and segments that have any of it, or of which nobody can say and no base needs them.
     objects: BTreeMap<String, Found>,
 }
 
@@ -86,9 +88,9 @@ pub struct ForgetPlan {
 pub struct Forgot {
     /// Restore points that were written anew.
     pub bases: usize,
-    /// Packs and segments that were.
-    pub objects: usize,
-    /// The old ones, which go with a prune after the grace.
+    /// Packs that were written for that.
+    pub packs: usize,
+    /// Old packs and segments, which go with a prune after the grace.
     pub marked: usize,
     /// Bytes of these.
     pub marked_bytes: u64,
@@ -99,13 +101,14 @@ pub struct Forgot {
 /// Looks for records that are to be erased. Touches nothing.
 ///
 /// # Errors
-/// What of the archive cannot be read: nobody knows what it has.
+/// What of the restore points cannot be read: nobody knows what they have.
 pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<ForgetPlan, Error> {
     let mut listing = archive.list()?;
     if let Some(unreadable) = listing.unreadable.pop() {
         return Err(unreadable);
     }
     let mut search = Search::new(archive, request, listing.bases)?;
+    search.look_through()?;
     let points = search.points()?;
     let names: BTreeSet<_> = points.iter().map(|(point, _)| point.entry.name.clone()).collect();
     let is_clean = |entry: &&BaseEntry| !names.contains(&entry.name);
@@ -120,19 +123,13 @@ pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<For
     Ok(ForgetPlan { going, objects: objects.collect() })
 }
 
-/// Whether a base is what erasing has made of another one.
-pub(crate) fn stands_for(one: &Facts, other: &Facts) -> bool {
-    let Facts { id, records, keys, logical_bytes, erased, .. } = *other;
-    one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
-}
-
 impl ForgetPlan {
     /// The restore points that are written anew, in the order of time.
     pub fn points(&self) -> impl ExactSizeIterator<Item = &ForgetPoint> {
         self.going.iter().map(|going| &going.point)
     }
 
-    /// How many packs and segments are written anew, and their bytes.
+    /// How many packs and segments have any of it, and their bytes.
     #[must_use]
     pub fn objects(&self) -> (usize, u64) {
         (self.objects.len(), self.objects.values().map(|found| found.bytes).sum())
@@ -155,39 +152,46 @@ impl ForgetPlan {
         request: &ForgetRequest<'_>,
     ) -> Result<Forgot, Error> {
         archive.check_writable()?;
+        archive.check_openable()?;
         let mut done = Forgot::default();
-        let mut old: BTreeMap<String, u64> = BTreeMap::new();
-        let mut held = BTreeSet::new();
-        while self.points().any(|point| !held.contains(&point.entry.name))
-            || self.objects.keys().any(|name| !old.contains_key(name))
+        let mut eraser = Eraser::new(archive, request);
+        // What cannot go: bases, and what they need.
+        let (mut held, mut needed) = (BTreeSet::new(), BTreeSet::new());
+        while self.going.iter().any(|it| !held.contains(&it.point.entry.name))
+            || self.objects.keys().any(|name| !needed.contains(name))
         {
-            let mut eraser = Eraser::new(archive, request, &self.objects)?;
-            old.extend(self.objects.iter().map(|(name, found)| (name.clone(), found.bytes)));
-            done.objects += self.objects.len();
-            for Going { point, losses, replaced } in &self.going {
-                let name = &point.entry.name;
-                if held.contains(name) {
+            let stock = Stock::of(archive.store().list(names::TIMELINES)?);
+            for going in &self.going {
+                let entry = &going.point.entry;
+                if held.contains(&entry.name) {
                     continue;
                 }
-                if !replaced {
-                    eraser.renew_base(&point.entry, losses)?;
+                if !going.replaced && !eraser.renew_base(entry, &going.losses, &stock)? {
+                    // It is looked for anew below.
+                    continue;
                 }
-                match prune::remove(archive, name)? {
+                let needs = prune::needs_of(archive, entry, &stock)?;
+                prune::void_marks(archive, &needs)?;
+                match prune::remove(archive, &entry.name)? {
                     None => done.bases += 1,
                     Some(reason) => {
-                        done.held.push((name.clone(), reason));
-                        held.insert(name.clone());
+                        done.held.push((entry.name.clone(), reason));
+                        held.insert(entry.name.clone());
+                        needed.extend(needs);
                     }
                 }
             }
+            let marked = self.objects.iter().filter(|(name, _)| !needed.contains(*name));
+            let marked: Vec<_> = marked.map(|(name, found)| (name.clone(), found.bytes)).collect();
+            done.marked += marked.len();
+            done.marked_bytes += marked.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            if !marked.is_empty() {
+                let names = marked.into_iter().map(|(name, _)| name).collect();
+                prune::write_mark(archive, names, true, (request.now)())?;
+            }
             self = plan_forget(archive, request)?;
         }
-        // What a base that is held needs is no prey of a prune.
-        old.retain(|name, _| !self.objects.contains_key(name));
-        (done.marked, done.marked_bytes) = (old.len(), old.values().sum());
-        if !old.is_empty() {
-            prune::write_mark(archive, old.into_keys().collect(), (request.now)())?;
-        }
+        done.packs = eraser.packs();
         Ok(done)
     }
 }

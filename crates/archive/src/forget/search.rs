@@ -5,15 +5,16 @@ use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::filter::{self, KeyHash};
-use crate::format::header::Moment;
-use crate::format::{FormatFault, Kind, TimelineId};
-use crate::names;
+use crate::format::{DIGEST, FormatFault, Kind, TimelineId};
 use crate::object::{self, OpenedRun};
 use crate::plan::cover::Piece;
 use crate::read::{is_known, read_base};
+use crate::store::{Listed, StoreFaultKind};
+use crate::{names, prune};
 use rekindle_etcd::{Backend, KeyValue, RecordKey};
 use roaring::RoaringBitmap;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// A record of such a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,29 +26,31 @@ pub(super) struct Hit {
     /// Bytes of its value.
     bytes: u64,
     /// It is to be erased; later versions may stay.
-    pub goes: bool,
+    goes: bool,
 }
 
 /// What was found in a pack or a segment.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    pub kind: Kind,
     /// Of the object.
     pub bytes: u64,
     /// In their order.
-    pub hits: Vec<Hit>,
+    hits: Arc<[Hit]>,
+    /// Nobody can read it, and no base needs it.
+    is_unreadable: bool,
 }
 
 impl Found {
     pub(super) fn goes(&self) -> bool {
-        self.hits.iter().any(|hit| hit.goes)
+        self.is_unreadable || self.hits.iter().any(|hit| hit.goes)
     }
 }
 
 /// What a base loses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Losses {
-    /// Of each part that has such records: its place, and their numbers in it.
+    /// Of each part that has such records, or lies in a segment that has: its place, and their numbers
+    /// in it.
     pub parts: BTreeMap<usize, RoaringBitmap>,
     /// Records of the base.
     pub records: u64,
@@ -60,7 +63,15 @@ pub(super) struct Losses {
 }
 
 /// A range of the log, as bases name it.
-type Range = (TimelineId, RecordKey, RecordKey, Option<Moment>);
+pub(super) type Range = (TimelineId, RecordKey, RecordKey, [u8; DIGEST]);
+
+/// The range that a part is, if it is one.
+pub(super) fn range_of(part: &Part) -> Option<Range> {
+    match part.what {
+        PartKind::Pack { .. } => None,
+        PartKind::Log { digest } => Some((part.timeline, part.first, part.last, digest)),
+    }
+}
 
 /// The search.
 pub(super) struct Search<'a> {
@@ -68,66 +79,80 @@ pub(super) struct Search<'a> {
     request: &'a ForgetRequest<'a>,
     bases: Vec<BaseEntry>,
     stock: Stock,
+    /// Packs that bases need.
+    needed: BTreeMap<String, Part>,
     pub objects: BTreeMap<String, Found>,
     /// What was found in ranges of the log: many bases name the same.
-    ranges: BTreeMap<Range, Vec<Hit>>,
+    ranges: BTreeMap<Range, Arc<[Hit]>>,
 }
 
 impl<'a> Search<'a> {
-    /// Looks through everything that these bases need, and through the log.
     pub(super) fn new(
         archive: &'a Archive,
         request: &'a ForgetRequest<'a>,
         bases: Vec<BaseEntry>,
     ) -> Result<Self, Error> {
-        let stock = archive.stock(bases.iter().map(|base| base.header.facts.timeline))?;
-        let (objects, ranges) = (BTreeMap::new(), BTreeMap::new());
-        let mut search = Self { archive, request, bases, stock, objects, ranges };
-        let mut wanted: BTreeMap<String, (u64, Option<Part>)> = BTreeMap::new();
-        for entry in &search.bases {
+        let stock = Stock::of(archive.store().list(names::TIMELINES)?);
+        let mut needed = BTreeMap::new();
+        for entry in &bases {
             for part in read_base(archive, entry)?.parts {
-                let PartKind::Pack { id, .. } = part.what else {
-                    let segments = search.stock.touching(&part);
-                    wanted.extend(segments.map(|it| (it.name.clone(), (it.bytes, None))));
-                    continue;
-                };
-                let name = names::pack(part.timeline, id);
-                wanted.entry(name).or_insert_with(|| {
-                    (part.bytes, Some(Part { dead: RoaringBitmap::new(), ..part }))
-                });
+                if let PartKind::Pack { id, .. } = part.what {
+                    let name = names::pack(part.timeline, id);
+                    needed.entry(name).or_insert(Part { dead: RoaringBitmap::new(), ..part });
+                }
             }
         }
-        let log = search.stock.segments();
-        wanted.extend(log.map(|segment| (segment.name.clone(), (segment.bytes, None))));
-        search.look_through(&wanted)?;
-        Ok(search)
+        let (objects, ranges) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { archive, request, bases, stock, needed, objects, ranges })
     }
 
-    fn look_through(
-        &mut self,
-        wanted: &BTreeMap<String, (u64, Option<Part>)>,
-    ) -> Result<(), Error> {
+    /// Looks through all packs and segments, but for those that wait already for a prune to take them
+    /// because they have such records.
+    pub(super) fn look_through(&mut self) -> Result<(), Error> {
+        let waiting = prune::erased_objects(self.archive)?;
+        let mut needed_of_log = BTreeSet::new();
+        for entry in &self.bases {
+            needed_of_log.extend(prune::needs_of(self.archive, entry, &self.stock)?);
+        }
+        let packs = self.stock.packs.iter().map(|(name, bytes)| (name.clone(), *bytes));
+        let segments = self.stock.segments().map(|it| (it.name.clone(), it.bytes));
+        let all: Vec<_> = packs
+            .chain(segments)
+            .filter(|(name, _)| !waiting.contains(name) || needed_of_log.contains(name))
+            .map(|(name, bytes)| Listed { name, bytes })
+            .collect();
         let store = self.archive.store();
         let mut coming = None;
-        let mut names = wanted.iter().peekable();
-        while let Some((name, (bytes, part))) = names.next() {
+        let mut objects = all.iter().peekable();
+        while let Some(Listed { name, bytes }) = objects.next() {
             let read = coming.take().unwrap_or_else(|| store.read_later(name, *bytes));
             // The next one comes while this one is looked through.
-            coming = names.peek().map(|(name, (bytes, _))| store.read_later(name, *bytes));
-            let read = read.wait()?;
-            self.request.progress.add(read.len());
+            coming = objects.peek().map(|next| store.read_later(&next.name, next.bytes));
             self.request.progress.go_on()?;
-            let full_name = store.full_name(name);
-            let kind = if part.is_some() { Kind::Pack } else { Kind::Segment };
-            let opened = object::open_run(self.archive, &full_name, kind, read)?;
-            let damaged = |fault| Error::damaged(&full_name, fault);
-            if part.as_ref().is_some_and(|part| !is_known(part, &opened)) {
-                return Err(damaged(FormatFault::Foreign));
-            }
-            let hits = hits_in(&opened, self.request.what).map_err(damaged)?;
-            self.objects.insert(name.clone(), Found { kind, bytes: *bytes, hits });
+            let hits = read.wait().map_err(Error::from).and_then(|read| self.hits_in(name, read));
+            let (hits, is_unreadable) = match hits {
+                Ok(hits) => (hits, false),
+                Err(error) if needed_of_log.contains(name) => return Err(error),
+                Err(Error::Store(fault)) if fault.kind == StoreFaultKind::NotFound => continue,
+                Err(Error::Store(fault)) => return Err(fault.into()),
+                Err(_) => (Vec::new(), true),
+            };
+            let found = Found { bytes: *bytes, hits: hits.into(), is_unreadable };
+            self.objects.insert(name.clone(), found);
         }
         Ok(())
+    }
+
+    fn hits_in(&self, name: &str, bytes: bytes::Bytes) -> Result<Vec<Hit>, Error> {
+        self.request.progress.add(bytes.len());
+        let full_name = self.archive.store().full_name(name);
+        let kind = if name.ends_with(".pack") { Kind::Pack } else { Kind::Segment };
+        let opened = object::open_run(self.archive, &full_name, kind, bytes)?;
+        let damaged = |fault| Error::damaged(&full_name, fault);
+        if self.needed.get(name).is_some_and(|part| !is_known(part, &opened)) {
+            return Err(damaged(FormatFault::Foreign));
+        }
+        hits_in(&opened, self.request.what).map_err(damaged)
     }
 
     /// The bases that have any of it, or share an object with it.
@@ -167,7 +192,7 @@ impl<'a> Search<'a> {
             }
             let going = hits.iter().filter(|hit| hit.goes).map(|hit| hit.number);
             let going: RoaringBitmap = going.collect();
-            if !going.is_empty() {
+            if !going.is_empty() || self.lies_in_what_goes(part) {
                 losses.parts.insert(place, going);
             }
         }
@@ -175,40 +200,51 @@ impl<'a> Search<'a> {
         Ok(losses)
     }
 
+    /// A segment goes as a whole, whatever part of it a base needs.
+    fn lies_in_what_goes(&self, part: &Part) -> bool {
+        let goes = |name: &String| self.objects.get(name).is_some_and(Found::goes);
+        match part.what {
+            PartKind::Pack { id, .. } => goes(&names::pack(part.timeline, id)),
+            PartKind::Log { .. } => self.stock.touching(part).any(|segment| goes(&segment.name)),
+        }
+    }
+
     /// What was found in a part of a base, with its numbers there.
-    fn hits_of(&mut self, part: &Part) -> Result<Vec<Hit>, Error> {
-        let erased = match part.what {
-            PartKind::Pack { id, .. } => {
-                let found = self.objects.get(&names::pack(part.timeline, id));
-                return Ok(found.map_or_else(Vec::new, |found| found.hits.clone()));
-            }
-            PartKind::Log { erased, .. } => erased,
+    fn hits_of(&mut self, part: &Part) -> Result<Arc<[Hit]>, Error> {
+        let Some(range) = range_of(part) else {
+            let PartKind::Pack { id, .. } = part.what else { return Ok(Arc::default()) };
+            let found = self.objects.get(&names::pack(part.timeline, id));
+            return Ok(found.map_or_else(Arc::default, |found| Arc::clone(&found.hits)));
         };
-        let range = (part.timeline, part.first, part.last, erased);
         if let Some(hits) = self.ranges.get(&range) {
-            return Ok(hits.clone());
+            return Ok(Arc::clone(hits));
         }
-        let (mut hits, mut numbers) = (Vec::new(), 0);
-        for piece in pieces(&self.stock, part)? {
-            let found = self.objects.get(&piece.segment.name);
-            let in_piece = found.map_or(&[][..], |found| &found.hits);
-            let is_hit = |key: RecordKey| in_piece.binary_search_by_key(&key, |hit| hit.key).ok();
-            if in_piece.is_empty() && piece_is_whole(&piece) {
-                // Only their number counts.
-                numbers += run_of(self.archive, &piece)?.run.records();
-                continue;
+        let mut hits = Vec::new();
+        if self.lies_in_what_goes(part) || self.has_any(part) {
+            let mut number = 0_u32;
+            for piece in pieces(&self.stock, part)? {
+                let found = self.objects.get(&piece.segment.name);
+                let in_piece = found.map_or(&[][..], |found| &found.hits);
+                each_record(self.archive, &piece, |key, _| {
+                    if let Ok(at) = in_piece.binary_search_by_key(&key, |hit| hit.key)
+                        && let Some(hit) = in_piece.get(at)
+                    {
+                        hits.push(Hit { number, ..*hit });
+                    }
+                    number = number.checked_add(1).ok_or(Error::Panicked)?;
+                    Ok(())
+                })?;
             }
-            each_record(self.archive, &piece, |key, _| {
-                if let Some(hit) = is_hit(key).and_then(|at| in_piece.get(at)) {
-                    let number = u32::try_from(numbers).map_err(|_| Error::Panicked)?;
-                    hits.push(Hit { number, ..*hit });
-                }
-                numbers += 1;
-                Ok(())
-            })?;
         }
-        self.ranges.insert(range, hits.clone());
+        let hits: Arc<[Hit]> = hits.into();
+        self.ranges.insert(range, Arc::clone(&hits));
         Ok(hits)
+    }
+
+    /// Whether a range of the log may have later versions of such keys.
+    fn has_any(&self, part: &Part) -> bool {
+        let has_any = |name: &String| self.objects.get(name).is_some_and(|it| !it.hits.is_empty());
+        self.stock.touching(part).any(|segment| has_any(&segment.name))
     }
 }
 
@@ -219,27 +255,19 @@ pub(super) fn pieces<'s>(stock: &'s Stock, part: &Part) -> Result<Vec<Piece<'s>>
         .map_err(|missing| Error::LogMissing { base: names::log(part.timeline), missing })
 }
 
-fn piece_is_whole(piece: &Piece<'_>) -> bool {
-    (piece.from, piece.to) == (piece.segment.first, piece.segment.last)
-}
-
-fn run_of(archive: &Archive, piece: &Piece<'_>) -> Result<OpenedRun, Error> {
-    let name = &piece.segment.name;
-    let bytes = archive.store().read(name, piece.segment.bytes)?;
-    object::open_run(archive, &archive.store().full_name(name), Kind::Segment, bytes)
-}
-
 /// Shows the records that are taken of a segment.
 pub(super) fn each_record(
     archive: &Archive,
     piece: &Piece<'_>,
     mut show: impl FnMut(RecordKey, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let opened = run_of(archive, piece)?;
-    let name = archive.store().full_name(&piece.segment.name);
+    let segment = piece.segment;
+    let name = archive.store().full_name(&segment.name);
+    let bytes = archive.store().read(&segment.name, segment.bytes)?;
+    let opened = object::open_run(archive, &name, Kind::Segment, bytes)?;
     for (range, entry) in opened.run.blocks() {
-        let mut records =
-            opened.records(&range, entry).map_err(|fault| Error::damaged(&name, fault))?;
+        let records = opened.records(&range, entry);
+        let mut records = records.map_err(|fault| Error::damaged(&name, fault))?;
         while let Some(key) = records.advance() {
             if (piece.from..=piece.to).contains(&key.revision) {
                 show(key, records.value())?;
@@ -252,8 +280,7 @@ pub(super) fn each_record(
 fn hits_in(opened: &OpenedRun, what: &Forgotten) -> Result<Vec<Hit>, FormatFault> {
     let (mut hits, mut first) = (Vec::new(), 0);
     for (range, entry) in opened.run.blocks() {
-        let may_hold = what.prefix || filter::may_hold(&entry.filter, KeyHash::of(&what.key));
-        if may_hold {
+        if what.prefix || filter::may_hold(&entry.filter, KeyHash::of(&what.key)) {
             let mut records = opened.records(&range, entry)?;
             let mut number = first;
             while let Some(key) = records.advance() {

@@ -8,7 +8,7 @@
 //!    varint  records of it that were erased, where the byte before says so
 //!    varint  parts
 //!    one a part, in the order of their records, which do not overlap
-//!       1       1: a pack, 2: a range of the log, 3: a range of it of which something was erased
+//!       1       1: a pack, 2: a range of the log
 //!       16      its timeline
 //!       varint  revision of its first record
 //!       varint  2 x sub-revision of it, + 1 for a tombstone
@@ -23,7 +23,6 @@
 //!          32   BLAKE3 of its index
 //!       of a range of the log:
 //!          32   digest of its records
-//!          8    where something was erased: when last, milliseconds since 1970
 //!    varint  bytes of the frame before compression
 //!    varint  bytes of the frame
 //!    frame: zstd of a bbolt file with all buckets, of which `key` holds the last record only
@@ -33,20 +32,18 @@ use super::block::{key, put_key};
 use super::cursor::{Cursor, Put};
 use super::digest::DIGEST;
 use super::fault::FormatFault;
-use super::header::Moment;
 use super::id::{ObjectId, TimelineId};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
 
 /// Most bytes of the frame before compression: leases are the bulk of it, some 40 bytes each.
 pub const FRAME_MAX: usize = 256 << 20;
-/// Parts of a base at most: with packs of 4 MiB that is 4 TiB.
+/// Parts of a base at most: with packs of 8 MiB that is 8 TiB.
 const PARTS_MAX: u64 = 1 << 20;
 
 /// The sorts of parts.
 const A_PACK: u8 = 1;
 const A_RANGE: u8 = 2;
-const AN_ERASED_RANGE: u8 = 3;
 
 /// Bits of a base's second field.
 const KUBERNETES: u8 = 1;
@@ -106,9 +103,6 @@ pub enum PartKind {
     Log {
         /// See [`super::LogDigest`].
         digest: [u8; DIGEST],
-        /// When something was erased from it last: the digest is over what was left. Segments from
-        /// which something was erased later are none of it.
-        erased: Option<Moment>,
     },
 }
 
@@ -189,8 +183,7 @@ impl Part {
     fn put(&self, out: &mut Vec<u8>) {
         out.push(match self.what {
             PartKind::Pack { .. } => A_PACK,
-            PartKind::Log { erased: None, .. } => A_RANGE,
-            PartKind::Log { erased: Some(_), .. } => AN_ERASED_RANGE,
+            PartKind::Log { .. } => A_RANGE,
         });
         out.extend_from_slice(&self.timeline.0);
         put_key(out, self.first);
@@ -209,10 +202,7 @@ impl Part {
                 out.extend_from_slice(body_digest);
                 out.extend_from_slice(index_digest);
             }
-            PartKind::Log { digest, erased } => {
-                out.extend_from_slice(digest);
-                out.extend(erased.iter().flat_map(|at| at.0.to_le_bytes()));
-            }
+            PartKind::Log { digest } => out.extend_from_slice(digest),
         }
     }
 
@@ -228,11 +218,7 @@ impl Part {
                 body_digest: cursor.array()?,
                 index_digest: cursor.array()?,
             },
-            A_RANGE => PartKind::Log { digest: cursor.array()?, erased: None },
-            AN_ERASED_RANGE => PartKind::Log {
-                digest: cursor.array()?,
-                erased: Some(Moment(i64::from_le_bytes(cursor.array()?))),
-            },
+            A_RANGE => PartKind::Log { digest: cursor.array()? },
             _ => return Err(FormatFault::NotYet { what: "a base with parts of another sort" }),
         };
         match first <= last && records > 0 {
@@ -287,10 +273,8 @@ mod tests {
     }
 
     fn a_base() -> Base {
-        let log = |erased| PartKind::Log { digest: [5; DIGEST], erased };
-        let range = a_part(10, 12, &[7], log(None));
-        let erased = a_part(13, 14, &[], log(Some(Moment(1 << 40))));
-        let parts = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99]), range, erased];
+        let range = a_part(10, 12, &[7], PartKind::Log { digest: [5; DIGEST] });
+        let parts = vec![a_pack(2, 5, &[]), a_pack(6, 9, &[0, 1, 2, 50, 99]), range];
         Base { hash: 0xdead_beef, kubernetes: true, erased: 300, parts, frame: vec![7; 5000] }
     }
 

@@ -179,11 +179,6 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
 
-impl Moment {
-    /// Later than all others.
-    pub const MAX: Self = Self(i64::MAX);
-}
-
 /// What a header says of its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {

@@ -1,5 +1,4 @@
-//! A part of the log: all records of some revisions, and what is known of when they came. A record
-//! that was erased on demand is empty.
+//! A part of the log: all records of some revisions, and what is known of when they came.
 //!
 //! ```text
 //! segment
@@ -15,9 +14,6 @@
 //!    one a time, in the order of their revisions
 //!       varint  revision, less that of the one before (of the first: as it is)
 //!       8       milliseconds since 1970 at which the cluster was at that revision
-//!
-//! section 3: erasure, where there was any
-//!    8       milliseconds since 1970 of the last one
 //! ```
 
 use super::cursor::{Cursor, Put};
@@ -27,8 +23,6 @@ use rekindle_etcd::Revision;
 
 /// The sort of the section of times.
 const TIMES: u64 = 2;
-/// The sort of the section of erasure.
-const ERASURE: u64 = 3;
 
 const WHAT: &str = "a segment";
 
@@ -41,19 +35,9 @@ pub struct Times {
     pub marks: Vec<(Revision, Moment)>,
 }
 
-/// What stands in a segment before its run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sections {
-    /// When its revisions came.
-    pub times: Times,
-    /// When records were erased from it last.
-    pub erased: Option<Moment>,
-}
-
 /// The content of a segment, but for its run, which comes behind it.
 #[must_use]
-pub fn encode(sections: &Sections) -> Vec<u8> {
-    let Sections { times, erased } = sections;
+pub fn encode(times: &Times) -> Vec<u8> {
     let mut section = vec![u8::from(times.reckoned)];
     section.put_varint(times.marks.len() as u64);
     let mut before = 0;
@@ -63,37 +47,29 @@ pub fn encode(sections: &Sections) -> Vec<u8> {
         before = revision.get();
     }
     let mut out = Vec::new();
-    out.put_varint(1 + u64::from(erased.is_some()));
+    out.put_varint(1);
     out.put_varint(TIMES);
     out.put_sized(&section);
-    if let Some(at) = erased {
-        out.put_varint(ERASURE);
-        out.put_sized(&at.0.to_le_bytes());
-    }
     out
 }
 
-/// Reads the content of a segment: its sections, and its run.
+/// Reads the content of a segment: its times, and its run.
 ///
 /// # Errors
 /// Whatever no writer writes.
-pub fn parse(content: &[u8]) -> Result<(Sections, &[u8]), FormatFault> {
+pub fn parse(content: &[u8]) -> Result<(Times, &[u8]), FormatFault> {
     let mut cursor = Cursor::new(content, WHAT);
-    let mut sections = Sections::default();
+    let mut times = Times::default();
     for _ in 0..cursor.varint()? {
         let sort = cursor.varint()?;
         let section = cursor.sized()?;
         match sort {
-            TIMES => sections.times = parse_times(section)?,
-            ERASURE => {
-                let at = section.try_into().map_err(|_| cursor.senseless())?;
-                sections.erased = Some(Moment(i64::from_le_bytes(at)));
-            }
+            TIMES => times = parse_times(section)?,
             unknown if unknown % 2 == 0 => {}
             _ => return Err(FormatFault::NotYet { what: "a segment with more than records" }),
         }
     }
-    Ok((sections, cursor.rest()))
+    Ok((times, cursor.rest()))
 }
 
 fn parse_times(section: &[u8]) -> Result<Times, FormatFault> {
@@ -119,23 +95,22 @@ fn parse_times(section: &[u8]) -> Result<Times, FormatFault> {
 mod tests {
     use super::*;
 
-    fn some_sections() -> Sections {
+    fn some_times() -> Times {
         let mark = |revision, at| (Revision::new(revision).unwrap(), Moment(at));
-        let marks = vec![mark(5, 1000), mark(900, -3), mark(901, 70)];
-        Sections { times: Times { reckoned: true, marks }, erased: Some(Moment(9)) }
+        Times { reckoned: true, marks: vec![mark(5, 1000), mark(900, -3), mark(901, 70)] }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        for sections in [some_sections(), Sections::default()] {
-            let content = [&encode(&sections)[..], b"run"].concat();
-            assert_eq!(parse(&content).unwrap(), (sections, &b"run"[..]));
+        for times in [some_times(), Times::default()] {
+            let content = [&encode(&times)[..], b"run"].concat();
+            assert_eq!(parse(&content).unwrap(), (times, &b"run"[..]));
         }
     }
 
     #[test]
     fn no_cut_is_a_segment() {
-        let content = encode(&some_sections());
+        let content = encode(&some_times());
         for length in 0..content.len() {
             assert!(parse(&content[..length]).is_err(), "{length} bytes");
         }
@@ -149,11 +124,10 @@ mod tests {
             content.put_sized(b"?");
             content
         };
-        assert_eq!(parse(&with(40)).unwrap(), (Sections::default(), &b""[..]));
+        assert_eq!(parse(&with(40)).unwrap(), (Times::default(), &b""[..]));
         assert!(parse(&with(41)).unwrap_err().is_too_new());
-        assert!(matches!(parse(&with(3)), Err(FormatFault::Senseless { .. })));
-        let mut twice = some_sections();
-        twice.times.marks[1].0 = twice.times.marks[0].0;
+        let mut twice = some_times();
+        twice.marks[1].0 = twice.marks[0].0;
         assert!(matches!(parse(&encode(&twice)), Err(FormatFault::Senseless { .. })));
     }
 }

@@ -1,8 +1,6 @@
 //! Which segments a range of the log needs.
 
-use crate::format::header::Moment;
 use rekindle_etcd::Revision;
-use std::collections::BTreeMap;
 
 /// A segment that was listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +13,6 @@ pub struct SegmentEntry {
     pub first: Revision,
     /// The last one.
     pub last: Revision,
-    /// When something was erased from it last.
-    pub erased: Option<Moment>,
 }
 
 /// What is taken of a segment.
@@ -29,32 +25,14 @@ pub(crate) struct Piece<'a> {
     pub to: Revision,
 }
 
-/// The segments that count for one who knows of erasures up to `erased`: none from which something was
-/// erased later, and none that another one of the same revisions has taken the place of.
-pub(crate) fn current(
-    segments: &[SegmentEntry],
-    erased: Option<Moment>,
-) -> impl Iterator<Item = &SegmentEntry> {
-    let mut newest: BTreeMap<(Revision, Revision), Option<Moment>> = BTreeMap::new();
-    for segment in segments.iter().filter(|segment| segment.erased <= erased) {
-        let known = newest.entry((segment.first, segment.last)).or_default();
-        *known = segment.erased.max(*known);
-    }
-    let is_newest = move |segment: &&SegmentEntry| {
-        newest.get(&(segment.first, segment.last)) == Some(&segment.erased)
-    };
-    segments.iter().filter(is_newest)
-}
-
 /// The fewest segments that have all revisions of a range. Fails with the first revision that none
 /// has.
 pub(crate) fn cover(
     segments: &[SegmentEntry],
     first: Revision,
     last: Revision,
-    erased: Option<Moment>,
 ) -> Result<Vec<Piece<'_>>, Revision> {
-    let mut by_first: Vec<_> = current(segments, erased).collect();
+    let mut by_first: Vec<_> = segments.iter().collect();
     by_first.sort_by_key(|segment| segment.first);
     let mut waiting = by_first.into_iter().peekable();
     let mut pieces = Vec::new();
@@ -90,10 +68,9 @@ mod tests {
             bytes: 1,
             first: revision(*first),
             last: revision(*last),
-            erased: None,
         };
         let segments: Vec<_> = segments.iter().map(named).collect();
-        let got = match cover(&segments, revision(first), revision(last), None) {
+        let got = match cover(&segments, revision(first), revision(last)) {
             Ok(pieces) => {
                 let shown = |piece: &Piece<'_>| {
                     format!("{}:{}-{}", piece.segment.name, piece.from, piece.to)
@@ -120,30 +97,5 @@ mod tests {
         check(&[(5, 6)], (3, 4), "no 3");
         let max = i64::MAX;
         check(&[(1, max)], (max, max), &format!("1-{max}:{max}-{max}"));
-    }
-
-    #[test]
-    fn who_knows_of_an_erasure_takes_what_it_left() {
-        let entry = |first, last, erased: Option<i64>| SegmentEntry {
-            name: format!("{first}-{last}-{}", erased.unwrap_or_default()),
-            bytes: 1,
-            first: revision(first),
-            last: revision(last),
-            erased: erased.map(Moment),
-        };
-        let (old, once, twice) = (entry(1, 5, None), entry(1, 5, Some(7)), entry(1, 5, Some(9)));
-        let segments = [once, twice, old, entry(6, 8, None), entry(9, 9, Some(8))];
-        let check = |erased: Option<i64>, last, want: Result<&str, i64>| {
-            let got = cover(&segments, revision(1), revision(last), erased.map(Moment));
-            let names = |pieces: Vec<Piece<'_>>| {
-                pieces.iter().map(|piece| piece.segment.name.clone()).collect::<Vec<_>>().join(" ")
-            };
-            assert_eq!(got.map(names), want.map(str::to_owned).map_err(revision));
-        };
-        check(None, 8, Ok("1-5-0 6-8-0"));
-        check(Some(6), 8, Ok("1-5-0 6-8-0"));
-        check(Some(7), 8, Ok("1-5-7 6-8-0"));
-        check(Some(100), 9, Ok("1-5-9 6-8-0 9-9-8"));
-        check(Some(7), 9, Err(9));
     }
 }

@@ -4,9 +4,12 @@
 //! is looked at by itself, and its newest base always stays.
 
 use crate::archive::BaseEntry;
+use crate::format::Facts;
 use crate::format::header::Moment;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rekindle_etcd::Revision;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -61,6 +64,9 @@ pub enum Reason {
         /// Its beginning.
         begins: String,
     },
+    /// It stays: another one stands for it, from which records were erased, and whoever erased them has
+    /// still to remove it. It goes with that one.
+    Replaced,
     /// It stays until the next time: enough go at once.
     Postponed,
     /// It goes: nothing keeps it.
@@ -89,6 +95,7 @@ impl fmt::Display for Reason {
             Self::Log => f.write_str("the kept log goes on from it"),
             Self::Period { unit, begins } => write!(f, "{unit} of {begins}"),
             Self::Postponed => f.write_str("it goes next time"),
+            Self::Replaced => f.write_str("another stands for it, with less: forget again"),
             Self::Unkept => f.write_str("no rule keeps it"),
             Self::TooOld => f.write_str("older than the limit"),
             Self::TooMany => f.write_str("more than the limit"),
@@ -100,8 +107,11 @@ impl fmt::Display for Reason {
 pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<Reason> {
     let mut reasons = vec![Reason::Unkept; bases.len()];
     let mut clusters: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    let replaced = replaced(bases);
     for (place, base) in bases.iter().enumerate() {
-        clusters.entry(base.header.facts.cluster.0).or_default().push(place);
+        if !replaced.contains_key(&place) {
+            clusters.entry(base.header.facts.cluster.0).or_default().push(place);
+        }
     }
     for mut places in clusters.into_values() {
         let key = |place: &usize| {
@@ -119,7 +129,42 @@ pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<R
             }
         }
     }
+    for (place, by) in replaced {
+        let reason = reasons.get(by).filter(|reason| !reason.stays()).cloned();
+        if let Some(slot) = reasons.get_mut(place) {
+            *slot = reason.unwrap_or(Reason::Replaced);
+        }
+    }
     reasons
+}
+
+/// Whether a base is what erasing has made of another one, or the other way round.
+pub(crate) fn stands_for(one: &Facts, other: &Facts) -> bool {
+    let Facts { id, records, keys, logical_bytes, erased, .. } = *other;
+    one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
+}
+
+/// Places of bases for which others stand, and of the one of these from which the most was erased.
+fn replaced(bases: &[BaseEntry]) -> BTreeMap<usize, usize> {
+    let mut moments: BTreeMap<(Moment, Moment, Revision), Vec<(usize, &Facts)>> = BTreeMap::new();
+    for (place, base) in bases.iter().enumerate() {
+        let facts = &base.header.facts;
+        moments.entry((facts.state, facts.ended, facts.last)).or_default().push((place, facts));
+    }
+    let left =
+        |facts: &Facts| (Reverse(facts.erased), facts.records, facts.logical_bytes, facts.id.0);
+    let mut replaced = BTreeMap::new();
+    for twins in moments.into_values().filter(|twins| twins.len() > 1) {
+        for (place, facts) in &twins {
+            let stand = twins.iter().filter(|(_, other)| {
+                other.erased && stands_for(other, facts) && left(other) < left(facts)
+            });
+            if let Some((by, _)) = stand.min_by_key(|(_, other)| left(other)) {
+                replaced.insert(*place, *by);
+            }
+        }
+    }
+    replaced
 }
 
 /// What becomes of the bases of these moments, the newest first.

@@ -58,6 +58,10 @@ impl Retention {
     }
 }
 
+/// The first wait before a lock is asked for again, and the one that is not waited any more.
+const WAIT: Duration = Duration::from_millis(200);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// What lies here comes and goes by its nature.
 const UNLOCKED: [&str; 2] = ["prune", "probe"];
 
@@ -67,6 +71,8 @@ pub(super) struct Locking {
     pub connector: Connector,
     pub retention: Retention,
     pub region: String,
+    /// What all names begin with.
+    pub prefix: String,
     /// Those of the store, once it is there.
     pub credentials: Arc<OnceLock<AwsCredentialProvider>>,
 }
@@ -123,16 +129,25 @@ impl Locking {
     }
 }
 
-/// Whether a request is one that makes an object, and one that may stay for long.
-fn creates(request: &HttpRequest) -> bool {
+/// Whether a request is one that makes an object, and one that may stay for long, in an archive whose
+/// names begin with `prefix`.
+fn creates(request: &HttpRequest, prefix: &str) -> bool {
     let query = request.uri().query().unwrap_or_default();
     let creates = match *request.method() {
         Method::PUT => query.is_empty(),
         Method::POST => query.starts_with("uploads"),
         _ => false,
     };
-    let folder = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
-    creates && !UNLOCKED.contains(&folder)
+    let folder = request.uri().path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    let comes_and_goes = UNLOCKED.iter().any(|unlocked| {
+        let above = folder.strip_suffix(unlocked).and_then(|above| above.strip_suffix('/'));
+        above.is_some_and(|above| match prefix {
+            // Before it stands the bucket, or nothing.
+            "" => above.matches('/').count() <= 1,
+            prefix => above.ends_with(&format!("/{prefix}")),
+        })
+    });
+    creates && !comes_and_goes
 }
 
 impl HttpConnector for Locking {
@@ -144,7 +159,7 @@ impl HttpConnector for Locking {
 #[async_trait]
 impl HttpService for Locking {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if creates(&request) {
+        if creates(&request, &self.prefix) {
             self.lock(&mut request).await?;
         }
         self.connector.call(request).await
@@ -155,19 +170,28 @@ impl HttpService for Locking {
 #[derive(Clone, Debug)]
 pub(super) struct Lock {
     pub s3: Arc<AmazonS3>,
-    /// What all names begin with.
-    pub prefix: String,
     pub http: Locking,
 }
 
 impl Lock {
     async fn extend(&self, name: &str) -> object_store::Result<()> {
-        let path = Path::from(format!("{}/{name}", self.prefix));
+        let path = Path::from(format!("{}/{name}", self.http.prefix));
         let mut url = self.s3.signed_url(Method::PUT, &path, Duration::from_secs(60)).await?;
         url.set_query(None);
-        let extended = self.http.extend(url.as_str()).await;
-        extended
-            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })
+        let mut wait = WAIT;
+        loop {
+            match self.http.extend(url.as_str()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == HttpErrorKind::Request && wait < WAIT_MAX => {
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(error) => {
+                    let source = Box::new(error);
+                    return Err(object_store::Error::Generic { store: "S3", source });
+                }
+            }
+        }
     }
 }
 
@@ -189,5 +213,34 @@ impl Store {
         };
         let all = stream::iter(names.iter().map(extend)).buffer_unordered(super::PARALLEL);
         self.runtime.block_on(all.try_collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::client::HttpRequestBody;
+
+    #[test]
+    fn what_comes_and_goes_is_not_locked() {
+        let check = |method: &str, path: &str, prefix: &str, want: bool| {
+            let uri = format!("http://host{path}");
+            let request = Request::builder().method(method).uri(uri);
+            let request = request.body(HttpRequestBody::empty()).unwrap();
+            assert_eq!(creates(&request, prefix), want, "{method} {path} {prefix}");
+        };
+        check("PUT", "/b/x/archive.json", "x", true);
+        check("PUT", "/b/x/prune/1.json", "x", false);
+        check("PUT", "/b/x/probe/1", "x", false);
+        check("PUT", "/x/prune/1.json", "x", false);
+        check("PUT", "/b/prune/1.json", "", false);
+        check("PUT", "/prune/1.json", "", false);
+        // An archive may have such a name itself.
+        check("PUT", "/b/probe/archive.json", "probe", true);
+        check("PUT", "/b/probe/prune/1.json", "probe", false);
+        check("PUT", "/b/a/prune/archive.json", "a/prune", true);
+        check("POST", "/b/x/snapshot.db?uploads", "x", true);
+        check("PUT", "/b/x/snapshot.db?partNumber=1&uploadId=2", "x", false);
+        check("GET", "/b/x/archive.json", "x", false);
     }
 }

@@ -207,12 +207,13 @@ impl Opening<'_> {
             connector: self.connector,
             retention,
             region: region.unwrap_or_else(|| REGION.to_owned()),
+            prefix: self.prefix.to_owned(),
             credentials: Arc::default(),
         };
         let s3 = Arc::new(builder.with_http_connector(http.clone()).build()?);
         // It is set once.
         let _ = http.credentials.set(Arc::clone(s3.credentials()));
-        let lock = Lock { s3: Arc::clone(&s3), prefix: self.prefix.to_owned(), http };
+        let lock = Lock { s3: Arc::clone(&s3), http };
         Ok((s3, Some(lock)))
     }
 

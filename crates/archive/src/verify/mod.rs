@@ -17,11 +17,12 @@ use crate::names;
 use crate::object;
 use crate::plan::cover::SegmentEntry;
 use crate::plan::verdict::{Observed, Seen, Sight, Trouble, judge};
+use crate::prune;
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use reading::{Reading, What};
 use rekindle_etcd::Revision;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -97,12 +98,20 @@ impl<'a> Verification<'a> {
                 Err(error) => this.add_bad_base(entry, error)?,
             }
         }
+        // What holds what was erased is no part of the log any more.
+        let erased = match prune::erased_objects(archive) {
+            Err(Error::Json { .. } | Error::TooNew { .. } | Error::Requires { .. }) => {
+                BTreeSet::new()
+            }
+            erased => erased?,
+        };
         if request.only.is_none() {
-            stock.segments().for_each(|segment| _ = this.need_segment(segment));
+            let log = stock.segments().filter(|segment| !erased.contains(&segment.name));
+            log.for_each(|segment| _ = this.need_segment(segment));
         }
         this.look_at_needed(&listed)?;
         if request.only.is_none() {
-            this.look_at_the_rest(&listed, request.now)?;
+            this.look_at_the_rest(&listed, &erased, request.now)?;
         }
         Ok(this)
     }
@@ -307,6 +316,7 @@ impl<'a> Verification<'a> {
     fn look_at_the_rest(
         &mut self,
         listed: &BTreeMap<String, u64>,
+        erased: &BTreeSet<String>,
         now: Moment,
     ) -> Result<(), Error> {
         let rest = listed.iter().filter(|(name, _)| !self.observed.objects.contains_key(&***name));
@@ -317,7 +327,11 @@ impl<'a> Verification<'a> {
             let kind = if found.name.ends_with(".seg") { Kind::Segment } else { Kind::Pack };
             let seen = start.map_err(Error::from);
             let sight = match seen.and_then(|start| self.check_size(&found, kind, &start)) {
-                Ok(ended) if now.0.saturating_sub(ended.0) < GRACE => Sight::Young,
+                Ok(ended)
+                    if now.0.saturating_sub(ended.0) < GRACE && !erased.contains(&found.name) =>
+                {
+                    Sight::Young
+                }
                 _ => Sight::Old,
             };
             self.observed.objects.insert(found.name.into(), sight);

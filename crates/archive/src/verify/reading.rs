@@ -88,9 +88,8 @@ impl Reading {
                 let opened = object::open_run(archive, &full_name, Kind::Segment, bytes.clone())?;
                 let facts = &opened.header.facts;
                 let place = names::log(facts.timeline);
-                let (first, last, erased) = (facts.first, facts.last, opened.sections.erased);
-                let is_its_own = names::parse_segment(name)
-                    == Some(SegmentName { first, last, erased })
+                let (first, last) = (facts.first, facts.last);
+                let is_its_own = names::parse_segment(name) == Some(SegmentName { first, last })
                     && name.starts_with(&place);
                 match is_its_own {
                     true => Ok(()),

@@ -11,13 +11,13 @@ mod timeline;
 mod walk;
 
 pub use join::{Contradiction, ContradictionKind, Counts};
-pub(crate) use pack::LEVEL;
+pub(crate) use pack::{LEVEL, PACK_TARGET};
 
 use crate::archive::{Archive, BaseEntry, Listing};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::header::{Facts, HEADER_MAX, Moment};
-use crate::format::segment::{Sections, Times};
+use crate::format::segment::Times;
 use crate::format::{Kind, TimelineId};
 use crate::plan::reuse::{Older, Route, routes};
 use crate::store::{Listed, StoreFaultKind};
@@ -26,7 +26,7 @@ use join::{Bounds, Join};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
 use rekindle_etcd::{Backend, ClusterId, MemberId, Revision, Status};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -41,7 +41,7 @@ const WORKERS: usize = 2;
 const WAITING: usize = 4;
 /// A base must be published so long after its beginning, in milliseconds: half of the time for which
 /// a prune leaves alone what nobody names.
-const TIME_MAX: i64 = 12 * 60 * 60 * 1000;
+pub(crate) const TIME_MAX: i64 = 12 * 60 * 60 * 1000;
 
 /// What a snapshot does not say of itself.
 #[derive(Clone, Debug)]
@@ -287,7 +287,7 @@ fn table_path(request: &BaseRequest<'_>) -> Option<PathBuf> {
 }
 
 /// The first object that parts need and that is not there whole.
-fn missing(archive: &Archive, parts: &[Part]) -> Result<Option<String>, Error> {
+pub(crate) fn missing(archive: &Archive, parts: &[Part]) -> Result<Option<String>, Error> {
     let stock = archive.stock(parts.iter().map(|part| part.timeline))?;
     let mut segments = BTreeMap::new();
     for part in parts {
@@ -345,20 +345,20 @@ impl<S: ReadAt> Making<'_, '_, S> {
     fn make(&self, last: Option<LastBase>) -> Result<Made, Error> {
         let Some(last) = last else {
             let routes = routes(None, None);
-            let packer = self.packer(None, Vec::new(), Sections::default())?;
+            let packer = self.packer(None, Vec::new(), Times::default())?;
             return self.run(&routes, packer);
         };
         let compact = self.facts.compact.max(last.compact);
         let bounds = Bounds { older: last.revision, compact };
         let marks = vec![(last.revision, last.state), (self.facts.last, self.facts.state)];
-        let sections = Sections { times: Times { reckoned: true, marks }, erased: None };
+        let times = Times { reckoned: true, marks };
         let older = Older { parts: last.parts, revision: last.revision };
         let rewritten = crate::plan::reuse::rewritten(&older.parts);
         let routes = routes(Some(&older), compact);
         let parts = older.parts.into_iter().zip(rewritten);
         let kept = parts.filter(|(_, rewritten)| !rewritten).map(|(part, _)| part).collect();
         let join = Join::new(last.rows, bounds)?;
-        let packer = self.packer(Some(join), kept, sections)?;
+        let packer = self.packer(Some(join), kept, times)?;
         self.run(&routes, packer)
     }
 
@@ -366,11 +366,11 @@ impl<S: ReadAt> Making<'_, '_, S> {
         &self,
         join: Option<Join>,
         kept: Vec<Part>,
-        sections: Sections,
+        times: Times,
     ) -> Result<Packer<'_>, Error> {
         let (archive, facts, now) = (self.request.archive, self.facts, self.request.now);
         let table = table_path(self.request).map(|path| TableWriter::create(&path)).transpose()?;
-        Ok(Packer::new(Shared { archive, facts, now, sections }, join, kept, table))
+        Ok(Packer::new(Shared { archive, facts, now, times }, join, kept, table))
     }
 
     fn run(&self, routes: &[Route], packer: Packer<'_>) -> Result<Made, Error> {
@@ -473,7 +473,7 @@ impl PreparedBase<'_> {
         let object = object::build(archive, facts, &content)?;
         if archive.store().locks() {
             // Before the base is: one that is there is locked with all that it needs.
-            archive.store().lock_for_longer(&self.shared()?)?;
+            archive.lock_for_longer(&self.base.parts, |name| !self.written.contains(name))?;
         }
         let created = archive.store().create(&name, object.bytes);
         // After a fault that says nothing of it, it may be there after all, and needs its packs.
@@ -492,18 +492,6 @@ impl PreparedBase<'_> {
             objects: self.written.len(),
             comparison: self.comparison.clone(),
         })
-    }
-
-    /// Names of what the base shares with older ones.
-    fn shared(&self) -> Result<Vec<String>, Error> {
-        let parts = &self.base.parts;
-        let stock = self.request.archive.stock(parts.iter().map(|part| part.timeline))?;
-        let names = parts.iter().flat_map(|part| match part.what {
-            PartKind::Pack { id, .. } => vec![names::pack(part.timeline, id)],
-            PartKind::Log { .. } => stock.touching(part).map(|it| it.name.clone()).collect(),
-        });
-        let names: BTreeSet<_> = names.filter(|name| !self.written.contains(name)).collect();
-        Ok(names.into_iter().collect())
     }
 
     /// What the base shares with an older one, or has written itself, may have been pruned since

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::format::base::{Part, PartKind};
 use crate::format::block::{Entry, Filled, Fingerprint};
 use crate::format::header::{Facts, Kind, Moment};
-use crate::format::segment::{self, Sections};
+use crate::format::segment::{self, Times};
 use crate::format::{DIGEST, LogDigest, ValueDigests, run};
 use crate::plan::reuse::To;
 use crate::store::Pending;
@@ -22,7 +22,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A pack or a segment is closed when its blocks have so many bytes: few enough to be held in memory while they
 /// are read, and so many that a restore makes few requests.
-const PACK_TARGET: usize = 8 << 20;
+pub(crate) const PACK_TARGET: usize = 8 << 20;
 /// zstd's level: the fastest, until it is chosen by measurement on real objects.
 pub(crate) const LEVEL: i32 = 1;
 /// Objects that are on their way to the store at once.
@@ -82,7 +82,7 @@ pub(super) struct Shared<'a> {
     pub facts: &'a Facts,
     pub now: &'a (dyn Fn() -> Moment + Sync),
     /// Of the log.
-    pub sections: Sections,
+    pub times: Times,
 }
 
 /// Compares, and puts blocks into objects.
@@ -252,7 +252,7 @@ impl<'a> Packer<'a> {
         self.send()?;
         let log = std::mem::take(&mut self.log);
         if let Some((first, last)) = log.span {
-            let what = PartKind::Log { digest: log.digest.value(), erased: None };
+            let what = PartKind::Log { digest: log.digest.value() };
             self.push(first, last, self.numbers, log.bytes, what);
         }
         self.numbers = 0;
@@ -318,7 +318,7 @@ impl<'a> Packer<'a> {
 
     fn send_segment(&mut self, facts: Facts, content: &[u8]) -> Result<(), Error> {
         let facts = Facts { kind: Kind::Segment, ..facts };
-        let mut whole = segment::encode(&self.shared.sections);
+        let mut whole = segment::encode(&self.shared.times);
         whole.extend_from_slice(content);
         let bytes = object::build(self.shared.archive, &facts, &whole)?.bytes;
         self.log.bytes += bytes.len() as u64;

@@ -118,16 +118,17 @@ fn output_of_plan(plan: &ForgetPlan) -> Output {
     let rows: Vec<_> = plan.points().map(row).collect();
     let head = ["TIME", "REVISION", "CLUSTER", "RECORDS ERASED", "KEYS GONE"];
     out.text = output::table(&head, &rows);
-    let written = format!("{} packs and segments, {}", grouped(objects), output::bytes(bytes));
-    out.text += &output::lines(&[("writes anew", written)]);
+    let written =
+        format!("{} packs and segments have any of it, {}", grouped(objects), output::bytes(bytes));
+    out.text += &output::lines(&[("data", written)]);
     out
 }
 
 fn output_of_done(forgot: &Forgot, points: Vec<Value>) -> Output {
-    let simple = format!("{}, {}, {}", forgot.bases, forgot.objects, forgot.marked);
+    let simple = format!("{}, {}, {}", forgot.bases, forgot.packs, forgot.marked);
     let mut out = Output { simple, ..Output::default() };
     out.add("rewritten", "Rewritten", forgot.bases);
-    out.add("objects", "Objects", forgot.objects);
+    out.add("packs", "Packs", forgot.packs);
     out.add("marked", "Marked", forgot.marked);
     out.add("markedBytes", "Marked bytes", forgot.marked_bytes);
     let goes = shown(rekindle_archive::format::header::Moment(now().0.saturating_add(GRACE)));

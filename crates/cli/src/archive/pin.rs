@@ -122,7 +122,8 @@ fn whole_name(place: &str) -> String {
     }
     // What is not there has a place in what is.
     let path = std::path::absolute(place).unwrap_or_else(|_| PathBuf::from(place));
-    let known = path.ancestors().find_map(|above| Some((std::fs::canonicalize(above).ok()?, above)));
+    let known =
+        path.ancestors().find_map(|above| Some((std::fs::canonicalize(above).ok()?, above)));
     let whole = known.and_then(|(whole, above)| Some(whole.join(path.strip_prefix(above).ok()?)));
     let whole = whole.unwrap_or(path);
     let shown = whole.display().to_string();
