@@ -8,7 +8,6 @@ use crate::format::Facts;
 use crate::format::header::Moment;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rekindle_etcd::Revision;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -144,9 +143,12 @@ pub(crate) fn stands_for(one: &Facts, other: &Facts) -> bool {
     one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
 }
 
+/// Bases of one moment, by their places.
+type Twins<'a> = Vec<(usize, &'a Facts)>;
+
 /// Places of bases for which others stand, and of the one of these from which the most was erased.
 fn replaced(bases: &[BaseEntry]) -> BTreeMap<usize, usize> {
-    let mut moments: BTreeMap<(Moment, Moment, Revision), Vec<(usize, &Facts)>> = BTreeMap::new();
+    let mut moments: BTreeMap<_, Twins<'_>> = BTreeMap::new();
     for (place, base) in bases.iter().enumerate() {
         let facts = &base.header.facts;
         moments.entry((facts.state, facts.ended, facts.last)).or_default().push((place, facts));
