@@ -35,6 +35,8 @@ pub struct Left {
     pub name: String,
     /// Why it does not.
     pub reason: String,
+    /// Nothing is wrong: it was erased there on purpose.
+    pub is_meant: bool,
 }
 
 /// What is to come over from one archive into another place.
@@ -192,6 +194,7 @@ impl<'a> Transfer<'a> {
                     Some(need) => done.left.push(Left {
                         name: name.to_string(),
                         reason: format!("it needs {need}, which did not come over"),
+                        is_meant: false,
                     }),
                 }
             }
@@ -208,7 +211,7 @@ impl<'a> Transfer<'a> {
                     Err(error) => {
                         let reason = error.to_string();
                         sight_of(Err(error))?;
-                        done.left.push(Left { name: name.to_string(), reason });
+                        done.left.push(Left { name: name.to_string(), reason, is_meant: false });
                         lost.insert(name);
                     }
                 }
@@ -230,7 +233,7 @@ impl<'a> Transfer<'a> {
             done.objects -= 1;
             done.bytes -= self.readings.get(base).map_or(0, |reading| reading.bytes);
             let reason = format!("{gone} was pruned there meanwhile");
-            done.left.push(Left { name: base.to_string(), reason });
+            done.left.push(Left { name: base.to_string(), reason, is_meant: false });
         }
         Ok(())
     }
@@ -244,7 +247,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn leave(&mut self, name: &str, reason: &str) {
-        self.left.push(Left { name: name.to_owned(), reason: reason.to_owned() });
+        let (name, reason) = (name.to_owned(), reason.to_owned());
+        self.left.push(Left { name, reason, is_meant: false });
     }
 
     /// What was forgotten there does not come back. Names of what stays for that.
@@ -263,8 +267,9 @@ impl<'a> Transfer<'a> {
             unwanted.remove(need);
         }
         for point in forgotten {
-            let reason = "records of it were erased there: erase them here, too";
-            self.leave(&point.entry.name, reason);
+            let reason = "records of it were erased there: erase them here, too".to_owned();
+            let name = point.entry.name.clone();
+            self.left.push(Left { name, reason, is_meant: true });
             unwanted.insert(point.entry.name.as_str().into());
         }
         Ok(unwanted)

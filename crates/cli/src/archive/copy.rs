@@ -76,7 +76,7 @@ pub(super) fn left_table(left: &[Left]) -> String {
 
 /// Something did not come over.
 pub(super) fn failure(done: &Transferred) -> Result<(), Failure> {
-    match done.left.len() {
+    match done.left.iter().filter(|left| !left.is_meant).count() {
         0 => Ok(()),
         count => {
             let what = format!("{} objects did not come over", grouped(count));

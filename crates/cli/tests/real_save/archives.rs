@@ -58,9 +58,20 @@ fn bases_are_listed_with_what_they_hold() {
         .map(|path| fs::metadata(&path).unwrap().permissions().mode() & 0o777);
     assert!(modes.into_iter().all(|mode| mode == 0o600), "they hold all the cluster's secrets");
     let left: Vec<_> = fs::read_dir(&spool).unwrap().map(|file| file.unwrap().path()).collect();
-    let [table] = &left[..] else { panic!("{left:?}") };
-    assert_eq!(table.extension().unwrap(), "table", "for the next comparison");
-    assert_eq!(fs::metadata(table).unwrap().permissions().mode() & 0o777, 0o600);
+    let ends = |end: &str| left.iter().filter(|path| path.extension().unwrap() == end).count();
+    assert_eq!((left.len(), ends("table"), ends("pin")), (2, 1, 1), "{left:?}");
+    for path in left {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    // Where the archive was, no plain snapshot is written: a mount may be missing.
+    let gone = target.dir().join("gone");
+    fs::rename(&place, &gone).unwrap();
+    let told = failed(4, &mut save(&cluster, &place, &spool));
+    assert!(told.contains("was an archive when this host last saved"), "{told}");
+    assert!(!place.exists());
+    fs::rename(&gone, &place).unwrap();
+    let (told, _) = done(save(&cluster, &place, &spool).arg("--full"));
+    assert!(told.contains("written in full: that was asked for"), "{told}");
 }
 
 #[test]
@@ -95,7 +106,8 @@ fn what_is_no_archive_is_refused_with_both_remedies() {
     assert!(told.contains("format version 9, and this rekindle knows those up to 1"), "{told}");
 }
 
-/// A damaged archive once made every member send its snapshot, one after the other.
+/// A damaged archive once made every member send its snapshot, one after the other; and a damaged
+/// restore point once kept everybody from making new ones.
 #[test]
 fn a_damaged_archive_is_no_fault_of_the_members() {
     let cluster = Cluster::start(Version::LATEST, Members(3));
@@ -104,8 +116,17 @@ fn a_damaged_archive_is_no_fault_of_the_members() {
     done(&mut archive(&["init", "--unencrypted"], &place));
     done(&mut save(&cluster, &place, target.dir()));
     let base = listed(&place)[0]["object"].as_str().unwrap().to_owned();
-    fs::write(place.join(base), "rekindle").unwrap();
-    let told = failed(3, &mut save(&cluster, &place, target.dir()));
+    fs::write(place.join(&base), "rekindle").unwrap();
+    let (_, warned) = done(&mut save(&cluster, &place, target.dir()));
+    assert!(
+        warned.contains("a restore point cannot be read") && warned.contains(&base),
+        "{warned}"
+    );
+    // What a later version has written may be anything.
+    let id = fs::read_dir(place.join("timelines")).unwrap().next().unwrap().unwrap().file_name();
+    let newer = format!("timelines/{}/bases/x.base", id.to_str().unwrap());
+    fs::write(place.join(newer), [b"rekindle", &[9; 400][..]].concat()).unwrap();
+    let told = failed(4, &mut save(&cluster, &place, target.dir()));
     assert_eq!(told.matches("saving from").count(), 1, "{told}");
 }
 
@@ -175,8 +196,11 @@ fn old_restore_points_go_when_somebody_has_agreed() {
     cluster.etcdctl(["put", "a", "4"]);
     let (told, _) = done(&mut save(&cluster, &place, &spool));
     assert!(told.contains("with the base of revision 4: equal"), "{told}");
-    // By default one of a day stays.
-    let (told, _) = done(archive(&["prune"], &place).arg("--yes"));
+    // By no rule nothing goes; by this one, one of a day stays.
+    let (told, warned) = done(archive(&["prune"], &place).arg("--yes"));
+    assert!(told.contains("removed    0 restore points"), "{told}");
+    assert!(warned.contains("no rule was given"), "{warned}");
+    let (told, _) = done(archive(&["prune", "--keep-daily=7"], &place).arg("--yes"));
     assert!(told.contains("removed    1 restore points"), "{told}");
     let told = failed(2, archive(&["prune", "--keep-within=soon"], &place).arg("--yes"));
     assert!(told.contains("is no length of time"), "{told}");
