@@ -92,7 +92,7 @@ fn end_earlier(args: &RestoreArgs, wanted: &Wanted) -> Result<(), Failure> {
         return Err(Failure::usage("name one data directory: --data-dir"));
     };
     let place = resolve(data_dir, wal_dir.as_deref())?;
-    let now = time::for_names();
+    let now = free_name(&place, &time::for_names());
     if args.resume {
         if args.dry_run {
             check_resume(&RealDisk, &place)?;
@@ -111,6 +111,17 @@ fn end_earlier(args: &RestoreArgs, wanted: &Wanted) -> Result<(), Failure> {
     }
     let ended = roll_back(&RealDisk, &place, &now)?;
     output::print(&text::ended_text(&place, &ended))
+}
+
+/// A time under which nothing was undone yet: a second is long enough for two rollbacks.
+fn free_name(place: &Place, now: &str) -> String {
+    let mut name = now.to_owned();
+    let mut number = 2;
+    while place.undone(&name).exists() {
+        name = format!("{now}-{number}");
+        number += 1;
+    }
+    name
 }
 
 /// A restore that was found possible.
@@ -412,4 +423,21 @@ pub(crate) fn free_space(path: &Path) -> Result<u64, Failure> {
     let found = rustix::fs::statvfs(path)
         .map_err(|error| Failure::io("looking at", path, &error.into()))?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second one once failed: what it would have set aside had the name of the first.
+    #[test]
+    fn two_rollbacks_in_a_second_go_to_two_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = resolve(&directory.path().join("etcd"), None).unwrap();
+        assert_eq!(free_name(&place, "T"), "T");
+        for name in ["T", "T-2"] {
+            std::fs::create_dir(place.undone(name)).unwrap();
+        }
+        assert_eq!(free_name(&place, "T"), "T-3");
+    }
 }
