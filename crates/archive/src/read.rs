@@ -133,7 +133,8 @@ impl BaseRecords {
         let mut openers = Vec::new();
         for _ in 0..OPENERS {
             let (to_open, coming) = sync_channel(1);
-            let (opened, result) = sync_channel(1);
+            // What was opened is held by nobody but who opened it: an object has many megabytes.
+            let (opened, result) = sync_channel(0);
             let opener = Opener { archive: archive.clone(), parts: Arc::clone(&theirs) };
             start("open", move || opener.run(&coming, &opened))?;
             openers.push((to_open, result));
@@ -314,17 +315,18 @@ impl Fetch {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let ahead = self.openers.len();
         for number in 0..sources.len() + ahead {
+            let Some((to_open, opened)) = self.openers.get(number % ahead) else { return };
+            // Its last one is taken before it gets the next.
+            let last = number.checked_sub(ahead);
+            let last = last.map(|number| sources.get(number).zip(opened.recv().ok()));
             if let Some(source) = sources.get(number) {
                 let coming = (Arc::clone(source), store.read_later(&source.name, source.bytes));
-                let opener = self.openers.get(number % ahead);
-                if opener.is_none_or(|(to_open, _)| to_open.send(coming).is_err()) {
+                if to_open.send(coming).is_err() {
                     return;
                 }
             }
-            let Some(number) = number.checked_sub(ahead) else { continue };
-            let opener = self.openers.get(number % ahead);
-            let opened = opener.and_then(|(_, opened)| opened.recv().ok());
-            let Some((source, opened)) = sources.get(number).zip(opened) else { return };
+            let Some(last) = last else { continue };
+            let Some((source, opened)) = last else { return };
             match opened {
                 Ok(object) => {
                     if !self.deal_object(source, object) {
