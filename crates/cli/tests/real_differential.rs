@@ -181,6 +181,11 @@ fn restored_content_is_what_etcdutl_restores() {
     let restored = std::sync::Mutex::new(Vec::new());
     on_all(&cases, |case| {
         if let Some((ours, theirs)) = restore(case) {
+            assert_eq!(listing(&ours), listing(&theirs), "seed {}", case.seed);
+            // Six hundred logs that reserve 64 MB each are more than many a disk has.
+            for data_dir in [&ours, &theirs] {
+                std::fs::remove_dir_all(data_dir.join("member/wal")).unwrap();
+            }
             restored.lock().unwrap().push((case, ours, theirs));
         }
     });
@@ -196,10 +201,8 @@ fn restored_content_is_what_etcdutl_restores() {
     let dumps = oracle::dump(ours.iter().map(PathBuf::as_path))
         .into_iter()
         .zip(oracle::dump(theirs.iter().map(PathBuf::as_path)));
-    for ((case, our_directory, their_directory), (ours, theirs)) in restored.iter().zip(dumps) {
+    for ((case, ..), (ours, theirs)) in restored.iter().zip(dumps) {
         check_content(case, ours, theirs);
-        let listings = (listing(our_directory), listing(their_directory));
-        assert_eq!(listings.0, listings.1, "seed {}", case.seed);
     }
 }
 
