@@ -214,10 +214,15 @@ impl Archive {
     /// # Errors
     /// [`Error::KeysGone`]; [`Error::Store`].
     pub(crate) fn check_openable(&self) -> Result<(), Error> {
+        if !self.is_sealed() {
+            return Ok(());
+        }
         let newest = self.generation();
-        let is_key = |name: &str| matches!(names::parse_key(name), Some(names::KeyName::Object(it, _)) if it == newest);
-        let listed = if self.is_sealed() { self.store.list(names::KEYS)? } else { Vec::new() };
-        match !self.is_sealed() || listed.iter().any(|key| is_key(&key.name)) {
+        let is_key = |name: &str| match names::parse_key(name) {
+            Some(names::KeyName::Object(generation, _)) => generation == newest,
+            _ => false,
+        };
+        match self.store.list(names::KEYS)?.iter().any(|key| is_key(&key.name)) {
             true => Ok(()),
             false => Err(Error::KeysGone { place: self.store.place().to_owned() }),
         }
@@ -515,16 +520,13 @@ impl Stock {
             if let Some(SegmentName { first, last }) = names::parse_segment(&name)
                 && let Some(timeline) = names::timeline_of(&name)
             {
-                stock.add(timeline, SegmentEntry { name, bytes, first, last });
+                let segment = SegmentEntry { name, bytes, first, last };
+                stock.logs.entry(timeline).or_default().push(segment);
             } else if name.ends_with(".pack") {
                 stock.packs.insert(name, bytes);
             }
         }
         stock
-    }
-
-    pub(crate) fn add(&mut self, timeline: TimelineId, segment: SegmentEntry) {
-        self.logs.entry(timeline).or_default().push(segment);
     }
 
     /// Segments that have any of a part of a base.

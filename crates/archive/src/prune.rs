@@ -12,7 +12,7 @@
 use crate::archive::{Archive, BaseEntry, Stock, from_json, shown, to_json};
 use crate::error::Error;
 use crate::format::Kind;
-use crate::format::base::PartKind;
+use crate::format::base::{Base, PartKind};
 use crate::format::header::{HEADER_MAX, Moment};
 use crate::plan::cover::SegmentEntry;
 use crate::plan::retain::retain;
@@ -297,7 +297,7 @@ impl Look {
         for entry in &listing.bases {
             let of_base = match known.get(&entry.name) {
                 Some(of_base) => of_base.clone(),
-                None => needs_of(archive, entry, &stock)?,
+                None => needs_of(&read_base(archive, entry)?, &stock),
             };
             needs.insert(entry.name.clone(), of_base);
         }
@@ -343,12 +343,7 @@ impl Look {
 }
 
 /// Names of what a base needs: of the log every segment that has any of it.
-pub(crate) fn needs_of(
-    archive: &Archive,
-    entry: &BaseEntry,
-    stock: &Stock,
-) -> Result<BTreeSet<String>, Error> {
-    let base = read_base(archive, entry)?;
+pub(crate) fn needs_of(base: &Base, stock: &Stock) -> BTreeSet<String> {
     let mut needs = BTreeSet::new();
     for part in &base.parts {
         if let PartKind::Pack { id, .. } = part.what {
@@ -357,7 +352,7 @@ pub(crate) fn needs_of(
         }
         needs.extend(stock.touching(part).map(|segment| segment.name.clone()));
     }
-    Ok(needs)
+    needs
 }
 
 /// Names of the segments that are young enough for the kept log.

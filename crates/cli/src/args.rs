@@ -81,12 +81,9 @@ pub(crate) struct StoreArgs {
     #[arg(long, value_name = "MODE", default_value = "compliance", requires = "object_lock",
           help_heading = STORES)]
     pub object_lock_mode: LockMode,
-    /// It is the other one of two places: see [`OtherStoreArgs`].
+    /// Which of a command's places is meant.
     #[arg(skip)]
-    pub is_other: bool,
-    /// One of both may be a path.
-    #[arg(skip)]
-    pub is_one_of_two: bool,
+    pub role: Role,
     /// etcdbrctl's way to name a place: S3, GCS, ABS, ECS, OCS or Local.
     #[arg(long, value_name = "PROVIDER", help_heading = STORES)]
     pub storage_provider: Option<String>,
@@ -96,6 +93,17 @@ pub(crate) struct StoreArgs {
     /// What all names in it begin with.
     #[arg(long, value_name = "PREFIX", help_heading = STORES)]
     pub store_prefix: Option<String>,
+}
+
+/// Which of a command's places is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    #[default]
+    Only,
+    /// The first one of two, of which either may be a path.
+    First,
+    /// See [`OtherStoreArgs`].
+    Other,
 }
 
 /// How the other one of two places is reached, where that is not as the first one.

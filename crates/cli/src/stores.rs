@@ -1,6 +1,6 @@
 //! Where archives and snapshots are, as the command line names it: paths, URLs, etcdbrctl's flags.
 
-use crate::args::{LockMode, OtherStoreArgs, StoreArgs};
+use crate::args::{LockMode, OtherStoreArgs, Role, StoreArgs};
 use crate::connect::Env;
 use crate::failure::Failure;
 use rekindle_archive::{Place, Retention, RetentionMode, Store, StoreOptions};
@@ -94,9 +94,7 @@ impl StoreArgs {
 
     /// The store at a place.
     pub(crate) fn open(&self, place: &Place) -> Result<Store, Failure> {
-        if let (Place::Directory(path), Some(_), false) =
-            (place, self.bandwidth, self.is_one_of_two)
-        {
+        if let (Place::Directory(path), Some(_), Role::Only) = (place, self.bandwidth, self.role) {
             let what =
                 format!("--bandwidth is for object stores, and {} is a path", path.display());
             return Err(Failure::usage(what).remedy("leave it out"));
@@ -114,19 +112,23 @@ impl StoreArgs {
             endpoint_url: other_endpoint_url.clone().or_else(|| self.endpoint_url.clone()),
             region: other_region.clone().or_else(|| self.region.clone()),
             store_ca: other_store_ca.clone().or_else(|| self.store_ca.clone()),
-            is_other: true,
-            is_one_of_two: true,
+            role: Role::Other,
             ..self.clone()
         }
     }
 
-    /// The same for the place that is read, of two: without a lock.
-    pub(crate) fn read_only(&self) -> Self {
-        Self { object_lock: None, is_one_of_two: true, ..self.clone() }
+    /// How the first one of two places is reached.
+    pub(crate) fn first(&self) -> Self {
+        Self { role: Role::First, ..self.clone() }
+    }
+
+    /// The same for a place that is only read: nothing there is locked.
+    pub(crate) fn read_only(self) -> Self {
+        Self { object_lock: None, ..self }
     }
 
     fn options(&self, mut variables: BTreeMap<String, String>) -> Result<StoreOptions, Failure> {
-        if self.is_other {
+        if self.role == Role::Other {
             variables = of_the_other(variables);
         }
         let mut endpoint_url = self.endpoint_url.clone();

@@ -1,6 +1,6 @@
 //! Writing packs and bases anew, without what is to be erased.
 
-use super::search::{Losses, Range, each_record, pieces, range_of};
+use super::search::{Losses, Range, each_record, open_piece, pieces, range_of};
 use super::{ForgetRequest, Forgotten};
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
@@ -111,8 +111,8 @@ impl<'a> Eraser<'a> {
         }
         let content = base.encode().map_err(damaged)?;
         let object = object::build(archive, &facts, &content)?;
-        let taken =
-            self.began.map_or(0, |began| (request_now(self.request)).saturating_sub(began.0));
+        let now = (self.request.now)();
+        let taken = self.began.map_or(0, |began| now.0.saturating_sub(began.0));
         if taken > TIME_MAX {
             // A prune may have taken what was written first.
             return Err(Error::TooLate);
@@ -178,15 +178,14 @@ impl<'a> Eraser<'a> {
         let (mut packs, mut filling) = (Vec::new(), Filling::default());
         let mut facts = None;
         for piece in pieces(stock, part)? {
-            if facts.is_none() {
-                facts = Some(self.facts_of(&piece.segment.name, piece.segment.bytes)?);
-            }
-            each_record(self.archive, &piece, |key, value| {
+            let opened = open_piece(self.archive, &piece)?;
+            let facts = facts.get_or_insert_with(|| opened.header.facts.clone());
+            each_record(self.archive, &piece, &opened, |key, value| {
                 log.add(key, &digests.of(value));
                 let full = filling.add(key, value, self.request.what);
                 let full =
                     full.map_err(|fault| Error::Record { record: key.to_string(), fault })?;
-                if let Some((run, facts)) = full.zip(facts.as_ref()) {
+                if let Some(run) = full {
                     packs.push(self.create_pack(run, facts)?);
                 }
                 Ok(())
@@ -204,12 +203,6 @@ impl<'a> Eraser<'a> {
                 Err(Error::Log { base: names::log(part.timeline), first, last })
             }
         }
-    }
-
-    fn facts_of(&self, name: &str, bytes: u64) -> Result<Facts, Error> {
-        let full_name = self.archive.store().full_name(name);
-        let bytes = self.archive.store().read(name, bytes)?;
-        Ok(object::parse(self.archive, &full_name, Kind::Segment, &bytes)?.facts)
     }
 
     /// Creates a pack of a run that has a record at the least; `like` says whose records they are.
@@ -246,10 +239,6 @@ impl<'a> Eraser<'a> {
     }
 }
 
-fn request_now(request: &ForgetRequest<'_>) -> i64 {
-    (request.now)().0
-}
-
 /// Packs that stand for one part, with those dead that are dead in it.
 fn split(mut packs: Vec<Part>, dead: &RoaringBitmap) -> Vec<Part> {
     let mut before = 0;
@@ -262,22 +251,18 @@ fn split(mut packs: Vec<Part>, dead: &RoaringBitmap) -> Vec<Part> {
     packs
 }
 
-/// A record as it is from now on.
-fn left_of<'v>(key: RecordKey, value: &'v [u8], what: &Forgotten) -> Result<&'v [u8], FormatFault> {
-    let kv = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
-    let goes = what.is(kv.key) && what.to.is_none_or(|to| key.revision <= to);
-    Ok(if goes { &[] } else { value })
-}
-
+/// Adds a record as it is from now on.
 fn add(
     block: &mut block::Builder,
     key: RecordKey,
     value: &[u8],
     what: &Forgotten,
 ) -> Result<(), FormatFault> {
-    let value = left_of(key, value, what)?;
-    let name = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
-    block.add(key, value, name.key)
+    let kv = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
+    match what.is(kv.key) && what.reaches(key.revision) {
+        true => block.add(key, &[], &[]),
+        false => block.add(key, value, kv.key),
+    }
 }
 
 /// The run of a pack, with what goes emptied.

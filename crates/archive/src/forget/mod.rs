@@ -17,6 +17,7 @@ use crate::format::header::Moment;
 use crate::names;
 use crate::plan::retain::stands_for;
 use crate::prune;
+use crate::read::read_base;
 use crate::verify::VerifyProgress;
 use erase::Eraser;
 use rekindle_etcd::Revision;
@@ -41,6 +42,11 @@ impl Forgotten {
             true => !key.is_empty() && key.starts_with(&self.key),
             false => !key.is_empty() && key == self.key,
         }
+    }
+
+    /// Whether what was written at a revision is among the versions.
+    fn reaches(&self, revision: Revision) -> bool {
+        self.to.is_none_or(|to| revision <= to)
     }
 }
 
@@ -170,7 +176,7 @@ impl ForgetPlan {
                     // It is looked for anew below.
                     continue;
                 }
-                let needs = prune::needs_of(archive, entry, &stock)?;
+                let needs = prune::needs_of(&read_base(archive, entry)?, &stock);
                 prune::void_marks(archive, &needs)?;
                 match prune::remove(archive, &entry.name)? {
                     None => done.bases += 1,

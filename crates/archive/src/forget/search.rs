@@ -79,8 +79,10 @@ pub(super) struct Search<'a> {
     request: &'a ForgetRequest<'a>,
     bases: Vec<BaseEntry>,
     stock: Stock,
-    /// Packs that bases need.
-    needed: BTreeMap<String, Part>,
+    /// Packs and segments that bases need.
+    needed: BTreeSet<String>,
+    /// What bases say of those packs.
+    packs: BTreeMap<String, Part>,
     pub objects: BTreeMap<String, Found>,
     /// What was found in ranges of the log: many bases name the same.
     ranges: BTreeMap<Range, Arc<[Hit]>>,
@@ -93,32 +95,30 @@ impl<'a> Search<'a> {
         bases: Vec<BaseEntry>,
     ) -> Result<Self, Error> {
         let stock = Stock::of(archive.store().list(names::TIMELINES)?);
-        let mut needed = BTreeMap::new();
+        let (mut needed, mut packs) = (BTreeSet::new(), BTreeMap::new());
         for entry in &bases {
-            for part in read_base(archive, entry)?.parts {
+            let base = read_base(archive, entry)?;
+            needed.append(&mut prune::needs_of(&base, &stock));
+            for part in base.parts {
                 if let PartKind::Pack { id, .. } = part.what {
                     let name = names::pack(part.timeline, id);
-                    needed.entry(name).or_insert(Part { dead: RoaringBitmap::new(), ..part });
+                    packs.entry(name).or_insert(Part { dead: RoaringBitmap::new(), ..part });
                 }
             }
         }
         let (objects, ranges) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { archive, request, bases, stock, needed, objects, ranges })
+        Ok(Self { archive, request, bases, stock, needed, packs, objects, ranges })
     }
 
     /// Looks through all packs and segments, but for those that wait already for a prune to take them
     /// because they have such records.
     pub(super) fn look_through(&mut self) -> Result<(), Error> {
         let waiting = prune::erased_objects(self.archive)?;
-        let mut needed_of_log = BTreeSet::new();
-        for entry in &self.bases {
-            needed_of_log.extend(prune::needs_of(self.archive, entry, &self.stock)?);
-        }
         let packs = self.stock.packs.iter().map(|(name, bytes)| (name.clone(), *bytes));
         let segments = self.stock.segments().map(|it| (it.name.clone(), it.bytes));
         let all: Vec<_> = packs
             .chain(segments)
-            .filter(|(name, _)| !waiting.contains(name) || needed_of_log.contains(name))
+            .filter(|(name, _)| !waiting.contains(name) || self.needed.contains(name))
             .map(|(name, bytes)| Listed { name, bytes })
             .collect();
         let store = self.archive.store();
@@ -132,7 +132,7 @@ impl<'a> Search<'a> {
             let hits = read.wait().map_err(Error::from).and_then(|read| self.hits_in(name, read));
             let (hits, is_unreadable) = match hits {
                 Ok(hits) => (hits, false),
-                Err(error) if needed_of_log.contains(name) => return Err(error),
+                Err(error) if self.needed.contains(name) => return Err(error),
                 Err(Error::Store(fault)) if fault.kind == StoreFaultKind::NotFound => continue,
                 Err(Error::Store(fault)) => return Err(fault.into()),
                 Err(_) => (Vec::new(), true),
@@ -149,7 +149,7 @@ impl<'a> Search<'a> {
         let kind = if name.ends_with(".pack") { Kind::Pack } else { Kind::Segment };
         let opened = object::open_run(self.archive, &full_name, kind, bytes)?;
         let damaged = |fault| Error::damaged(&full_name, fault);
-        if self.needed.get(name).is_some_and(|part| !is_known(part, &opened)) {
+        if self.packs.get(name).is_some_and(|part| !is_known(part, &opened)) {
             return Err(damaged(FormatFault::Foreign));
         }
         hits_in(&opened, self.request.what).map_err(damaged)
@@ -225,7 +225,8 @@ impl<'a> Search<'a> {
             for piece in pieces(&self.stock, part)? {
                 let found = self.objects.get(&piece.segment.name);
                 let in_piece = found.map_or(&[][..], |found| &found.hits);
-                each_record(self.archive, &piece, |key, _| {
+                let opened = open_piece(self.archive, &piece)?;
+                each_record(self.archive, &piece, &opened, |key, _| {
                     if let Ok(at) = in_piece.binary_search_by_key(&key, |hit| hit.key)
                         && let Some(hit) = in_piece.get(at)
                     {
@@ -255,16 +256,21 @@ pub(super) fn pieces<'s>(stock: &'s Stock, part: &Part) -> Result<Vec<Piece<'s>>
         .map_err(|missing| Error::LogMissing { base: names::log(part.timeline), missing })
 }
 
+/// Reads the segment of a piece.
+pub(super) fn open_piece(archive: &Archive, piece: &Piece<'_>) -> Result<OpenedRun, Error> {
+    let (store, segment) = (archive.store(), piece.segment);
+    let bytes = store.read(&segment.name, segment.bytes)?;
+    object::open_run(archive, &store.full_name(&segment.name), Kind::Segment, bytes)
+}
+
 /// Shows the records that are taken of a segment.
 pub(super) fn each_record(
     archive: &Archive,
     piece: &Piece<'_>,
+    opened: &OpenedRun,
     mut show: impl FnMut(RecordKey, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let segment = piece.segment;
-    let name = archive.store().full_name(&segment.name);
-    let bytes = archive.store().read(&segment.name, segment.bytes)?;
-    let opened = object::open_run(archive, &name, Kind::Segment, bytes)?;
+    let name = archive.store().full_name(&piece.segment.name);
     for (range, entry) in opened.run.blocks() {
         let records = opened.records(&range, entry);
         let mut records = records.map_err(|fault| Error::damaged(&name, fault))?;
@@ -288,7 +294,7 @@ fn hits_in(opened: &OpenedRun, what: &Forgotten) -> Result<Vec<Hit>, FormatFault
                 let kv = KeyValue::parse(value)
                     .map_err(|_| FormatFault::Senseless { what: "a record" })?;
                 if what.is(kv.key) {
-                    let goes = what.to.is_none_or(|to| key.revision <= to);
+                    let goes = what.reaches(key.revision);
                     let (name, bytes) = (KeyHash::of(kv.key), value.len() as u64);
                     let number = u32::try_from(number)
                         .map_err(|_| FormatFault::Senseless { what: "the number of records" })?;

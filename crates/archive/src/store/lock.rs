@@ -4,7 +4,8 @@
 //! signed anew; and what a new base shares with older ones is locked for longer by a request of ours.
 
 use super::http::Connector;
-use super::{Store, StoreFault};
+use super::{Store, StoreFault, probe};
+use crate::names;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -63,7 +64,7 @@ const WAIT: Duration = Duration::from_millis(200);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What lies here comes and goes by its nature.
-const UNLOCKED: [&str; 2] = ["prune", "probe"];
+const UNLOCKED: [&str; 2] = [names::PRUNE, probe::FOLDER];
 
 /// HTTP in which whatever creates an object locks it.
 #[derive(Clone, Debug)]
@@ -96,11 +97,10 @@ impl Locking {
             ("x-amz-object-lock-mode", self.retention.mode.to_string()),
             ("x-amz-object-lock-retain-until-date", self.retention.until()),
         ] {
-            // Both are letters, digits and signs.
-            headers.extend(
-                HeaderValue::from_str(&value)
-                    .ok()
-                    .map(|value| (http::HeaderName::from_static(name), value)),
+            let value = HeaderValue::try_from(value);
+            headers.insert(
+                name,
+                value.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?,
             );
         }
         let signed = headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());

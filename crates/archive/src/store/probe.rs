@@ -3,7 +3,7 @@
 use super::{Listed, Store, StoreFault, StoreFaultKind};
 
 /// Where the probe writes, and removes what it wrote.
-const FOLDER: &str = "probe";
+pub(super) const FOLDER: &str = "probe";
 /// Bytes of what it writes.
 const LEN: usize = 4096;
 

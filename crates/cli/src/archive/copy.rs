@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &CopyArgs) -> Result<(), Failure> {
-    let (from, point) = named(&args.from, &args.store.read_only())?;
+    let (from, point) = named(&args.from, &args.store.first().read_only())?;
     let from = unlock(from, &args.keys)?;
     let point = if args.latest { Some(Point::Latest) } else { point };
     let chosen = |point: Point| Ok::<_, Failure>(vec![point.choose(&from.list()?)?.name.clone()]);

@@ -1,5 +1,6 @@
 //! `rekindle archive forget`: records are erased from every restore point.
 
+use super::prune::add_held;
 use super::{ReadKeys, WriteKeys, keep_to_ourselves, now, open, shown, unlock, with_signing_key};
 use crate::args::{OutputArgs, StoreArgs};
 use crate::failure::{Code, Failure};
@@ -18,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// For secrets that were changed and data that must not be kept. It cannot be undone. Restores bring
 /// back everything else; they, list and verify say that records were erased. The old data go with the
-/// first archive prune after 24 hours. What a cluster still has comes back with its next save, which
-/// is one in full: delete it there first. Copies of the archive and exported snapshots have it still.
+/// first archive prune after 24 hours. What a cluster still has comes back with its next save,
+/// which may be one in full: delete it there first. Copies of the archive and exported snapshots have it still.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ForgetArgs {
     /// The archive.
@@ -133,20 +134,16 @@ fn output_of_done(forgot: &Forgot, points: Vec<Value>) -> Output {
     out.add("markedBytes", "Marked bytes", forgot.marked_bytes);
     let goes = shown(rekindle_archive::format::header::Moment(now().0.saturating_add(GRACE)));
     out.add("goesAfter", "Goes after", goes.clone());
-    let held = |(name, reason): &(String, String)| json!({ "object": name, "reason": reason });
-    out.json.insert("held".to_owned(), forgot.held.iter().map(held).collect());
     out.json.insert("restorePoints".to_owned(), points.into());
     let (marked, bytes) = (grouped(forgot.marked), output::bytes(forgot.marked_bytes));
-    let mut lines = vec![
+    out.text = output::lines(&[
         ("erased", format!("from {} restore points", grouped(forgot.bases))),
         ("old data", format!("{marked} objects, {bytes}: they go with a prune after {goes}")),
         (
             "next",
-            "each cluster's next save is in full, and brings what the cluster still has".into(),
+            "a cluster's next save may be in full, and brings what the cluster still has".into(),
         ),
-    ];
-    let held = forgot.held.iter().map(|(name, reason)| ("held", format!("{name}: {reason}")));
-    lines.extend(held);
-    out.text = output::lines(&lines);
+    ]);
+    add_held(&mut out, &forgot.held);
     out
 }

@@ -3,12 +3,12 @@
 //!
 //! At the first save the fingerprint of the archive's public keys is written into the spool directory,
 //! `<archive id>.pin`. From then on another one at the same place, or of the same archive, is refused
-//! until the user says it himself. Of an archive that is neither sealed nor signed only the place is
-//! remembered: where it is gone, no plain snapshot is written instead.
+//! until the user says it himself. Of an archive that is neither sealed nor signed, and whose fingerprint
+//! nobody has said, only the place is remembered: where it is gone, no plain snapshot is written instead.
 
 use crate::failure::{Code, Failure};
-use rekindle_archive::Archive;
 use rekindle_archive::format::Fingerprint;
+use rekindle_archive::{Archive, Place};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -24,6 +24,8 @@ pub(crate) struct Pin {
     place: String,
     fingerprint: Fingerprint,
     is_protected: bool,
+    /// It was not protected before.
+    is_announced: bool,
     /// Pins that it replaces.
     old: Vec<PathBuf>,
     is_new: bool,
@@ -58,16 +60,29 @@ impl Pin {
         if let (Some(pin), None) = (protected, said) {
             return Err(changed(archive, &place, pin.fingerprint, is));
         }
-        let is_protected = archive.is_sealed() || !archive.signers().is_empty();
-        let is_new = !same.iter().any(|pin| pin.place == place);
+        // Whoever says a fingerprint wants it to stay, also that of an archive without keys.
+        let was_protected = same.iter().any(|pin| pin.is_protected);
+        let has_keys = archive.is_sealed() || !archive.signers().is_empty();
+        let is_protected = has_keys || said.is_some() || was_protected;
+        let is_announced = is_protected && !was_protected;
+        let is_new = is_announced || !same.iter().any(|pin| pin.place == place);
         let old = other.into_iter().map(|pin| pin.path).collect();
         let directory = directory.to_owned();
-        Ok(Self { directory, archive: id, place, fingerprint: is, is_protected, old, is_new })
+        Ok(Self {
+            directory,
+            archive: id,
+            place,
+            fingerprint: is,
+            is_protected,
+            is_announced,
+            old,
+            is_new,
+        })
     }
 
     /// The pin of an archive that was at this place, where there is none now.
     pub(crate) fn lost(directory: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
-        let place = whole_name(place);
+        let place = whole_name(&Place::parse(place)?.to_string());
         let found = read_all(directory)?.into_iter().find(|pin| pin.place == place);
         Ok(found.map(|pin| pin.path))
     }
@@ -99,7 +114,7 @@ impl Pin {
         for old in self.old.iter().filter(|old| **old != path) {
             std::fs::remove_file(old).map_err(|error| Failure::io("removing", old, &error))?;
         }
-        if self.is_protected {
+        if self.is_announced {
             eprintln!(
                 "pinned the keys of {}: fingerprint {}; compare it with what rekindle archive init or \
                  rekey has printed",
@@ -240,6 +255,7 @@ mod tests {
         let plain = an_archive(&place, &[]);
         check_refused(&spool, &plain, "Nobody who held the keys of before");
         said(&spool, &plain);
+        check_refused(&spool, &an_archive(&place, &[]), "Nobody who held");
         assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 1, "what is replaced goes");
     }
 
@@ -254,6 +270,10 @@ mod tests {
         // Another one in its place is not refused: there are no keys to be wrong.
         let archive = an_archive(&place, &[]);
         Pin::check(&spool, &archive, None).unwrap().keep().unwrap();
+        // Until somebody says which one he means.
+        said(&spool, &archive);
+        let other_place = directory.path().join("elsewhere");
+        Pin::check(&spool, &an_archive(&other_place, &[]), None).unwrap();
         let pin = spool.join(format!("{}.pin", archive.id()));
         assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 1);
         std::fs::remove_dir_all(&place).unwrap();

@@ -16,8 +16,9 @@ use std::time::Duration;
 /// Remove old restore points of an archive, by rules.
 ///
 /// A restore point stays that any --keep rule keeps; --ttl and --max-backups take away whatever keeps
-/// it; the newest one of a cluster always stays. Without any of them no restore point goes. Data that no restore point needs any more are
-/// marked, and go with a prune that comes 24 hours later or after that. Periods are in UTC.
+/// it; the newest one of a cluster always stays. Without any of them no restore point goes. Data that no
+/// restore point needs any more are marked, and go with a prune that comes 24 hours later or after that.
+/// Periods are in UTC.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PruneArgs {
     /// The archive.
@@ -192,21 +193,25 @@ fn output_of_done(done: &Pruned, bases: Vec<Value>) -> Output {
     out.add("collected", "Collected", done.collected);
     out.add("collectedBytes", "Collected bytes", done.collected_bytes);
     out.add("unfinished", "Unfinished", done.staged);
-    let held = |(name, reason): &(String, String)| json!({ "object": name, "reason": reason });
-    out.json.insert("held".to_owned(), done.held.iter().map(held).collect());
     out.json.insert("restorePoints".to_owned(), bases.into());
-    let mut lines = vec![
+    out.text = output::lines(&[
         ("removed", format!("{} restore points", grouped(done.bases))),
         ("marked", format!("{} objects, which go with a prune in 24 hours", grouped(done.marked))),
         (
             "collected",
             objects(done.collected, done.collected_bytes, "that nobody needed for 24 hours"),
         ),
-    ];
-    let held = done.held.iter().map(|(name, reason)| ("held", format!("{name}: {reason}")));
-    lines.extend(held);
-    out.text = output::lines(&lines);
+    ]);
+    add_held(&mut out, &done.held);
     out
+}
+
+/// Adds what the store does not let go, with its reasons.
+pub(super) fn add_held(out: &mut Output, held: &[(String, String)]) {
+    let json = |(name, reason): &(String, String)| json!({ "object": name, "reason": reason });
+    out.json.insert("held".to_owned(), held.iter().map(json).collect());
+    let line = |(name, reason): &(String, String)| ("held", format!("{name}: {reason}"));
+    out.text += &output::lines(&held.iter().map(line).collect::<Vec<_>>());
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) fn run(args: &RepairArgs) -> Result<(), Failure> {
     let opened = |place: &str, store: &StoreArgs| unlock(open(place, store)?, &args.keys);
-    let archive = opened(&args.archive, &args.store)?;
+    let archive = opened(&args.archive, &args.store.first())?;
     let other = opened(&args.from, &args.store.other(&args.other).read_only())?;
     keep_to_ourselves();
     let request = VerifyRequest { level: level(args.level), only: None, now: now() };

@@ -43,8 +43,10 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     }
     let path = args.store.source(args.source.as_deref())?;
     let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
-    for tries_left in (0..TRIES).rev() {
+    let mut tries_left = TRIES;
+    loop {
         let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
+        tries_left -= 1;
         match restore_from(args, &source, &wanted) {
             Err(failure) if tries_left > 0 && source.is_withdrawn() => {
                 eprintln!("warning: {}", failure.what);
@@ -55,7 +57,6 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
             done => return done,
         }
     }
-    Ok(())
 }
 
 fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<(), Failure> {
