@@ -1,7 +1,7 @@
 //! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory, a
 //! base of an archive.
 
-use crate::archive::{Point, ReadKeys, parse_source, unlock};
+use crate::archive::{Point, ReadKeys, parse_source, unlock, with_what_remains};
 use crate::args::StoreArgs;
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
@@ -127,7 +127,8 @@ impl Source {
                 Err(Error::Store(fault))
                     if fault.kind == StoreFaultKind::NotFound
                         && !archive.list()?.bases.contains(&entry) => {}
-                read => break (entry, read?),
+                Ok(base) => break (entry, base),
+                Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
             }
         };
         if base.erased > 0 {
@@ -147,6 +148,14 @@ impl Source {
     pub(crate) fn is_withdrawn(&self) -> bool {
         let Kind::Base(base) = &self.kind else { return false };
         base.archive.list().is_ok_and(|listing| !listing.bases.contains(&base.entry))
+    }
+
+    /// What came of reading it, with what remains where it is a base and damaged.
+    pub(crate) fn with_what_remains(&self, failure: Failure) -> Failure {
+        match &self.kind {
+            Kind::Base(base) => with_what_remains(failure, &base.archive, &base.entry),
+            _ => failure,
+        }
     }
 
     /// Opens what `path` names: a file or a data directory.

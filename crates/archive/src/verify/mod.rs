@@ -137,17 +137,43 @@ impl<'a> Verification<'a> {
             self.prove(progress)?;
         }
         if self.level >= Level::Read {
-            let unread = self.readings.iter().filter(|(name, reading)| {
-                let sight = self.observed.objects.get(*name);
-                !reading.was_proven && sight == Some(&Sight::Good)
-            });
-            let unread: Vec<_> = unread.collect();
-            let outcomes = reading::read_all(self.archive, &unread, progress, &|_, _| Ok(()))?;
-            for (name, outcome) in outcomes {
-                self.observed.objects.insert(name, sight_of(outcome)?);
-            }
+            self.read(progress, |_| true)?;
         }
         Ok(judge(self.level, &self.observed))
+    }
+
+    /// Reads only what this base needs, which could not be brought back: which others can, as far as
+    /// they share the damage with it or the listing shows it.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_around(
+        mut self,
+        base: &BaseEntry,
+        progress: VerifyProgress<'_>,
+    ) -> Result<Verdict, Error> {
+        let of_base = self.observed.points.iter().find(|point| point.entry == *base);
+        let needs: BTreeSet<_> = of_base.into_iter().flat_map(|it| it.needs.clone()).collect();
+        self.read(progress, |name| needs.contains(name))?;
+        Ok(judge(Level::Listed, &self.observed))
+    }
+
+    /// Reads and compares what is there and was not proven.
+    fn read(
+        &mut self,
+        progress: VerifyProgress<'_>,
+        wanted: impl Fn(&Arc<str>) -> bool,
+    ) -> Result<(), Error> {
+        let unread = self.readings.iter().filter(|(name, reading)| {
+            let sight = self.observed.objects.get(*name);
+            !reading.was_proven && sight == Some(&Sight::Good) && wanted(name)
+        });
+        let unread: Vec<_> = unread.collect();
+        let outcomes = reading::read_all(self.archive, &unread, progress, &|_, _| Ok(()))?;
+        for (name, outcome) in outcomes {
+            self.observed.objects.insert(name, sight_of(outcome)?);
+        }
+        Ok(())
     }
 
     fn prove(&mut self, progress: VerifyProgress<'_>) -> Result<(), Error> {

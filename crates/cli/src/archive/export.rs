@@ -34,7 +34,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let progress = Progress { stop: terminal::stop_flag()?, ..Progress::default() };
     let written = || progress.written.load(Ordering::Relaxed);
     let work = || export(&source, base, &args.file, &progress);
-    let exported = terminal::watching("exporting", None, written, work)?;
+    let exported = terminal::watching("exporting", None, written, work);
+    let exported = exported.map_err(|failure| source.with_what_remains(failure))?;
     exported.output(base, &args.file).print(args.output.format())
 }
 

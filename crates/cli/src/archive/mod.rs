@@ -14,6 +14,7 @@ mod point;
 mod probe;
 mod prune;
 mod rekey;
+mod remains;
 mod repair;
 mod stats;
 mod verify;
@@ -25,6 +26,7 @@ pub(crate) use pin::Pin;
 pub(crate) use place::{find, open, parse_source};
 pub(crate) use point::Point;
 pub(crate) use prune::PruneArgs;
+pub(crate) use remains::with_what_remains;
 
 use crate::args::ArchiveCommand;
 use crate::failure::Failure;

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
                     "the restore point was pruned or replaced meanwhile: this is planned anew"
                 );
             }
-            done => return done,
+            done => return done.map_err(|failure| source.with_what_remains(failure)),
         }
     }
 }

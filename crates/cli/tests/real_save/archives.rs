@@ -167,6 +167,51 @@ fn an_unreadable_base_is_named_and_the_others_are_listed() {
     assert!(told.contains(&format!("{object}: it ends within its header")), "{told}");
 }
 
+/// Where a restore point cannot be brought back, its user is told of one that can.
+#[test]
+fn damage_names_a_restore_point_that_it_spares() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let target = Target::new();
+    let place = target.dir().join("archive");
+    done(&mut archive(&["init", "--unencrypted"], &place));
+    for key in ["a", "b"] {
+        cluster.etcdctl(["put", key, "1"]);
+        done(&mut save(&cluster, &place, target.dir()));
+    }
+    let restore = |point: &str| {
+        let mut command = rekindle();
+        let data_dir = target.dir().join("restored").display().to_string();
+        command.args(["restore", point, "--name=a", "--initial-cluster=a=http://127.0.0.1:1"]);
+        command.args(["--initial-advertise-peer-urls=http://127.0.0.1:1", "--data-dir", &data_dir]);
+        command
+    };
+    let damage = |kind: &str| {
+        let objects = files(&place);
+        let object = objects.iter().find(|path| path.extension().unwrap() == kind).unwrap();
+        let mut bytes = fs::read(object).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(object, bytes).unwrap();
+    };
+    let latest = place.to_str().unwrap();
+    damage("seg");
+    let mut export = rekindle();
+    export.args(["archive", "export", latest]).arg(target.dir().join("exported.db"));
+    for command in [&mut restore(latest), &mut export] {
+        let told = failed(3, command);
+        assert!(told.contains("1 of 1 other restore points of the cluster have no part"), "{told}");
+        assert!(told.contains("the newest is revision 2 of "), "{told}");
+        assert!(told.contains(&format!("rekindle archive repair {latest} --from")), "{told}");
+    }
+    let told = failed(3, &mut restore(latest));
+    let name = told.split_once(&format!("{latest}@")).unwrap().1.split_once(".base").unwrap().0;
+    let older = format!("{latest}@{name}.base");
+    done(&mut restore(&older));
+    fs::remove_dir_all(target.dir().join("restored")).unwrap();
+    damage("pack");
+    let told = failed(3, &mut restore(latest));
+    assert!(told.contains("no other restore point of cluster "), "{told}");
+}
+
 #[test]
 fn old_restore_points_go_when_somebody_has_agreed() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
