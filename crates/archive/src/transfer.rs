@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::names;
 use crate::plan::retain::stands_for;
 use crate::plan::verdict::{Level, Seen, Sight, Verdict, Word};
-use crate::store::{Listed, Store};
+use crate::store::{Listed, Store, StoreFaultKind};
 use crate::verify::reading::{Reading, What, read_all};
 use crate::verify::{Verification, VerifyProgress, VerifyRequest, sight_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,7 +200,11 @@ impl<'a> Transfer<'a> {
             }
             let create = |name: &str, bytes: bytes::Bytes| match replaced.contains(name) {
                 true => Ok(self.to.replace(name, bytes)?),
-                false => Ok(self.to.create(name, bytes.into())?),
+                false => match self.to.create(name, bytes.into()) {
+                    // Another copy, at the same time, has brought it.
+                    Err(fault) if fault.kind == StoreFaultKind::Exists => Ok(()),
+                    created => Ok(created?),
+                },
             };
             for (name, outcome) in read_all(self.from, &now, progress, &create)? {
                 match outcome {

@@ -104,7 +104,7 @@ impl Reading {
 pub(crate) type Outcomes = Vec<(Arc<str>, Result<(), Error>)>;
 
 /// Reads these objects, each once and as a whole, compares them with what is known of them, and does
-/// something with those that are good.
+/// something with those that are good; where that fails, it ends.
 pub(crate) fn read_all(
     archive: &Archive,
     readings: &[(&Arc<str>, &Reading)],
@@ -128,9 +128,13 @@ pub(crate) fn read_all(
                 let read = bytes.wait().map_err(Error::from).and_then(|bytes| {
                     progress.add(bytes.len());
                     reading.check(archive, name, &bytes)?;
-                    with_good(name, bytes)
+                    Ok(bytes)
                 });
-                outcomes.push((Arc::clone(name), read));
+                let outcome = match read {
+                    Ok(bytes) => Ok(with_good(name, bytes)?),
+                    Err(error) => Err(error),
+                };
+                outcomes.push((Arc::clone(name), outcome));
             }
             Ok(outcomes)
         };

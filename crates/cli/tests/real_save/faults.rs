@@ -1,7 +1,7 @@
 //! Saves that are cut short: whatever happens, a file under the name is whole, and an earlier one
 //! stays until then.
 
-use crate::command::{Target, done, endpoints, failed};
+use crate::command::{Target, done, endpoints, failed, rekindle};
 use rekindle_client::{Client, Config, Put};
 use rekindle_testkit::Version;
 use rekindle_testkit::content::noise;
@@ -177,6 +177,25 @@ fn an_archive_on_a_full_file_system_holds_nothing_of_the_base() {
     let left = String::from_utf8(output.stdout).unwrap();
     assert!(left.lines().all(|name| name.ends_with(".json")), "{left}");
     assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 1, "only what init printed");
+}
+
+/// A copy once said that the data were bad where the disk was full.
+#[test]
+fn a_copy_onto_a_full_file_system_ends_with_that() {
+    let cluster = noisy_cluster();
+    let (target, whole) = (Target::new(), Target::new());
+    let [from, to] = [&whole, &target].map(|it| it.dir().join("archive").display().to_string());
+    done(rekindle().args(["archive", "init", "--unencrypted", &from]));
+    let endpoints = format!("--endpoints={}", endpoints(&cluster));
+    done(rekindle().args(["save", &from, &endpoints, "--spool"]).arg(whole.dir()));
+    let script = "mount -t tmpfs -o size=8m none \"$1\" && shift && \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(target.dir());
+    command.arg(env!("CARGO_BIN_EXE_rekindle")).args(["archive", "copy", &from, &to]);
+    let told = failed(1, &mut command);
+    assert!(told.contains("No space left") && told.contains("make room"), "{told}");
+    done(rekindle().args(["archive", "copy", &from, &to]));
+    done(rekindle().args(["archive", "verify", &to]));
 }
 
 /// Makes the last leaf with overflow pages no leaf, in the database of a running member: its
