@@ -53,6 +53,10 @@ impl StoreArgs {
                 Failure::usage("no place is named").remedy("name a path or a URL such as s3://…")
             });
         };
+        if self.role != Role::Only {
+            let what = "--storage-provider names one place, and here are two";
+            return Err(Failure::usage(what).remedy("name both as paths or URLs such as s3://…"));
+        }
         let container = self.store_container.clone().or_else(|| env("STORAGE_CONTAINER"));
         let container = container.ok_or_else(|| {
             Failure::usage(format!(
@@ -266,6 +270,8 @@ mod tests {
             assert!(failure.remedy.is_some());
         };
         refused(&s3, Some("s3://other/x"));
+        refused(&s3.first(), Some("x"));
+        refused(&s3.other(&OtherStoreArgs::default()), Some("x"));
         refused(&ecs, None);
         refused(&flags("Swift", Some("c"), None), None);
         refused(&StoreArgs { storage_provider: None, ..s3 }, None);

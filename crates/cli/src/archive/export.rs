@@ -22,7 +22,7 @@ const DIGEST_READ: usize = 1 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let access = Access { store: &args.store, spool: None, keys: &args.keys };
-    let source = Source::open_any(&args.source, None, &access)?;
+    let source = Source::open_any(&args.store.source(Some(&args.source))?, None, &access)?;
     let Kind::Base(base) = &source.kind else {
         let what = format!("{} is no archive", args.source.display());
         return Err(Failure::usage(what).remedy("name an archive: ARCHIVE or ARCHIVE@POINT"));

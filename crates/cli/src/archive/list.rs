@@ -1,6 +1,6 @@
 //! `rekindle archive list`: the restore points.
 
-use super::{open, shown};
+use super::{open_at, shown};
 use crate::args::ListArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
@@ -14,7 +14,7 @@ const LEVEL: &str = "listed";
 
 pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
     let place = args.store.place(args.archive.as_deref())?;
-    let archive = open(&place, &args.store)?;
+    let archive = open_at(&place, &args.store)?;
     let listing = archive.list()?;
     for error in &listing.unreadable {
         eprintln!("warning: {error}");

@@ -7,8 +7,13 @@ use rekindle_archive::{Archive, Error, Place};
 use std::io::ErrorKind;
 use std::path::Path;
 
+/// The archive that an argument names, with etcdbrctl's flags or without.
+pub(crate) fn open(named: &str, store: &StoreArgs) -> Result<Archive, Failure> {
+    open_at(&store.place(Some(named))?, store)
+}
+
 /// The archive at a place.
-pub(crate) fn open(place: &str, store: &StoreArgs) -> Result<Archive, Failure> {
+pub(crate) fn open_at(place: &str, store: &StoreArgs) -> Result<Archive, Failure> {
     Ok(Archive::open(store.open(&Place::parse(place)?)?)?)
 }
 
@@ -56,7 +61,7 @@ pub(crate) fn parse_source(
     };
     match find(place, store)? {
         Some(archive) => Ok(Some((archive, Point::parse(point, now())?))),
-        None if is_url => Ok(Some((open(place, store)?, Point::Latest))),
+        None if is_url => Ok(Some((open_at(place, store)?, Point::Latest))),
         None => Ok(None),
     }
 }

@@ -45,11 +45,12 @@ pub(super) fn level(level: VerifyLevel) -> Level {
 
 /// The archive and the point of it, where one is named.
 pub(super) fn named(text: &str, store: &StoreArgs) -> Result<(Archive, Option<Point>), Failure> {
+    let text = &store.place(Some(text))?;
     match parse_source(text, store)? {
         // Nobody has named the latest one.
         Some((archive, Point::Latest)) if !text.ends_with("@latest") => Ok((archive, None)),
         Some((archive, point)) => Ok((archive, Some(point))),
-        None => Ok((super::open(text, store)?, None)),
+        None => Ok((super::open_at(text, store)?, None)),
     }
 }
 

@@ -63,6 +63,18 @@ fn bases_are_listed_with_what_they_hold() {
     for path in left {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
+    // By etcdbrctl's flags, too.
+    let local = format!("--store-container={}", target.dir().display());
+    for verb in ["list", "stats", "verify", "prune"] {
+        done(rekindle().args(["archive", verb, "archive", "--storage-provider=Local", &local]));
+    }
+    let mut export = rekindle();
+    export.args(["archive", "export", "archive", "--storage-provider=Local", &local]);
+    done(export.arg(target.dir().join("exported.db")));
+    let mut copy = rekindle();
+    copy.args(["archive", "copy", "archive", "copied", "--storage-provider=Local", &local]);
+    let told = failed(2, &mut copy);
+    assert!(told.contains("--storage-provider names one place, and here are two"), "{told}");
     // Where the archive was, no plain snapshot is written: a mount may be missing.
     let gone = target.dir().join("gone");
     fs::rename(&place, &gone).unwrap();
