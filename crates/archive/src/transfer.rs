@@ -206,6 +206,9 @@ impl<'a> Transfer<'a> {
                     created => Ok(created?),
                 },
             };
+            if bases && self.to.locks() {
+                self.lock_what_was_there(now.iter().map(|(base, _)| *base))?;
+            }
             for (name, outcome) in read_all(self.from, &now, progress, &create)? {
                 match outcome {
                     Ok(()) => {
@@ -223,6 +226,25 @@ impl<'a> Transfer<'a> {
         }
         self.withdraw(&mut done)?;
         Ok(done)
+    }
+
+    /// What bases share with those that are there already is locked as long as they are.
+    fn lock_what_was_there<'b>(
+        &self,
+        bases: impl Iterator<Item = &'b Arc<str>>,
+    ) -> Result<(), Error> {
+        let mut names = BTreeSet::new();
+        for base in bases {
+            names.extend(names::timeline_of(base).map(names::timeline));
+            names.extend(self.needs.get(base).into_iter().flatten().map(ToString::to_string));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.retain(|name| !self.readings.contains_key(name.as_str()));
+        names.insert(names::ARCHIVE.to_owned());
+        names.extend(self.to.list(names::KEYS)?.into_iter().map(|key| key.name));
+        Ok(self.to.lock_for_longer(&names.into_iter().collect::<Vec<_>>())?)
     }
 
     /// What bases need may have been pruned before they came, for nobody there needed it. Such a

@@ -9,10 +9,12 @@ use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, Place, Policy, PruneRequest, Retention, RetentionMode, Store, StoreOptions, plan_prune,
+    Archive, Level, Place, Policy, PruneRequest, Retention, RetentionMode, Store, StoreOptions,
+    Transfer, VerifyProgress, VerifyRequest, plan_prune,
 };
 use rekindle_testkit::stores::{Bucket, Minio};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -141,6 +143,38 @@ fn what_is_saved_is_locked_with_all_that_it_shares() {
     (0..3).for_each(|_| upload.write(vec![1; 8 << 20].into()).unwrap());
     upload.complete().unwrap();
     assert_eq!(s3.lock_of("locked/backups/snapshot.db").unwrap().0, "GOVERNANCE");
+}
+
+#[test]
+fn what_is_copied_is_locked_with_all_that_was_there() {
+    let minio = Minio::start();
+    let s3 = S3::new(minio.unmade_bucket("locked"));
+    let made = s3.ask(Method::PUT, "locked", Some(("x-amz-bucket-object-lock-enabled", "true")));
+    assert_eq!(made.0, 200);
+    let (mut keyspace, spool, place) = (Keyspace::new(), a_spool(), tempfile::tempdir().unwrap());
+    let from = Store::directory(place.path()).unwrap();
+    let from = Archive::init_unencrypted(from, Moment(0)).unwrap();
+    let mut seen = Vec::new();
+    for days in [1, 10] {
+        keyspace.write(&[(&format!("/key/{days}"), false)], 100);
+        save(&from, &keyspace, spool.path());
+        let to = open(&s3.bucket, Some((RetentionMode::Compliance, days * DAY)));
+        let to = from.begin_copy(to).unwrap();
+        let request = VerifyRequest { level: Level::Read, only: None, now: now() };
+        let transfer = Transfer::copy(&from, to.store(), &request).unwrap();
+        let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+        assert_eq!(transfer.run(progress).unwrap().left, []);
+        let ends = locks(&s3, &to).into_iter();
+        seen = ends
+            .map(|(name, _, days)| (name.rsplit_once('.').unwrap().1.to_owned(), days))
+            .collect();
+        seen.sort_unstable();
+        let archive_ends = s3.lock_of("locked/backups/archive.json").unwrap().1;
+        let hours = jiff::Timestamp::now().duration_until(archive_ends).as_hours();
+        assert_eq!((hours + 1) / 24, i64::from(days));
+    }
+    let seen: Vec<_> = seen.iter().map(|(kind, days)| (kind.as_str(), *days)).collect();
+    assert_eq!(seen, [("base", 1), ("base", 10), ("json", 10), ("pack", 10), ("seg", 10)]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub(crate) struct StoreArgs {
           help_heading = STORES)]
     pub bandwidth: Option<NonZeroU64>,
     /// Lock what is created in an S3 bucket for so long, such as 30d: nobody can remove it before.
-    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_duration,
+    #[arg(long, value_name = "TIME", value_parser = crate::stores::parse_lock,
           help_heading = STORES)]
     pub object_lock: Option<Duration>,
     /// Whether who has the right to may lift such a lock (governance) or nobody can (compliance).

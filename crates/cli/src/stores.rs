@@ -3,10 +3,12 @@
 use crate::args::{LockMode, OtherStoreArgs, Role, StoreArgs};
 use crate::connect::Env;
 use crate::failure::Failure;
+use crate::time::parse_duration;
 use rekindle_archive::{Place, Retention, RetentionMode, Store, StoreOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A kind of store as etcdbrctl names it.
 struct Brctl {
@@ -217,6 +219,14 @@ pub(crate) fn parse_bytes(text: &str) -> Result<NonZeroU64, String> {
         .ok_or_else(|| "give a number of bytes such as 1048576, 512KiB or 50MiB".to_owned())
 }
 
+/// Reads for how long something is locked.
+pub(crate) fn parse_lock(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("a lock lasts longer than that".to_owned()),
+        period => Ok(period),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,6 +305,12 @@ mod tests {
         let options = StoreArgs::default().options(variables).unwrap();
         assert_eq!((options.endpoint_url, options.region), (None, None));
         assert!(options.variables.contains_key("AWS_SESSION_TOKEN"));
+    }
+
+    #[test]
+    fn a_lock_lasts() {
+        assert_eq!(parse_lock("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert!(parse_lock("0s").is_err() && parse_lock("-1d").is_err());
     }
 
     #[test]
