@@ -61,7 +61,7 @@ pub struct PrunePlan {
     /// What was needed by any base when it was made.
     before: BTreeSet<String>,
     /// Marks that name any of that.
-    void: Vec<String>,
+    void: Vec<Mark>,
     needs: Needs,
     request: PruneRequest,
 }
@@ -97,6 +97,7 @@ struct MarkFile {
 }
 
 /// What was marked before.
+#[derive(Clone, Debug)]
 struct Mark {
     name: String,
     /// By the clock of who marked, and by the store's.
@@ -112,6 +113,14 @@ struct Mark {
 pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan, Error> {
     let look = Look::at(archive, request, Needs::new())?;
     let mut reasons = retain(&look.bases, &request.policy, request.now);
+    for (base, reason) in look.bases.iter().zip(&mut reasons) {
+        if let Reason::Twin { base: other } = &reason
+            && !(is_settled(archive, other, request.now, request.grace)?
+                && is_same(archive, base, look.bases.iter().find(|base| base.name == *other))?)
+        {
+            *reason = Reason::Replaced;
+        }
+    }
     let mut left = request.bases_max;
     let mut postponed = 0;
     for reason in reasons.iter_mut().filter(|reason| !reason.stays()) {
@@ -137,7 +146,7 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let ripe = unneeded.iter().filter(|it| ripe.contains(&it.name));
     let collected = ripe.map(|it| (*it).clone()).collect();
     let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
-    let void = void.map(|mark| mark.name.clone()).collect();
+    let void = void.cloned().collect();
     let staged = staged(archive, request)?.len();
     let (needs, request) = (look.needs, request.clone());
     Ok(PrunePlan { bases, postponed, marked, collected, staged, before, void, needs, request })
@@ -166,17 +175,22 @@ impl PrunePlan {
         let mut done = Pruned::default();
         // Once their bases are gone, nothing shows that these marks have begun too early.
         for mark in &self.void {
-            remove(archive, mark)?;
+            void(archive, mark, &self.before, self.request.now)?;
         }
-        for base in self.going() {
+        // The time before the look: what takes long does not make a mark older.
+        let store_now = store_time(archive, self.request.now)?;
+        for (base, reason) in self.bases.iter().filter(|(_, reason)| !reason.stays()) {
+            if let Reason::Twin { base: other } = reason
+                && !is_settled(archive, other, store_now, self.request.grace)?
+            {
+                continue;
+            }
             match remove(archive, &base.name)? {
                 None => done.bases += 1,
                 Some(reason) => done.held.push((base.name.clone(), reason)),
             }
         }
         let Self { needs, request, before, .. } = self;
-        // The time before the look: what takes long does not make a mark older.
-        let store_now = store_time(archive, request.now)?;
         let look = Look::at(archive, &request, needs)?;
         let needed = look.needed(|_| true);
         // A mark says that nobody needed any of it since then; where somebody did, it begins again.
@@ -211,6 +225,24 @@ impl PrunePlan {
         }
         Ok(done)
     }
+}
+
+/// Whether nobody will take a base away again that he has made of another one: it is there for the
+/// grace, by the clock that says `now`.
+fn is_settled(archive: &Archive, base: &str, now: Moment, grace: i64) -> Result<bool, Error> {
+    match archive.store().modified(base) {
+        Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
+        // Clocks differ, and nothing is younger than nothing.
+        made => Ok(age(now, made?).max(0) >= grace),
+    }
+}
+
+/// Whether two bases of which all facts are the same bring back the same.
+fn is_same(archive: &Archive, one: &BaseEntry, other: Option<&BaseEntry>) -> Result<bool, Error> {
+    let Some(other) = other else { return Ok(false) };
+    let (one, other) = (read_base(archive, one)?, read_base(archive, other)?);
+    let content = |base: &Base| (base.hash, base.kubernetes, base.erased);
+    Ok(content(&one) == content(&other) && one.frame == other.frame)
 }
 
 /// Files that were begun before the grace: no save takes that long. By the clock of files.
@@ -253,11 +285,30 @@ pub(crate) fn erased_objects(archive: &Archive) -> Result<BTreeSet<String>, Erro
 }
 
 /// Removes marks of what a base needs that is about to go: nobody needed it is what they say.
-pub(crate) fn void_marks(archive: &Archive, needed: &BTreeSet<String>) -> Result<(), Error> {
+pub(crate) fn void_marks(
+    archive: &Archive,
+    needed: &BTreeSet<String>,
+    now: Moment,
+) -> Result<(), Error> {
     for mark in marks(archive)?.iter().filter(|mark| !mark.objects.is_disjoint(needed)) {
-        remove(archive, &mark.name)?;
+        void(archive, mark, needed, now)?;
     }
     Ok(())
+}
+
+/// Removes a mark. What it names beside is waiting from now on; that it holds what was erased stays
+/// known.
+fn void(
+    archive: &Archive,
+    mark: &Mark,
+    needed: &BTreeSet<String>,
+    now: Moment,
+) -> Result<(), Error> {
+    let rest: Vec<_> = mark.objects.difference(needed).cloned().collect();
+    if mark.erased && !rest.is_empty() {
+        write_mark(archive, rest, true, now)?;
+    }
+    remove(archive, &mark.name).map(drop)
 }
 
 /// The store's time, by an empty mark.

@@ -406,8 +406,11 @@ fn a_forgetting() {
         world.check_sound();
         act(world, &store_of(&world.objects)).unwrap();
         world.check_sound();
-        let bases = world.archive().list().unwrap().bases;
-        assert_eq!((bases.len(), bases.iter().all(|it| it.header.facts.erased)), (2, true));
+        assert!(world.archive().list().unwrap().bases.iter().all(|it| it.header.facts.erased));
+        // Of what was made twice one goes.
+        prune(&world.archive(), 1000).unwrap();
+        world.check_sound();
+        assert_eq!(world.archive().list().unwrap().bases.len(), 2);
         world.check_goes_on();
     };
     every_fault(&Scenario { name: "forget", given, act, fails_elsewhere: false, then });

@@ -4,7 +4,9 @@
 
 mod keyspaces;
 
-use keyspaces::{Keyspace, Pairs, a_spool, all_of, forget, prepare, read_back, seeds, verdict};
+use keyspaces::{
+    Keyspace, Pairs, a_spool, all_of, forget, forget_in, prepare, read_back, seeds, verdict,
+};
 use object_store::memory::InMemory;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
@@ -310,6 +312,59 @@ fn a_writer_with_one_who_forgets_and_a_pruner() {
         };
         assert!(round.check_sound().iter().all(|(_, pairs)| pairs.iter().all(gone)));
         round.check_collects();
+    });
+}
+
+/// Two at once, of the same key or of two, and a prune beside them: once restore points were lost.
+#[test]
+fn two_who_forget_and_a_pruner() {
+    let given = Given::new(2);
+    let before = Round::new(&given, 0, 0, Pace::default()).check_sound();
+    let (one, other) = (all_of("/key/2"), all_of("/key/4"));
+    every_order("two who forget, a pruner", 150, |seed| {
+        let whats = [&one, if seed.is_multiple_of(2) { &one } else { &other }];
+        let round = Round::new(&given, seed, 3, SLOW);
+        let erase = |actor: usize| {
+            round.act(actor, || {
+                let archive = round.archive(actor).unwrap();
+                match forget(&archive, whats[actor], &|| round.now()) {
+                    Ok(_) | Err(Error::TooLate | Error::Vanished { .. }) => {}
+                    Err(error) => assert!(was_gone(&error), "{error}"),
+                }
+            });
+        };
+        let policy = Policy { last: 1000, ..Policy::default() };
+        let prune = |archive: &Archive, grace| {
+            let request =
+                PruneRequest { policy: policy.clone(), bases_max: 1000, grace, now: round.now() };
+            plan_prune(archive, &request)?.carry_out(archive)
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| erase(1));
+            scope.spawn(|| {
+                round.act(2, || {
+                    for _ in 0..4 {
+                        let done = prune(&round.archive(2).unwrap(), GRACE);
+                        assert!(done.as_ref().err().is_none_or(was_gone), "{done:?}");
+                    }
+                });
+            });
+            erase(0);
+        });
+        round.check_sound();
+        for what in whats {
+            forget(&round.after(), what, &|| round.now()).unwrap();
+        }
+        (0..2).for_each(|_| drop(prune(&round.after(), 0).unwrap()));
+        let left = round.check_sound();
+        assert_eq!(left.len(), before.len(), "each restore point, once");
+        for ((_, pairs), (_, whole)) in left.iter().zip(&before) {
+            let mut want = whole.clone();
+            for what in whats {
+                forget_in(&mut want, std::str::from_utf8(&what.key).unwrap());
+            }
+            assert!(*pairs == want);
+        }
     });
 }
 

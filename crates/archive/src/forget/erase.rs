@@ -1,5 +1,6 @@
 //! Writing packs and bases anew, without what is to be erased.
 
+use super::expect::expected;
 use super::search::{Losses, Range, each_record, open_piece, pieces, range_of};
 use super::{ForgetRequest, Forgotten};
 use crate::archive::{Archive, BaseEntry, Stock};
@@ -11,7 +12,7 @@ use crate::format::{FormatFault, Header, Kind, LogDigest, ValueDigests, run};
 use crate::frame::Frame;
 use crate::names;
 use crate::object::{self, OpenedRun};
-use crate::read::read_base;
+use crate::read::{is_known, read_base};
 use crate::store::StoreFaultKind;
 use crate::verify::proof::hash_of;
 use crate::write::{LEVEL, PACK_TARGET, TIME_MAX, missing};
@@ -19,47 +20,65 @@ use rekindle_etcd::{Backend, KeyValue, RecordKey};
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 
+/// What was written so long ago, in milliseconds, is written once more for another base: that takes its
+/// time, too.
+const REUSE_MAX: i64 = TIME_MAX / 2;
+
 /// Writes bases anew. What several of them share is written once.
 pub(super) struct Eraser<'a> {
     archive: &'a Archive,
     request: &'a ForgetRequest<'a>,
-    /// New packs by the names of the old ones.
-    packs: BTreeMap<String, Part>,
-    /// Packs that ranges of the log have become.
-    ranges: BTreeMap<Range, Vec<Part>>,
-    /// When the first of these was written that no base names yet.
-    began: Option<Moment>,
+    /// What has become of packs, by the names of the old ones.
+    packs: BTreeMap<String, Written>,
+    /// What has become of ranges of the log.
+    ranges: BTreeMap<Range, Written>,
+    /// How many packs were written.
+    pub written: usize,
+}
+
+/// Packs that were written in place of a part, in their order.
+#[derive(Clone)]
+struct Written {
+    packs: Vec<Part>,
+    /// When the first of them was begun: what no base names goes some time.
+    began: Moment,
+}
+
+/// What came of a base.
+pub(super) enum Renewed {
+    /// Another one stands for it, and this one was there still afterwards.
+    Made {
+        /// What it is.
+        old: Base,
+    },
+    /// It is not there any more, and nothing was made of it.
+    Gone,
 }
 
 impl<'a> Eraser<'a> {
     pub(super) fn new(archive: &'a Archive, request: &'a ForgetRequest<'a>) -> Self {
         let (packs, ranges) = (BTreeMap::new(), BTreeMap::new());
-        Self { archive, request, packs, ranges, began: None }
+        Self { archive, request, packs, ranges, written: 0 }
     }
 
-    /// How many packs were written.
-    pub(super) fn packs(&self) -> usize {
-        self.packs.len() + self.ranges.values().map(Vec::len).sum::<usize>()
-    }
-
-    /// Creates a base that stands for this one, which must be what it says. Tells whether that is so
-    /// still: somebody else may have replaced it meanwhile, and knows nothing of this.
+    /// Creates a base that stands for this one, which must be what it says.
     pub(super) fn renew_base(
         &mut self,
         entry: &BaseEntry,
         losses: &Losses,
         stock: &Stock,
-    ) -> Result<bool, Error> {
+    ) -> Result<Renewed, Error> {
         if !self.is_there(&entry.name)? {
-            return Ok(false);
+            return Ok(Renewed::Gone);
         }
         let old = read_base(self.archive, entry)?;
-        let full_name = self.archive.store().full_name(&entry.name);
-        if hash_of(self.archive, entry, &old, self.request.progress)? != old.hash {
+        let expected = expected(self.archive, entry, &old, self.request)?;
+        if (expected.now, expected.records) != (old.hash, losses.records) {
             let what = "the keyspace that it brings back";
+            let full_name = self.archive.store().full_name(&entry.name);
             return Err(Error::damaged(&full_name, FormatFault::Digest { what }));
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut began) = (Vec::new(), (self.request.now)());
         for (place, part) in old.parts.iter().enumerate() {
             let Some(numbers) = losses.parts.get(&place) else {
                 parts.push(part.clone());
@@ -70,7 +89,9 @@ impl<'a> Eraser<'a> {
                 // The revision is that of the last record: it stays, with nothing in it.
                 dead.remove(number);
             }
-            parts.append(&mut split(self.renewed(part, stock)?, &dead));
+            let written = self.renewed(entry, part, stock)?;
+            began = began.min(written.began);
+            parts.append(&mut split(written.packs, &dead));
         }
         parts.retain(|part| part.living() > 0);
         let frame = match losses.last {
@@ -88,50 +109,59 @@ impl<'a> Eraser<'a> {
             erased: erased > 0,
             ..facts.clone()
         };
-        let base = Base { hash: 0, kubernetes: old.kubernetes, erased, parts, frame };
-        self.publish(facts, base, entry, (losses.records == 0).then_some(old.hash))
+        let base = Base { hash: expected.then, kubernetes: old.kubernetes, erased, parts, frame };
+        match self.publish(facts, &base, entry, began)? {
+            true => Ok(Renewed::Made { old }),
+            false => Ok(Renewed::Gone),
+        }
     }
 
-    /// Creates a base. All of it is read once more before.
+    /// Creates a base, all of which is read once more before. Tells whether it stays: the old one was
+    /// there still.
     fn publish(
-        &mut self,
+        &self,
         facts: Facts,
-        mut base: Base,
+        base: &Base,
         old: &BaseEntry,
-        want: Option<u32>,
+        began: Moment,
     ) -> Result<bool, Error> {
         let (archive, store) = (self.archive, self.archive.store());
         let name = names::base(facts.timeline, facts.last, facts.index, facts.id);
         let header = Header { facts: facts.clone(), ..old.header.clone() };
         let entry = BaseEntry { name: name.clone(), bytes: 0, header };
-        base.hash = hash_of(archive, &entry, &base, self.request.progress)?;
         let damaged = |fault| Error::damaged(&store.full_name(&name), fault);
-        if want.is_some_and(|want| want != base.hash) {
+        if hash_of(archive, &entry, base, self.request.progress)? != base.hash {
             return Err(damaged(FormatFault::Digest { what: "the keyspace that it brings back" }));
         }
         let content = base.encode().map_err(damaged)?;
         let object = object::build(archive, &facts, &content)?;
-        let now = (self.request.now)();
-        let taken = self.began.map_or(0, |began| now.0.saturating_sub(began.0));
-        if taken > TIME_MAX {
+        if self.age(began) > TIME_MAX {
             // A prune may have taken what was written first.
             return Err(Error::TooLate);
         }
         if store.locks() {
             archive.lock_for_longer(&base.parts, |_| true)?;
         }
+        let created = (self.request.now)();
         store.create(&name, object.bytes)?;
         if let Some(object) = missing(archive, &base.parts)? {
             store.remove(&name)?;
             return Err(Error::Vanished { object });
         }
-        self.began = None;
         // Who has replaced the old one before this was there will not look at this any more.
-        let stays = self.is_there(&old.name)?;
-        if !stays {
-            store.remove(&name)?;
+        if self.is_there(&old.name)? {
+            return Ok(true);
         }
-        Ok(stays)
+        if self.age(created) > TIME_MAX {
+            // A prune may have taken another one for this one, as they were the same.
+            return Err(Error::TooLate);
+        }
+        store.remove(&name)?;
+        Ok(false)
+    }
+
+    fn age(&self, at: Moment) -> i64 {
+        (self.request.now)().0.saturating_sub(at.0)
     }
 
     fn is_there(&self, name: &str) -> Result<bool, Error> {
@@ -142,24 +172,30 @@ impl<'a> Eraser<'a> {
     }
 
     /// What a part becomes, with nobody dead in it yet.
-    fn renewed(&mut self, part: &Part, stock: &Stock) -> Result<Vec<Part>, Error> {
+    fn renewed(&mut self, entry: &BaseEntry, part: &Part, stock: &Stock) -> Result<Written, Error> {
         self.request.progress.go_on()?;
-        let now = (self.request.now)();
-        self.began.get_or_insert(now);
-        if let Some(range) = range_of(part) {
-            if !self.ranges.contains_key(&range) {
-                let packs = self.pack_range(part, stock)?;
-                self.ranges.insert(range, packs);
+        let began = (self.request.now)();
+        let is_young = |written: &&Written| self.age(written.began) <= REUSE_MAX;
+        if let PartKind::Pack { id, .. } = part.what {
+            let name = names::pack(part.timeline, id);
+            if let Some(known) = self.packs.get(&name).filter(is_young) {
+                return Ok(known.clone());
             }
-            return Ok(self.ranges.get(&range).cloned().unwrap_or_default());
+            let written = Written { packs: vec![self.renew_pack(&name, part)?], began };
+            self.written += 1;
+            self.packs.insert(name, written.clone());
+            return Ok(written);
         }
-        let PartKind::Pack { id, .. } = part.what else { return Ok(Vec::new()) };
-        let name = names::pack(part.timeline, id);
-        if !self.packs.contains_key(&name) {
-            let pack = self.renew_pack(&name, part)?;
-            self.packs.insert(name.clone(), pack);
+        let range = range_of(part);
+        if let Some(known) =
+            range.as_ref().and_then(|range| self.ranges.get(range)).filter(is_young)
+        {
+            return Ok(known.clone());
         }
-        Ok(self.packs.get(&name).cloned().into_iter().collect())
+        let written = Written { packs: self.pack_range(entry, part, stock)?, began };
+        self.written += written.packs.len();
+        self.ranges.extend(range.map(|range| (range, written.clone())));
+        Ok(written)
     }
 
     fn renew_pack(&self, name: &str, part: &Part) -> Result<Part, Error> {
@@ -167,17 +203,25 @@ impl<'a> Eraser<'a> {
         let bytes = self.archive.store().read(name, part.bytes)?;
         self.request.progress.add(bytes.len());
         let opened = object::open_run(self.archive, &full_name, Kind::Pack, bytes)?;
+        if !is_known(part, &opened) {
+            return Err(Error::damaged(&full_name, FormatFault::Foreign));
+        }
         let run = without(&opened, self.request.what);
         let run = run.map_err(|fault| Error::damaged(&full_name, fault))?;
         self.create_pack(run, &opened.header.facts)
     }
 
     /// Packs of the records of a range of the log.
-    fn pack_range(&self, part: &Part, stock: &Stock) -> Result<Vec<Part>, Error> {
+    fn pack_range(
+        &self,
+        entry: &BaseEntry,
+        part: &Part,
+        stock: &Stock,
+    ) -> Result<Vec<Part>, Error> {
         let (mut log, digests) = (LogDigest::default(), ValueDigests::default());
         let (mut packs, mut filling) = (Vec::new(), Filling::default());
         let mut facts = None;
-        for piece in pieces(stock, part)? {
+        for piece in pieces(self.archive, stock, entry, part)? {
             let opened = open_piece(self.archive, &piece)?;
             let facts = facts.get_or_insert_with(|| opened.header.facts.clone());
             each_record(self.archive, &piece, &opened, |key, value| {
@@ -200,7 +244,8 @@ impl<'a> Eraser<'a> {
             PartKind::Log { digest } if digest == log.value() => Ok(packs),
             _ => {
                 let (first, last) = (part.first.revision, part.last.revision);
-                Err(Error::Log { base: names::log(part.timeline), first, last })
+                let base = self.archive.store().full_name(&entry.name);
+                Err(Error::Log { base, first, last })
             }
         }
     }
@@ -259,7 +304,7 @@ fn add(
     what: &Forgotten,
 ) -> Result<(), FormatFault> {
     let kv = KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
-    match what.is(kv.key) && what.reaches(key.revision) {
+    match what.takes(kv.key, key.revision) {
         true => block.add(key, &[], &[]),
         false => block.add(key, value, kv.key),
     }

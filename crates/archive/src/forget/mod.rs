@@ -5,21 +5,25 @@
 //! anew, with such records among the dead, and then the old ones go. The old packs and segments are
 //! marked, and go as whatever no base needs: after the grace, for a writer may be using them.
 //!
+//! Several may do so at once. Whoever removes a base has created one himself that stands for it, and has
+//! seen the old one once more since then; who does not see it takes his own away again, for somebody
+//! else has made of the old one what he knows nothing of. So one is always left, and of what anybody
+//! erases nothing comes back. Two may be left that are the same: a prune removes one.
+//!
 //! What may never happen here: a restore point that is gone before another one stands for it; one that
 //! says that it is whole and is not; one that was damaged and seems to be good afterwards.
 
 mod erase;
+mod expect;
 mod search;
 
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
 use crate::format::header::Moment;
 use crate::names;
-use crate::plan::retain::stands_for;
 use crate::prune;
-use crate::read::read_base;
 use crate::verify::VerifyProgress;
-use erase::Eraser;
+use erase::{Eraser, Renewed};
 use rekindle_etcd::Revision;
 use search::{Found, Losses, Search};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,9 +48,9 @@ impl Forgotten {
         }
     }
 
-    /// Whether what was written at a revision is among the versions.
-    fn reaches(&self, revision: Revision) -> bool {
-        self.to.is_none_or(|to| revision <= to)
+    /// Whether a record of that key and revision is one of these.
+    fn takes(&self, key: &[u8], revision: Revision) -> bool {
+        self.is(key) && self.to.is_none_or(|to| revision <= to)
     }
 }
 
@@ -77,8 +81,6 @@ pub struct ForgetPoint {
 struct Going {
     point: ForgetPoint,
     losses: Losses,
-    /// One that was cut off has left a base that stands for it already.
-    replaced: bool,
 }
 
 /// What would be erased.
@@ -116,15 +118,7 @@ pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<For
     let mut search = Search::new(archive, request, listing.bases)?;
     search.look_through()?;
     let points = search.points()?;
-    let names: BTreeSet<_> = points.iter().map(|(point, _)| point.entry.name.clone()).collect();
-    let is_clean = |entry: &&BaseEntry| !names.contains(&entry.name);
-    let clean: Vec<_> = search.bases().iter().filter(is_clean).collect();
-    let going = points.into_iter().map(|(point, losses)| {
-        let facts = &point.entry.header.facts;
-        let replaced = clean.iter().any(|entry| stands_for(&entry.header.facts, facts));
-        Going { point, losses, replaced }
-    });
-    let going = going.collect();
+    let going = points.into_iter().map(|(point, losses)| Going { point, losses }).collect();
     let objects = search.objects.into_iter().filter(|(_, found)| found.goes());
     Ok(ForgetPlan { going, objects: objects.collect() })
 }
@@ -138,7 +132,19 @@ impl ForgetPlan {
     /// How many packs and segments have any of it, and their bytes.
     #[must_use]
     pub fn objects(&self) -> (usize, u64) {
-        (self.objects.len(), self.objects.values().map(|found| found.bytes).sum())
+        self.count(false)
+    }
+
+    /// How many packs and segments are damaged so that nobody knows what they have, and their bytes. No
+    /// restore point needs them; they go, too.
+    #[must_use]
+    pub fn unreadable(&self) -> (usize, u64) {
+        self.count(true)
+    }
+
+    fn count(&self, unreadable: bool) -> (usize, u64) {
+        let found = self.objects.values().filter(|found| found.is_unreadable == unreadable);
+        found.fold((0, 0), |(count, bytes), found| (count + 1, bytes + found.bytes))
     }
 
     /// Whether there is nothing to erase.
@@ -159,45 +165,81 @@ impl ForgetPlan {
     ) -> Result<Forgot, Error> {
         archive.check_writable()?;
         archive.check_openable()?;
-        let mut done = Forgot::default();
-        let mut eraser = Eraser::new(archive, request);
-        // What cannot go: bases, and what they need.
-        let (mut held, mut needed) = (BTreeSet::new(), BTreeSet::new());
-        while self.going.iter().any(|it| !held.contains(&it.point.entry.name))
-            || self.objects.keys().any(|name| !needed.contains(name))
-        {
-            let stock = Stock::of(archive.store().list(names::TIMELINES)?);
-            for going in &self.going {
-                let entry = &going.point.entry;
-                if held.contains(&entry.name) {
-                    continue;
-                }
-                if !going.replaced && !eraser.renew_base(entry, &going.losses, &stock)? {
-                    // It is looked for anew below.
-                    continue;
-                }
-                let needs = prune::needs_of(&read_base(archive, entry)?, &stock);
-                prune::void_marks(archive, &needs)?;
-                match prune::remove(archive, &entry.name)? {
-                    None => done.bases += 1,
-                    Some(reason) => {
-                        done.held.push((entry.name.clone(), reason));
-                        held.insert(entry.name.clone());
-                        needed.extend(needs);
-                    }
-                }
-            }
-            let marked = self.objects.iter().filter(|(name, _)| !needed.contains(*name));
-            let marked: Vec<_> = marked.map(|(name, found)| (name.clone(), found.bytes)).collect();
-            done.marked += marked.len();
-            done.marked_bytes += marked.iter().map(|(_, bytes)| bytes).sum::<u64>();
-            if !marked.is_empty() {
-                let names = marked.into_iter().map(|(name, _)| name).collect();
-                prune::write_mark(archive, names, true, (request.now)())?;
-            }
+        let mut work = Work::new(archive, request);
+        while work.is_left(&self) {
+            work.erase(&self)?;
             self = plan_forget(archive, request)?;
         }
-        done.packs = eraser.packs();
-        Ok(done)
+        work.done.packs = work.eraser.written;
+        Ok(work.done)
+    }
+}
+
+/// Erasing, round by round.
+struct Work<'a> {
+    archive: &'a Archive,
+    request: &'a ForgetRequest<'a>,
+    eraser: Eraser<'a>,
+    done: Forgot,
+    /// Bases that the store does not let go.
+    held: BTreeSet<String>,
+    /// Packs and segments that these need.
+    needed: BTreeSet<String>,
+}
+
+impl<'a> Work<'a> {
+    fn new(archive: &'a Archive, request: &'a ForgetRequest<'a>) -> Self {
+        let eraser = Eraser::new(archive, request);
+        let (held, needed) = (BTreeSet::new(), BTreeSet::new());
+        Self { archive, request, eraser, done: Forgot::default(), held, needed }
+    }
+
+    /// Whether a plan has anything but what the store does not let go.
+    fn is_left(&self, plan: &ForgetPlan) -> bool {
+        plan.points().any(|point| !self.held.contains(&point.entry.name))
+            || plan.objects.keys().any(|name| !self.needed.contains(name))
+    }
+
+    fn erase(&mut self, plan: &ForgetPlan) -> Result<(), Error> {
+        let stock = Stock::of(self.archive.store().list(names::TIMELINES)?);
+        for Going { point, losses } in &plan.going {
+            if !self.held.contains(&point.entry.name) {
+                self.erase_from(&point.entry, losses, &stock)?;
+            }
+        }
+        let marked = plan.objects.iter().filter(|(name, _)| !self.needed.contains(*name));
+        let (names, bytes): (Vec<_>, Vec<_>) =
+            marked.map(|(name, found)| (name.clone(), found.bytes)).unzip();
+        self.done.marked += names.len();
+        self.done.marked_bytes += bytes.iter().sum::<u64>();
+        if !names.is_empty() {
+            prune::write_mark(self.archive, names, true, (self.request.now)())?;
+        }
+        Ok(())
+    }
+
+    /// Puts another base in the place of this one.
+    fn erase_from(
+        &mut self,
+        entry: &BaseEntry,
+        losses: &Losses,
+        stock: &Stock,
+    ) -> Result<(), Error> {
+        let old = match self.eraser.renew_base(entry, losses, stock)? {
+            // What has become of it is looked for anew.
+            Renewed::Gone => return Ok(()),
+            Renewed::Made { old } => old,
+        };
+        let needs = prune::needs_of(&old, stock);
+        prune::void_marks(self.archive, &needs, (self.request.now)())?;
+        match prune::remove(self.archive, &entry.name)? {
+            None => self.done.bases += 1,
+            Some(reason) => {
+                self.done.held.push((entry.name.clone(), reason));
+                self.held.insert(entry.name.clone());
+                self.needed.extend(needs);
+            }
+        }
+        Ok(())
     }
 }

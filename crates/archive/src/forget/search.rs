@@ -8,8 +8,10 @@ use crate::format::filter::{self, KeyHash};
 use crate::format::{DIGEST, FormatFault, Kind, TimelineId};
 use crate::object::{self, OpenedRun};
 use crate::plan::cover::Piece;
+use crate::plan::verdict::Sight;
 use crate::read::{is_known, read_base};
 use crate::store::{Listed, StoreFaultKind};
+use crate::verify::sight_of;
 use crate::{names, prune};
 use rekindle_etcd::{Backend, KeyValue, RecordKey};
 use roaring::RoaringBitmap;
@@ -36,8 +38,8 @@ pub(super) struct Found {
     pub bytes: u64,
     /// In their order.
     hits: Arc<[Hit]>,
-    /// Nobody can read it, and no base needs it.
-    is_unreadable: bool,
+    /// It is damaged, and no base needs it.
+    pub is_unreadable: bool,
 }
 
 impl Found {
@@ -135,7 +137,11 @@ impl<'a> Search<'a> {
                 Err(error) if self.needed.contains(name) => return Err(error),
                 Err(Error::Store(fault)) if fault.kind == StoreFaultKind::NotFound => continue,
                 Err(Error::Store(fault)) => return Err(fault.into()),
-                Err(_) => (Vec::new(), true),
+                // What is not at hand to open it with, or what a later version has written, is good.
+                Err(error) => match sight_of(Err(error))? {
+                    Sight::Bad(_) => (Vec::new(), true),
+                    _ => continue,
+                },
             };
             let found = Found { bytes: *bytes, hits: hits.into(), is_unreadable };
             self.objects.insert(name.clone(), found);
@@ -160,7 +166,7 @@ impl<'a> Search<'a> {
         let mut points = Vec::new();
         for entry in self.bases.clone() {
             let base = read_base(self.archive, &entry)?;
-            let losses = self.losses(&base)?;
+            let losses = self.losses(&entry, &base)?;
             if !losses.parts.is_empty() {
                 let Losses { records, keys, .. } = losses;
                 points.push((ForgetPoint { entry, records, keys }, losses));
@@ -169,17 +175,12 @@ impl<'a> Search<'a> {
         Ok(points)
     }
 
-    /// All bases.
-    pub(super) fn bases(&self) -> &[BaseEntry] {
-        &self.bases
-    }
-
-    fn losses(&mut self, base: &Base) -> Result<Losses, Error> {
+    fn losses(&mut self, entry: &BaseEntry, base: &Base) -> Result<Losses, Error> {
         let mut losses = Losses::default();
         let last = Backend::open(base.frame.as_slice())?.facts()?.last_record;
         let mut newest: HashMap<KeyHash, bool> = HashMap::new();
         for (place, part) in base.parts.iter().enumerate() {
-            let hits = self.hits_of(part)?;
+            let hits = self.hits_of(entry, part)?;
             for hit in hits.iter().filter(|hit| !part.dead.contains(hit.number)) {
                 newest.insert(hit.name, hit.goes && !hit.key.tombstone);
                 if hit.goes {
@@ -210,7 +211,7 @@ impl<'a> Search<'a> {
     }
 
     /// What was found in a part of a base, with its numbers there.
-    fn hits_of(&mut self, part: &Part) -> Result<Arc<[Hit]>, Error> {
+    fn hits_of(&mut self, entry: &BaseEntry, part: &Part) -> Result<Arc<[Hit]>, Error> {
         let Some(range) = range_of(part) else {
             let PartKind::Pack { id, .. } = part.what else { return Ok(Arc::default()) };
             let found = self.objects.get(&names::pack(part.timeline, id));
@@ -222,7 +223,7 @@ impl<'a> Search<'a> {
         let mut hits = Vec::new();
         if self.lies_in_what_goes(part) || self.has_any(part) {
             let mut number = 0_u32;
-            for piece in pieces(&self.stock, part)? {
+            for piece in pieces(self.archive, &self.stock, entry, part)? {
                 let found = self.objects.get(&piece.segment.name);
                 let in_piece = found.map_or(&[][..], |found| &found.hits);
                 let opened = open_piece(self.archive, &piece)?;
@@ -250,10 +251,16 @@ impl<'a> Search<'a> {
 }
 
 /// The segments of a range of the log.
-pub(super) fn pieces<'s>(stock: &'s Stock, part: &Part) -> Result<Vec<Piece<'s>>, Error> {
-    stock
-        .cover(part)
-        .map_err(|missing| Error::LogMissing { base: names::log(part.timeline), missing })
+pub(super) fn pieces<'s>(
+    archive: &Archive,
+    stock: &'s Stock,
+    entry: &BaseEntry,
+    part: &Part,
+) -> Result<Vec<Piece<'s>>, Error> {
+    stock.cover(part).map_err(|missing| Error::LogMissing {
+        base: archive.store().full_name(&entry.name),
+        missing,
+    })
 }
 
 /// Reads the segment of a piece.
@@ -294,7 +301,7 @@ fn hits_in(opened: &OpenedRun, what: &Forgotten) -> Result<Vec<Hit>, FormatFault
                 let kv = KeyValue::parse(value)
                     .map_err(|_| FormatFault::Senseless { what: "a record" })?;
                 if what.is(kv.key) {
-                    let goes = what.reaches(key.revision);
+                    let goes = what.takes(kv.key, key.revision);
                     let (name, bytes) = (KeyHash::of(kv.key), value.len() as u64);
                     let number = u32::try_from(number)
                         .map_err(|_| FormatFault::Senseless { what: "the number of records" })?;

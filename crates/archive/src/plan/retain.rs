@@ -66,6 +66,11 @@ pub enum Reason {
     /// It stays: another one stands for it, from which records were erased, and whoever erased them has
     /// still to remove it. It goes with that one.
     Replaced,
+    /// It goes: another one is the same, for two have erased the same at once, or one did so again.
+    Twin {
+        /// That one's name.
+        base: String,
+    },
     /// It stays until the next time: enough go at once.
     Postponed,
     /// It goes: nothing keeps it.
@@ -80,7 +85,7 @@ impl Reason {
     /// Whether it stays.
     #[must_use]
     pub fn stays(&self) -> bool {
-        !matches!(self, Self::Unkept | Self::TooOld | Self::TooMany)
+        !matches!(self, Self::Twin { .. } | Self::Unkept | Self::TooOld | Self::TooMany)
     }
 }
 
@@ -95,6 +100,7 @@ impl fmt::Display for Reason {
             Self::Period { unit, begins } => write!(f, "{unit} of {begins}"),
             Self::Postponed => f.write_str("it goes next time"),
             Self::Replaced => f.write_str("another stands for it, with less: forget again"),
+            Self::Twin { .. } => f.write_str("another is the same"),
             Self::Unkept => f.write_str("no rule keeps it"),
             Self::TooOld => f.write_str("older than the limit"),
             Self::TooMany => f.write_str("more than the limit"),
@@ -129,9 +135,20 @@ pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<R
         }
     }
     for (place, by) in replaced {
-        let reason = reasons.get(by).filter(|reason| !reason.stays()).cloned();
+        let Some(((base, other), reason)) =
+            bases.get(place).zip(bases.get(by)).zip(reasons.get(by))
+        else {
+            continue;
+        };
+        let reason = match reason.stays() {
+            false => reason.clone(),
+            true if is_twin(&base.header.facts, &other.header.facts) => {
+                Reason::Twin { base: other.name.clone() }
+            }
+            true => Reason::Replaced,
+        };
         if let Some(slot) = reasons.get_mut(place) {
-            *slot = reason.unwrap_or(Reason::Replaced);
+            *slot = reason;
         }
     }
     reasons
@@ -141,6 +158,11 @@ pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<R
 pub(crate) fn stands_for(one: &Facts, other: &Facts) -> bool {
     let Facts { id, records, keys, logical_bytes, erased, .. } = *other;
     one.id != id && Facts { id, records, keys, logical_bytes, erased, ..one.clone() } == *other
+}
+
+/// Whether nothing but their names tells two bases from each other.
+fn is_twin(one: &Facts, other: &Facts) -> bool {
+    one.id != other.id && Facts { id: one.id, ..other.clone() } == *one
 }
 
 /// Bases of one moment, by their places.

@@ -49,7 +49,8 @@ pub(crate) fn hash_of(
     Ok(hash.map_err(of_records)?.hash)
 }
 
-fn of_records(error: RecordsError) -> Error {
+/// What has ended the reading of records.
+pub(crate) fn of_records(error: RecordsError) -> Error {
     match error {
         RecordsError::Database(error) => error.into(),
         RecordsError::Records(fault) => match fault.downcast::<Error>() {

@@ -75,7 +75,10 @@ pub(super) fn run(args: &ForgetArgs) -> Result<(), Failure> {
     }
     let points: Vec<_> = plan.points().map(point_json).collect();
     let carry_out = || plan.carry_out(&archive, &request);
-    let forgot = terminal::watching("erasing", None, position, carry_out)?;
+    let forgot = terminal::watching("erasing", None, position, carry_out).map_err(|error| {
+        Failure::from(error)
+            .and("each restore point is as it was, or without the records; run it again")
+    })?;
     output_of_done(&forgot, points).print(args.output.format())?;
     match forgot.held.len() {
         0 => Ok(()),
@@ -101,11 +104,13 @@ fn point_json(point: &ForgetPoint) -> Value {
 }
 
 fn output_of_plan(plan: &ForgetPlan) -> Output {
-    let (objects, bytes) = plan.objects();
+    let ((objects, bytes), (unreadable, unreadable_bytes)) = (plan.objects(), plan.unreadable());
     let simple = format!("{}, {objects}", plan.points().len());
     let mut out = Output { simple, ..Output::default() };
     out.add("objects", "Objects", objects);
     out.add("bytes", "Bytes", bytes);
+    out.add("unreadable", "Unreadable", unreadable);
+    out.add("unreadableBytes", "Unreadable bytes", unreadable_bytes);
     out.json.insert("restorePoints".to_owned(), plan.points().map(point_json).collect());
     if plan.is_empty() {
         out.text = "nothing of it is in the archive\n".to_owned();
@@ -121,7 +126,13 @@ fn output_of_plan(plan: &ForgetPlan) -> Output {
     out.text = output::table(&head, &rows);
     let written =
         format!("{} packs and segments have any of it, {}", grouped(objects), output::bytes(bytes));
-    out.text += &output::lines(&[("data", written)]);
+    let mut lines = vec![("data", written)];
+    if unreadable > 0 {
+        let (count, bytes) = (grouped(unreadable), output::bytes(unreadable_bytes));
+        let line = format!("{count} objects that no restore point needs, {bytes}: these go, too");
+        lines.push(("damaged", line));
+    }
+    out.text += &output::lines(&lines);
     out
 }
 

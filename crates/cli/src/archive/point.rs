@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{BaseEntry, Listing};
 use rekindle_etcd::{ClusterId, Revision};
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Digits of a cluster's id.
@@ -134,7 +135,11 @@ impl Point {
             );
             return Err(Failure::refused(what).remedy(by_name));
         }
-        let position = |base: &&BaseEntry| (base.header.facts.term, base.header.facts.index);
+        // Of two of which one was made of the other, the whole one: erasing it was not brought to its end.
+        let position = |base: &&BaseEntry| {
+            let facts = &base.header.facts;
+            (facts.term, facts.index, Reverse(facts.erased), facts.state, facts.records, facts.id.0)
+        };
         Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
 }
@@ -206,6 +211,13 @@ mod tests {
         check_choice(&one, "00.base", "holds no base 00.base");
         // A clock that went wrong does not make an old state the newest.
         check_choice(&[a_base(1, 1, 9, 100), a_base(1, 1, 7, 200)], "latest", "1-9-100.base");
+        // One that erases was cut off: what it has made of the base is there beside it.
+        let mut erased = a_base(1, 1, 9, 300);
+        erased.header.facts.erased = true;
+        erased.name.insert(0, 'x');
+        let [_, _, whole] = one;
+        check_choice(&[erased.clone(), whole.clone()], "latest", "timelines/1/bases/1-9-300.base");
+        check_choice(&[whole, erased], "latest", "timelines/1/bases/1-9-300.base");
     }
 
     #[test]
