@@ -532,8 +532,12 @@ impl Stock {
     /// Segments that have any of a part of a base.
     pub(crate) fn touching(&self, part: &Part) -> impl Iterator<Item = &SegmentEntry> {
         let (first, last) = (part.first.revision, part.last.revision);
-        let log = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
-        log.iter().filter(move |it| it.first <= last && it.last >= first)
+        self.log(part.timeline).iter().filter(move |it| it.first <= last && it.last >= first)
+    }
+
+    /// The segments of a timeline.
+    pub(crate) fn log(&self, timeline: TimelineId) -> &[SegmentEntry] {
+        self.logs.get(&timeline).map_or(&[], Vec::as_slice)
     }
 
     /// All segments.
@@ -543,8 +547,7 @@ impl Stock {
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
-        let segments = self.logs.get(&part.timeline).map_or(&[][..], Vec::as_slice);
-        cover(segments, part.first.revision, part.last.revision)
+        cover(self.log(part.timeline), part.first.revision, part.last.revision)
     }
 }
 

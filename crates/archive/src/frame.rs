@@ -5,6 +5,7 @@ use crate::format::base::FRAME_MAX;
 use rekindle_bolt::{BulkWriter, Damage, Db, Halt, Layout, Pair, Part, Visit, check};
 use rekindle_etcd::schema;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Most bytes of keys and values.
 const BYTES_MAX: usize = FRAME_MAX / 2;
@@ -64,6 +65,26 @@ impl Frame {
                 its_value.extend_from_slice(value);
             }
             None => pairs.push((key.to_vec(), value.to_vec())),
+        }
+    }
+
+    /// Takes over the pairs of a bucket of another frame whose keys this one has not.
+    ///
+    /// # Errors
+    /// [`Error::FrameTooLarge`].
+    pub(crate) fn add_missing(&mut self, bucket: &[u8], mut other: Self) -> Result<(), Error> {
+        let Some(theirs) = other.buckets.remove(bucket) else { return Ok(()) };
+        let mut all: BTreeMap<_, _> = self.buckets.remove(bucket).into_iter().flatten().collect();
+        for (key, value) in theirs {
+            if let Entry::Vacant(missing) = all.entry(key) {
+                self.bytes += missing.key().len() + value.len();
+                missing.insert(value);
+            }
+        }
+        self.buckets.insert(bucket.to_vec(), all.into_iter().collect());
+        match self.bytes > BYTES_MAX {
+            true => Err(Error::FrameTooLarge { max: BYTES_MAX }),
+            false => Ok(()),
         }
     }
 
@@ -145,6 +166,15 @@ mod tests {
         frame.add(b"lease", pair(b"b", b"")).unwrap();
         frame.set_last_record(b"first", b"x");
         frame.set_last_record(b"last", b"");
+        let mut other = Frame::default();
+        other.add(b"lease", pair(b"aa", b"3")).unwrap();
+        other.add(b"lease", pair(b"b", b"4")).unwrap();
+        frame.add_missing(b"lease", other).unwrap();
+        let leases = [(b"a", b"1".as_slice()), (b"b", b"")]
+            .map(|(key, value)| (key.to_vec(), value.to_vec()));
+        let mut want = leases.to_vec();
+        want.insert(1, (b"aa".to_vec(), b"3".to_vec()));
+        assert_eq!(frame.buckets[b"lease".as_slice()], want);
         let file = frame.to_file(4096).unwrap();
         let (read, page_size) = Frame::parse(&file).unwrap();
         assert_eq!((read.buckets, page_size), (frame.buckets, 4096));

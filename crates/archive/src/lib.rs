@@ -23,6 +23,7 @@ mod prune;
 mod read;
 mod stats;
 mod store;
+mod tail;
 mod transfer;
 mod verify;
 mod write;
@@ -41,6 +42,7 @@ pub use store::{
     Finding as ProbeFinding, Listed, Place, Probe, Provider, Reader, Retention, RetentionMode,
     Store, StoreFault, StoreFaultKind, StoreOptions, Upload, Wanted,
 };
+pub use tail::{Following, Tail};
 pub use transfer::{Item, Left, Transfer, Transferred};
 pub use verify::{
     Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::block::{self, Entry};
 use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::run::Run;
-use crate::format::segment;
+use crate::format::segment::{self, Times};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
 use crate::keys::{self, Unopened};
 use bytes::Bytes;
@@ -79,6 +79,8 @@ pub(crate) fn open(
 /// A pack or a segment that was opened.
 pub(crate) struct OpenedRun {
     pub header: Header,
+    /// Of a segment.
+    pub times: Times,
     pub run: Run,
     /// Of the run.
     pub content: Bytes,
@@ -104,12 +106,15 @@ pub(crate) fn open_run(
 ) -> Result<OpenedRun, Error> {
     let damaged = |fault| Error::damaged(name, fault);
     let Opened { header, content } = open(archive, name, kind, bytes)?;
-    let content = match kind {
-        Kind::Segment => content.slice_ref(segment::parse(&content).map_err(damaged)?.1),
-        _ => content,
+    let (times, content) = match kind {
+        Kind::Segment => {
+            let (times, run) = segment::parse(&content).map_err(damaged)?;
+            (times, content.slice_ref(run))
+        }
+        _ => (Times::default(), content),
     };
     let run = Run::parse(&content, &header.facts).map_err(damaged)?;
-    Ok(OpenedRun { header, run, content })
+    Ok(OpenedRun { header, times, run, content })
 }
 
 fn unsealed(archive: &Archive, name: &str, header: &Header, body: Bytes) -> Result<Bytes, Error> {

@@ -10,7 +10,9 @@ use crate::format::block::{self, Entry};
 use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests};
 use crate::names;
 use crate::object::{self, OpenedRun};
+use crate::plan::cover::cover;
 use crate::store::Pending;
+use crate::tail::{Tail, living_log};
 use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::restore::{Records, RecordsFault};
@@ -59,14 +61,14 @@ pub struct BaseRecords {
     /// Of each decompressor, which take turns.
     blocks: Vec<Receiver<Result<Opening, Error>>>,
     turn: usize,
-    parts: Arc<[Part]>,
+    parts: Arc<[Wanted]>,
     current: Option<Opening>,
     progress: InPart,
     key: Vec<u8>,
     /// The record that was handed out last, and the one that should be the last.
     last: (Option<RecordKey>, Option<RecordKey>),
-    /// Records that were handed out, and that there are to be.
-    count: (u64, u64),
+    /// Records that were handed out, and that there are to be, where that is known before.
+    count: (u64, Option<u64>),
     base: String,
 }
 
@@ -100,6 +102,25 @@ struct Job {
     entry: Entry,
 }
 
+/// What records are read of.
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// A part of the base.
+    Part(Part),
+    /// What the log has behind the base.
+    Tail(Tail),
+}
+
+impl Wanted {
+    /// It is what is wanted, as far as an object shows that by itself.
+    fn is(&self, object: &OpenedRun) -> bool {
+        match self {
+            Self::Part(part) => is_known(part, object),
+            Self::Tail(tail) => object.header.facts.timeline == tail.timeline,
+        }
+    }
+}
+
 /// An object that records are read of.
 #[derive(Clone, Debug)]
 struct Source {
@@ -108,6 +129,8 @@ struct Source {
     name: String,
     bytes: u64,
     clip: Option<Clip>,
+    /// The part is known by the digests of its values.
+    is_digested: bool,
 }
 
 impl BaseRecords {
@@ -117,7 +140,22 @@ impl BaseRecords {
     /// [`Error::LogMissing`]; [`Error::Store`] where the log cannot be listed; the machine gives no
     /// threads.
     pub fn new(archive: &Archive, entry: &BaseEntry, base: &Base) -> Result<Self, Error> {
-        let sources = sources(archive, entry, &base.parts)?;
+        Self::with_tail(archive, entry, base, None)
+    }
+
+    /// The same, with what comes behind the base in the log.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_tail(
+        archive: &Archive,
+        entry: &BaseEntry,
+        base: &Base,
+        tail: Option<&Tail>,
+    ) -> Result<Self, Error> {
+        let parts = base.parts.iter().cloned().map(Wanted::Part);
+        let parts: Arc<[Wanted]> = parts.chain(tail.cloned().map(Wanted::Tail)).collect();
+        let sources = sources(archive, entry, &parts)?;
         let (mut jobs, mut blocks) = (Vec::new(), Vec::new());
         for _ in 0..DECOMPRESSORS {
             let (job, to_open) = sync_channel::<Result<Job, Error>>(WAITING);
@@ -127,7 +165,6 @@ impl BaseRecords {
             jobs.push(job);
             blocks.push(block);
         }
-        let parts: Arc<[Part]> = base.parts.as_slice().into();
         let name_of_base = archive.store().full_name(&entry.name);
         let (archive, theirs) = (archive.clone(), Arc::clone(&parts));
         let mut openers = Vec::new();
@@ -149,7 +186,7 @@ impl BaseRecords {
             progress: InPart::default(),
             key: Vec::new(),
             last: (None, Backend::open(base.frame.as_slice())?.facts()?.last_record),
-            count: (0, entry.header.facts.records),
+            count: (0, tail.is_none().then_some(entry.header.facts.records)),
             base: name_of_base,
         })
     }
@@ -171,7 +208,8 @@ impl BaseRecords {
     fn end_part(&mut self) -> Result<(), Error> {
         let InPart { part, records, log } = std::mem::take(&mut self.progress);
         self.progress.part = part + 1;
-        let Some(part) = self.parts.get(part) else { return Ok(()) };
+        // That a tail is whole shows by its last record.
+        let Some(Wanted::Part(part)) = self.parts.get(part) else { return Ok(()) };
         let same = match part.what {
             PartKind::Pack { .. } => true,
             PartKind::Log { digest } => digest == log.value(),
@@ -190,7 +228,7 @@ impl BaseRecords {
         while self.progress.part < self.parts.len() {
             self.end_part()?;
         }
-        match self.count.0 == self.count.1 && self.last.0 == self.last.1 {
+        match self.count.1.is_none_or(|count| count == self.count.0) && self.last.0 == self.last.1 {
             true => Ok(()),
             false => Err(Error::damaged(&self.base, FormatFault::Ends { what: "its records" })),
         }
@@ -198,25 +236,36 @@ impl BaseRecords {
 }
 
 /// The objects that hold the records of these parts, in their order.
-fn sources(archive: &Archive, entry: &BaseEntry, parts: &[Part]) -> Result<Vec<Source>, Error> {
-    let is_log = |part: &&Part| matches!(part.what, PartKind::Log { .. });
-    let stock = archive.stock(parts.iter().filter(is_log).map(|part| part.timeline))?;
+fn sources(archive: &Archive, entry: &BaseEntry, parts: &[Wanted]) -> Result<Vec<Source>, Error> {
+    let of_log = |part: &Wanted| match part {
+        Wanted::Part(part) => matches!(part.what, PartKind::Log { .. }).then_some(part.timeline),
+        Wanted::Tail(tail) => Some(tail.timeline),
+    };
+    let stock = archive.stock(parts.iter().filter_map(of_log))?;
     let mut sources = Vec::new();
     for (number, part) in parts.iter().enumerate() {
-        if let PartKind::Pack { id, .. } = part.what {
-            let name = names::pack(part.timeline, id);
-            sources.push(Source { part: number, name, bytes: part.bytes, clip: None });
-            continue;
-        }
-        let pieces = stock.cover(part).map_err(|missing| Error::LogMissing {
-            base: archive.store().full_name(&entry.name),
-            missing,
-        })?;
+        let of_tail;
+        let pieces = match part {
+            Wanted::Part(Part { what: PartKind::Pack { id, .. }, timeline, bytes, .. }) => {
+                let (name, bytes) = (names::pack(*timeline, *id), *bytes);
+                let (clip, is_digested) = (None, false);
+                sources.push(Source { part: number, name, bytes, clip, is_digested });
+                continue;
+            }
+            Wanted::Part(part) => stock.cover(part),
+            Wanted::Tail(tail) => {
+                of_tail = living_log(archive, &stock, tail.timeline)?;
+                cover(&of_tail, tail.from, tail.to)
+            }
+        };
+        let base = || archive.store().full_name(&entry.name);
+        let pieces = pieces.map_err(|missing| Error::LogMissing { base: base(), missing })?;
         sources.extend(pieces.into_iter().map(|piece| Source {
             part: number,
             name: piece.segment.name.clone(),
             bytes: piece.segment.bytes,
             clip: Some((piece.from, piece.to)),
+            is_digested: matches!(part, Wanted::Part(_)),
         }));
     }
     Ok(sources)
@@ -253,8 +302,10 @@ impl Records for BaseRecords {
             }
             let number = u32::try_from(self.progress.records).ok();
             self.progress.records += 1;
-            let part = self.parts.get(self.progress.part);
-            let dead = part.zip(number).is_some_and(|(part, number)| part.dead.contains(number));
+            let dead = match (self.parts.get(self.progress.part), number) {
+                (Some(Wanted::Part(part)), Some(number)) => part.dead.contains(number),
+                _ => false,
+            };
             if !dead {
                 self.count.0 += 1;
                 self.last.0 = Some(key);
@@ -270,7 +321,7 @@ impl Records for BaseRecords {
 /// Opens objects.
 struct Opener {
     archive: Archive,
-    parts: Arc<[Part]>,
+    parts: Arc<[Wanted]>,
 }
 
 /// An object that is on its way.
@@ -293,7 +344,7 @@ impl Opener {
         let kind = if source.clip.is_some() { Kind::Segment } else { Kind::Pack };
         let opened = object::open_run(&self.archive, &name, kind, bytes)?;
         let part = self.parts.get(source.part);
-        match part.is_some_and(|part| is_known(part, &opened)) {
+        match part.is_some_and(|part| part.is(&opened)) {
             true => Ok(opened),
             false => Err(Error::damaged(&name, FormatFault::Foreign)),
         }
@@ -394,9 +445,9 @@ fn decompress(
 impl Job {
     fn open(&self, digests: &ValueDigests) -> Result<Opening, FormatFault> {
         let records = self.object.records(&self.range, &self.entry)?;
-        let Source { part, clip, .. } = *self.source;
+        let Source { part, clip, is_digested, .. } = *self.source;
         let mut values = Vec::new();
-        if clip.is_some() {
+        if is_digested {
             let mut records = records.clone();
             while records.advance().is_some() {
                 values.push(digests.of(records.value()));

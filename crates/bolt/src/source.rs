@@ -39,7 +39,12 @@ pub fn read_one_by_one<S: ReadAt + ?Sized>(
     buf: &mut Vec<u8>,
     pieces: &[Piece],
 ) -> io::Result<()> {
-    buf.resize(Piece::sum(pieces), 0);
+    let len = Piece::sum(pieces);
+    match buf.capacity() < len {
+        // The allocator has zeros at hand; an unoptimised program writes them one by one.
+        true => *buf = vec![0; len],
+        false => buf.resize(len, 0),
+    }
     let mut rest = buf.as_mut_slice();
     for piece in pieces {
         let (part, behind) = rest.split_at_mut_checked(piece.len).unwrap_or_default();

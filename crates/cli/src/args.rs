@@ -95,6 +95,23 @@ pub(crate) struct StoreArgs {
     pub store_prefix: Option<String>,
 }
 
+/// Which point of an archive is meant, where that is not said behind an `@`.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[group(multiple = false)]
+#[command(next_help_heading = "Point of an archive")]
+pub(crate) struct PointArgs {
+    /// As it was at this revision.
+    #[arg(long, value_name = "REVISION")]
+    pub to_revision: Option<String>,
+    /// As it was at this time, such as 2026-11-20T10:00:00Z, 2026-11-20T10:00 where the clock on the wall
+    /// said so, or 10m for ten minutes ago.
+    #[arg(long, value_name = "TIME")]
+    pub to_time: Option<String>,
+    /// The newest that it has; so it is where nothing is said.
+    #[arg(long)]
+    pub latest: bool,
+}
+
 /// Which of a command's places is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -242,6 +259,8 @@ pub(crate) struct ExportArgs {
     /// Replace the file if it is there, once the new one is whole.
     #[arg(long)]
     pub force: bool,
+    #[command(flatten)]
+    pub point: PointArgs,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
@@ -563,6 +582,8 @@ pub(crate) struct RestoreArgs {
     /// The WAL directory of a source that is a data directory, where it is not below it.
     #[arg(long, value_name = "DIR")]
     pub source_wal_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub point: PointArgs,
     /// Print the plan and stop.
     #[arg(long)]
     pub dry_run: bool,

@@ -22,7 +22,8 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
         },
     };
     let path = args.store.source(args.source.as_deref())?;
-    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let (store, keys) = (&args.store, &args.keys);
+    let access = Access { store, spool: args.spool.directory(), keys, point: None };
     let source = Source::open_any(&path, None, &access)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {

@@ -1,22 +1,26 @@
 //! What a command is pointed at: a snapshot, a bare database, a stopped member's data directory, a
 //! base of an archive.
 
-use crate::archive::{Point, ReadKeys, parse_source, unlock, with_what_remains};
-use crate::args::StoreArgs;
+use crate::archive::{Point, ReadKeys, now, parse_source, shown, unlock, with_what_remains};
+use crate::args::{PointArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
 use crate::output::grouped;
 use rekindle_archive::format::base::Base;
-use rekindle_archive::{Archive, BaseEntry, BaseRecords, Error, Place, StoreFaultKind, read_base};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{
+    Archive, BaseEntry, BaseRecords, Error, Place, StoreFaultKind, Tail, read_base,
+};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
 use rekindle_etcd::wal::{Chain, SegmentName, SegmentReader, WalDamage};
-use rekindle_etcd::{Backend, Crc32c, LogState};
+use rekindle_etcd::{Backend, Crc32c, LogState, Revision};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Bytes that are read at once for a digest.
 const DIGEST_READ: usize = 256 << 10;
@@ -45,7 +49,42 @@ enum Bytes {
 pub(crate) struct ArchivedBase {
     pub archive: Archive,
     pub entry: BaseEntry,
+    /// With the last record of the tail, where there is one.
     pub base: Base,
+    /// What comes behind it in the log.
+    pub tail: Option<Tail>,
+}
+
+impl ArchivedBase {
+    /// Its revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.tail.as_ref().map_or(self.entry.header.facts.last, |tail| tail.to)
+    }
+
+    /// When the cluster was there.
+    pub(crate) fn time(&self) -> Moment {
+        self.tail.as_ref().map_or(self.entry.header.facts.state, |tail| tail.at)
+    }
+
+    /// Records and their bytes at most.
+    pub(crate) fn size_at_most(&self) -> (u64, u64) {
+        let facts = &self.entry.header.facts;
+        let (records, bytes) = self.tail.as_ref().map_or((0, 0), |tail| (tail.records, tail.bytes));
+        (facts.records.saturating_add(records), facts.logical_bytes.saturating_add(bytes))
+    }
+
+    /// How far it is from the time that was asked for.
+    fn distance(&self, asked: Moment) -> String {
+        let (revision, at) = (self.revision(), self.time());
+        let about =
+            if self.tail.as_ref().is_some_and(|tail| tail.reckoned) { "about " } else { "" };
+        let ms = asked.0.saturating_sub(at.0).unsigned_abs();
+        format!(
+            "asked for {}: the archive has revision {revision}, at which the cluster was {about}{} s before",
+            shown(asked),
+            Duration::from_millis(ms).as_secs_f64()
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -78,6 +117,8 @@ pub(crate) struct Access<'a> {
     pub spool: Option<&'a Path>,
     /// What opens an archive.
     pub keys: &'a ReadKeys,
+    /// Which point of it is meant, if that is not said with its name.
+    pub point: Option<&'a PointArgs>,
 }
 
 impl Source {
@@ -96,7 +137,24 @@ impl Source {
         };
         if let Some((archive, point)) = parse_source(text, access.store)? {
             no_log()?;
+            let named = text.ends_with("@latest") || point != Point::Latest;
+            let point = match access.point.map(|args| Point::of(args, now())).transpose()?.flatten()
+            {
+                Some(_) if named => {
+                    let what = format!("{text} names a point, and so does a flag");
+                    return Err(Failure::usage(what).remedy("leave one of them out"));
+                }
+                flag => flag.unwrap_or(point),
+            };
             return Self::open_base(path, unlock(archive, access.keys)?, &point);
+        }
+        if let Some(args) = access.point
+            && Point::of(args, now())?.is_some()
+        {
+            let what = format!("{} is no archive, and holds one point only", path.display());
+            return Err(
+                Failure::usage(what).remedy("leave --to-revision, --to-time or --latest out")
+            );
         }
         if !access.keys.identities.is_empty() || access.keys.fingerprint.is_some() {
             let what = format!("{} is no archive, and needs no keys", path.display());
@@ -119,16 +177,23 @@ impl Source {
     }
 
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
-        let (entry, base) = loop {
+        let (entry, to, base) = loop {
             let listing = archive.list()?;
-            let entry = point.choose(&listing)?.clone();
+            let (entry, to) = point.find(&archive, &listing)?;
             match read_base(&archive, &entry) {
                 // A prune may have come between: then it is not listed any more, and another is meant.
                 Err(Error::Store(fault))
                     if fault.kind == StoreFaultKind::NotFound
                         && !archive.list()?.bases.contains(&entry) => {}
-                Ok(base) => break (entry, base),
+                Ok(base) => break (entry, to, base),
                 Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
+            }
+        };
+        let (base, tail) = match to {
+            None => (base, None),
+            Some(to) => {
+                let (base, tail) = archive.following(&entry)?.up_to(base, to)?;
+                (base, Some(tail))
             }
         };
         if base.erased > 0 {
@@ -140,8 +205,11 @@ impl Source {
             );
         }
         let bytes = Bytes::Memory(base.frame.clone());
-        let kind = Kind::Base(Box::new(ArchivedBase { archive, entry, base }));
-        Ok(Self { path: path.to_owned(), kind, bytes })
+        let base = ArchivedBase { archive, entry, base, tail };
+        if let Point::Time(asked) = point.bare() {
+            eprintln!("{}", base.distance(*asked));
+        }
+        Ok(Self { path: path.to_owned(), kind: Kind::Base(Box::new(base)), bytes })
     }
 
     /// Whether it is a base that is not in its archive any more.
@@ -215,7 +283,8 @@ impl Source {
     /// The records, where they are not in the database.
     pub(crate) fn records(&self) -> Result<Option<BaseRecords>, Failure> {
         let Kind::Base(base) = &self.kind else { return Ok(None) };
-        Ok(Some(BaseRecords::new(&base.archive, &base.entry, &base.base)?))
+        let ArchivedBase { archive, entry, base, tail } = &**base;
+        Ok(Some(BaseRecords::with_tail(archive, entry, base, tail.as_ref())?))
     }
 
     /// What shows that a file's end is missing: it is no whole number of pages, nor that and a digest.
@@ -242,10 +311,18 @@ impl Source {
             Kind::Base(base) => {
                 let facts = &base.entry.header.facts;
                 let name = base.entry.name.rsplit('/').next().unwrap_or_default();
-                let time = crate::archive::shown(facts.state);
+                let (cluster, time) = (facts.cluster, shown(facts.state));
+                let Some(tail) = &base.tail else {
+                    return format!(
+                        "base of an archive\n  {name}\n  of cluster {cluster}, as of {time}"
+                    );
+                };
+                let (last, about) = (facts.last, if tail.reckoned { "about " } else { "" });
                 format!(
-                    "base of an archive\n  {name}\n  of cluster {}, as of {time}",
-                    facts.cluster
+                    "base of an archive and its log\n  {name}\n  of cluster {cluster}, revision {last} of \
+                     {time},\n  and the log from there to revision {} of {about}{}",
+                    tail.to,
+                    shown(tail.at)
                 )
             }
         }

@@ -18,7 +18,8 @@ pub(crate) const SOUND: &str = "sound: no damage in pages and records";
 
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let path = args.store.source(args.source.as_deref())?;
-    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let (store, keys) = (&args.store, &args.keys);
+    let access = Access { store, spool: args.spool.directory(), keys, point: None };
     let source = Source::open_any(&path, args.wal_dir.as_deref(), &access)?.reading_ahead();
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;

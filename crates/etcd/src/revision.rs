@@ -27,6 +27,8 @@ pub struct Revision(i64);
 impl Revision {
     /// The revision of a store in which nothing was ever written.
     pub const FIRST: Self = Self(1);
+    /// The last that can be written down.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// `None` where the number is negative.
     #[must_use]

@@ -35,6 +35,58 @@ pub struct Times {
     pub marks: Vec<(Revision, Moment)>,
 }
 
+/// A revision, and when the cluster was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instant {
+    /// The revision.
+    pub revision: Revision,
+    /// When.
+    pub at: Moment,
+    /// Nobody saw when: it is reckoned from what was seen before and afterwards.
+    pub reckoned: bool,
+}
+
+impl Times {
+    /// The newest revision at which the cluster was at a moment or before. None where all are later.
+    #[must_use]
+    pub fn newest_at(&self, moment: Moment) -> Option<Instant> {
+        let place = self.marks.iter().rposition(|(_, at)| *at <= moment)?;
+        let (revision, at) = *self.marks.get(place)?;
+        let seen = Instant { revision, at, reckoned: false };
+        let Some((next, later)) = self.marks.get(place + 1).filter(|_| self.reckoned) else {
+            return Some(seen);
+        };
+        // Both differences are of what ascends; neither overflows 128 bits.
+        let parts = i128::from(moment.0) - i128::from(at.0);
+        let whole = i128::from(later.0) - i128::from(at.0);
+        let steps = i128::from(next.get()) - i128::from(revision.get());
+        let step = u64::try_from(steps.saturating_mul(parts) / whole.max(1)).unwrap_or_default();
+        match step {
+            0 => Some(seen),
+            step => Some(Instant { revision: revision.later(step)?, at: moment, reckoned: true }),
+        }
+    }
+
+    /// When the cluster was at a revision. None where nothing is known of that.
+    #[must_use]
+    pub fn of(&self, revision: Revision) -> Option<Instant> {
+        let place = self.marks.iter().position(|(marked, _)| *marked >= revision)?;
+        let (marked, at) = *self.marks.get(place)?;
+        let seen = Instant { revision, at, reckoned: false };
+        let before = place.checked_sub(1).and_then(|place| self.marks.get(place));
+        let Some((before, earlier)) = before.filter(|_| marked > revision) else {
+            return (marked == revision).then_some(seen);
+        };
+        // It came behind the one mark, and had come when the other was made.
+        let whole = i128::from(marked.get()) - i128::from(before.get());
+        let parts = i128::from(revision.get()) - i128::from(before.get());
+        let time = i128::from(at.0) - i128::from(earlier.0);
+        let since = i64::try_from(time.saturating_mul(parts) / whole.max(1)).unwrap_or_default();
+        let reckoned = Moment(earlier.0.saturating_add(since));
+        Some(if self.reckoned { Instant { at: reckoned, reckoned: true, ..seen } } else { seen })
+    }
+}
+
 /// The content of a segment, but for its run, which comes behind it.
 #[must_use]
 pub fn encode(times: &Times) -> Vec<u8> {
@@ -106,6 +158,41 @@ mod tests {
             let content = [&encode(&times)[..], b"run"].concat();
             assert_eq!(parse(&content).unwrap(), (times, &b"run"[..]));
         }
+    }
+
+    #[test]
+    fn revisions_have_their_times() {
+        let mark = |revision, at| (Revision::new(revision).unwrap(), Moment(at));
+        let marks = vec![mark(10, 1000), mark(20, 2000), mark(30, 2000), mark(31, 2500)];
+        let check = |reckoned, at, want: Option<(i64, i64, bool)>| {
+            let times = Times { reckoned, marks: marks.clone() };
+            let got = times.newest_at(Moment(at));
+            assert_eq!(got.map(|it| (it.revision.get(), it.at.0, it.reckoned)), want, "{at}");
+        };
+        check(false, 999, None);
+        check(false, 1999, Some((10, 1000, false)));
+        check(false, 2000, Some((30, 2000, false)));
+        check(false, 9999, Some((31, 2500, false)));
+        check(true, 999, None);
+        check(true, 1000, Some((10, 1000, false)));
+        check(true, 1050, Some((10, 1000, false)));
+        check(true, 1777, Some((17, 1777, true)));
+        check(true, 2499, Some((30, 2000, false)));
+        check(true, i64::MAX, Some((31, 2500, false)));
+        let of = |reckoned, revision| {
+            let times = Times { reckoned, marks: marks.clone() };
+            let got = times.of(Revision::new(revision).unwrap());
+            got.map(|it| (it.at.0, it.reckoned))
+        };
+        assert_eq!(
+            [9, 10, 15, 31, 32].map(|it| of(false, it)),
+            [None, Some((1000, false)), Some((2000, false)), Some((2500, false)), None]
+        );
+        assert_eq!(of(true, 15), Some((1500, true)));
+        let far =
+            Times { reckoned: true, marks: vec![mark(0, i64::MIN), mark(i64::MAX, i64::MAX)] };
+        assert!(far.newest_at(Moment(0)).unwrap().revision.get() > i64::MAX / 4);
+        assert!(far.of(Revision::new(1 << 62).unwrap()).unwrap().reckoned);
     }
 
     #[test]

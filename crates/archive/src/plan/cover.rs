@@ -32,6 +32,23 @@ pub(crate) fn cover(
     first: Revision,
     last: Revision,
 ) -> Result<Vec<Piece<'_>>, Revision> {
+    match go_on(segments, first, last) {
+        (pieces, None) => Ok(pieces),
+        (_, Some(missing)) => Err(missing),
+    }
+}
+
+/// The fewest segments that have all revisions from one on, up to the first that none has.
+pub(crate) fn reach(segments: &[SegmentEntry], first: Revision) -> Vec<Piece<'_>> {
+    go_on(segments, first, Revision::MAX).0
+}
+
+/// The fewest segments of a range as far as it goes, and the first revision that none has.
+fn go_on(
+    segments: &[SegmentEntry],
+    first: Revision,
+    last: Revision,
+) -> (Vec<Piece<'_>>, Option<Revision>) {
     let mut by_first: Vec<_> = segments.iter().collect();
     by_first.sort_by_key(|segment| segment.first);
     let mut waiting = by_first.into_iter().peekable();
@@ -44,13 +61,15 @@ pub(crate) fn cover(
                 farthest = Some(segment);
             }
         }
-        let segment = farthest.filter(|segment| segment.last >= next).ok_or(next)?;
+        let Some(segment) = farthest.filter(|segment| segment.last >= next) else {
+            return (pieces, Some(next));
+        };
         let to = segment.last.min(last);
         pieces.push(Piece { segment, from: next, to });
         let Some(after) = to.later(1) else { break };
         next = after;
     }
-    Ok(pieces)
+    (pieces, None)
 }
 
 #[cfg(test)]
@@ -95,6 +114,21 @@ mod tests {
         check(&[(1, 5)], (6, 6), "no 6");
         check(&[], (3, 4), "no 3");
         check(&[(5, 6)], (3, 4), "no 3");
+        let segments = |all: &[(i64, i64)]| -> Vec<_> {
+            let named = |(first, last): &(i64, i64)| SegmentEntry {
+                name: String::new(),
+                bytes: 1,
+                first: revision(*first),
+                last: revision(*last),
+            };
+            all.iter().map(named).collect()
+        };
+        let reached = |all: &[(i64, i64)], first| {
+            let segments = segments(all);
+            reach(&segments, revision(first)).last().map(|piece| piece.to.get())
+        };
+        assert_eq!(reached(&[(1, 5), (6, 9), (11, 12)], 3), Some(9));
+        assert_eq!(reached(&[(1, 5)], 6), None);
         let max = i64::MAX;
         check(&[(1, max)], (max, max), &format!("1-{max}:{max}-{max}"));
     }

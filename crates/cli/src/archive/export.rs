@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const DIGEST_READ: usize = 1 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let access = Access { store: &args.store, spool: None, keys: &args.keys };
-    let source = Source::open_any(&args.store.source(Some(&args.source))?, None, &access)?;
+    let (store, keys, point) = (&args.store, &args.keys, Some(&args.point));
+    let access = Access { store, spool: None, keys, point };
+    let source = Source::open_any(&store.source(Some(&args.source))?, None, &access)?;
     let Kind::Base(base) = &source.kind else {
         let what = format!("{} is no archive", args.source.display());
         return Err(Failure::usage(what).remedy("name an archive: ARCHIVE or ARCHIVE@POINT"));
@@ -125,12 +126,15 @@ fn prove(part: &Path, base: &ArchivedBase) -> Result<HashKv, Failure> {
     let backend = Backend::open(file)?;
     let status = backend.status(KeyCount::Reckoned)?;
     let hash = backend.hash_kv(&HashRequest::default())?;
-    match status.is_sound() && hash.hash == base.base.hash {
+    // What nobody has asked a member for at that very revision can only be sound.
+    let known = base.tail.is_none().then_some(base.base.hash);
+    match status.is_sound() && known.is_none_or(|known| known == hash.hash) {
         true => Ok(hash),
         false => {
             let what = format!(
-                "what came out of the base is not what went in: HashKV {}, not {}",
-                hash.hash, base.base.hash
+                "what came out of the base is not what went in: HashKV {}{}",
+                hash.hash,
+                known.map_or_else(String::new, |known| format!(", not {known}"))
             );
             Err(Failure::new(Code::BadData, what)
                 .remedy("rekindle archive verify says what is wrong with the archive"))
@@ -140,15 +144,16 @@ fn prove(part: &Path, base: &ArchivedBase) -> Result<HashKv, Failure> {
 
 impl Exported {
     fn output(&self, base: &ArchivedBase, path: &Path) -> Output {
-        let facts = &base.entry.header.facts;
         let path = path.display().to_string();
-        let (revision, time) = (facts.last.get(), super::shown(facts.state));
+        let (revision, time) = (base.revision().get(), super::shown(base.time()));
+        let reckoned = base.tail.as_ref().is_some_and(|tail| tail.reckoned);
         let simple = format!("Snapshot exported to {path}");
         let mut out = Output { simple, ..Output::default() };
         out.add("file", "File", path.clone());
         out.add("object", "Object", base.entry.name.clone());
         out.add("revision", "Revision", revision);
         out.add("time", "Time", time.clone());
+        out.add("reckoned", "Reckoned", reckoned);
         out.add("records", "Records", self.database.records);
         out.add("totalSize", "Size", self.database.size);
         out.add("sha256", "SHA-256", self.digest.to_string());
@@ -157,11 +162,23 @@ impl Exported {
         out.add("compactRevision", "Compact revision", compact);
         out.text = output::lines(&[
             ("exported", path),
-            ("revision", format!("{revision}, as of {time}")),
+            (
+                "revision",
+                format!("{revision}, as of {}{time}", if reckoned { "about " } else { "" }),
+            ),
             ("records", grouped(self.database.records)),
             ("size", output::bytes(self.database.size)),
             ("SHA-256", self.digest.to_string()),
-            ("HashKV", format!("{}, that of the saved snapshot", self.hash.hash)),
+            (
+                "HashKV",
+                match base.tail {
+                    None => format!("{}, that of the saved snapshot", self.hash.hash),
+                    Some(_) => format!(
+                        "{}; of base and log, nobody has asked a member for it at that revision",
+                        self.hash.hash
+                    ),
+                },
+            ),
         ]);
         out
     }

@@ -82,7 +82,9 @@ impl Pin {
 
     /// The pin of an archive that was at this place, where there is none now.
     pub(crate) fn lost(directory: &Path, place: &str) -> Result<Option<PathBuf>, Failure> {
-        let place = whole_name(&Place::parse(place)?.to_string());
+        // What is no place is told by who wants to use it.
+        let Ok(place) = Place::parse(place) else { return Ok(None) };
+        let place = whole_name(&place.to_string());
         let found = read_all(directory)?.into_iter().find(|pin| pin.place == place);
         Ok(found.map(|pin| pin.path))
     }

@@ -1,12 +1,15 @@
 //! A point of an archive, and the base that brings it back.
 
 use super::shown;
+use crate::args::PointArgs;
 use crate::failure::{Code, Failure};
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{BaseEntry, Listing};
+use rekindle_archive::{Archive, BaseEntry, Listing};
 use rekindle_etcd::{ClusterId, Revision};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Digits of a cluster's id.
@@ -51,6 +54,9 @@ impl Point {
         if let Ok(time) = text.parse::<Timestamp>() {
             return Ok(Self::Time(Moment(time.as_millisecond())));
         }
+        if let Some(time) = local_time(text) {
+            return Ok(Self::Time(time?));
+        }
         let age = crate::time::parse_duration(text).ok().filter(|age| *age > Duration::ZERO);
         let age = age.and_then(|age| i64::try_from(age.as_millis()).ok());
         age.and_then(|age| Some(Self::Time(Moment(now.0.checked_sub(age)?)))).ok_or_else(|| {
@@ -59,6 +65,29 @@ impl Point {
                  or a base by its object's name",
             )
         })
+    }
+
+    /// The point that flags name, if they do.
+    pub(crate) fn of(args: &PointArgs, now: Moment) -> Result<Option<Self>, Failure> {
+        let of_kind = |flag: &str, text: &str, want: fn(&Self) -> bool| {
+            let parsed = Self::parse(text, now);
+            parsed.ok().filter(|point| want(point.bare())).map(Some).ok_or_else(|| {
+                let what = format!("{flag} {text} is none");
+                Failure::usage(what).remedy(
+                    "--to-revision 4711; --to-time 2026-11-20T10:00:00Z, 2026-11-20T10:00 by this host's \
+                     clock, or 10m",
+                )
+            })
+        };
+        match args {
+            PointArgs { to_revision: Some(text), .. } => {
+                of_kind("--to-revision", text, |point| matches!(point, Self::Revision(_)))
+            }
+            PointArgs { to_time: Some(text), .. } => {
+                of_kind("--to-time", text, |point| matches!(point, Self::Time(_)))
+            }
+            PointArgs { latest, .. } => Ok(latest.then_some(Self::Latest)),
+        }
     }
 
     fn fits(&self, base: &BaseEntry) -> bool {
@@ -73,10 +102,97 @@ impl Point {
     }
 
     /// Without the cluster.
-    fn bare(&self) -> &Self {
+    pub(crate) fn bare(&self) -> &Self {
         match self {
             Self::OfCluster(_, point) => point.bare(),
             point => point,
+        }
+    }
+
+    /// The base that brings it back, and the revision up to which the log is taken behind that.
+    pub(crate) fn find(
+        &self,
+        archive: &Archive,
+        listing: &Listing,
+    ) -> Result<(BaseEntry, Option<Revision>), Failure> {
+        if let Self::Revision(revision) = self.bare()
+            && !listing.bases.iter().any(|base| self.fits(base))
+        {
+            let (entry, to) = self.find_in_log(archive, listing, *revision)?;
+            return Ok((entry, Some(to)));
+        }
+        let entry = self.choose(listing)?.clone();
+        let following = match self.bare() {
+            Self::Object(_) | Self::Revision(_) => return Ok((entry, None)),
+            _ => archive.following(&entry)?,
+        };
+        let to = match self.bare() {
+            Self::Time(time) => following.at(*time)?.map(|instant| instant.revision),
+            _ => Some(following.last()),
+        };
+        let to = to.filter(|to| *to > entry.header.facts.last);
+        Ok((entry, to))
+    }
+
+    /// A revision of which there is no base: the newest base before it of each history, where the log goes
+    /// on so far.
+    fn find_in_log(
+        &self,
+        archive: &Archive,
+        listing: &Listing,
+        revision: Revision,
+    ) -> Result<(BaseEntry, Revision), Failure> {
+        let mut newest: BTreeMap<_, &BaseEntry> = BTreeMap::new();
+        for base in &listing.bases {
+            let facts = &base.header.facts;
+            let is_meant = match self {
+                Self::OfCluster(cluster, _) => facts.cluster == *cluster,
+                _ => true,
+            };
+            let position = |base: &BaseEntry| {
+                let facts = &base.header.facts;
+                (facts.last, facts.term, facts.index, Reverse(facts.erased))
+            };
+            if is_meant && facts.last < revision {
+                let known = newest.entry(facts.timeline).or_insert(base);
+                if position(known) < position(base) {
+                    *known = base;
+                }
+            }
+        }
+        let mut reach = Vec::new();
+        let mut farthest = None;
+        for base in newest.into_values() {
+            let last = archive.following(base)?.last();
+            farthest = farthest.max(Some(last));
+            if last >= revision {
+                reach.push(base);
+            }
+        }
+        match reach[..] {
+            [one] => Ok((one.clone(), revision)),
+            [] => {
+                let what = format!("the archive holds nothing of revision {revision}");
+                let near = match farthest {
+                    Some(last) => format!("; before it, the last one that it holds is {last}"),
+                    None => String::new(),
+                };
+                Err(Failure::new(Code::NotFound, what + &near).remedy(
+                    "rekindle archive list shows the bases; between two of them there is what was not \
+                     compacted away before the later one was saved",
+                ))
+            }
+            [one, ..] => {
+                let what = format!(
+                    "the archive holds revision {revision} of several clusters or histories"
+                );
+                let remedy = format!(
+                    "name the cluster: @{}:{revision}, for example; if the cluster was restored, export \
+                     the base before it, by the last part of its object's name",
+                    one.header.facts.cluster
+                );
+                Err(Failure::refused(what).remedy(remedy))
+            }
         }
     }
 
@@ -142,6 +258,18 @@ impl Point {
         };
         Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
+}
+
+/// A time of this host's clock, such as 2026-11-20T10:00. None where it is none; an error where the clock
+/// showed it twice, or never.
+fn local_time(text: &str) -> Option<Result<Moment, Failure>> {
+    // Of a day nobody knows which end of it is meant.
+    let civil = text.contains(':').then(|| text.parse::<civil::DateTime>().ok()).flatten()?;
+    let zoned = TimeZone::system().to_ambiguous_zoned(civil).unambiguous();
+    Some(zoned.map(|zoned| Moment(zoned.timestamp().as_millisecond())).map_err(|_| {
+        Failure::usage(format!("this host's clock showed {text} not once, but twice or never"))
+            .remedy("name the time with its offset, such as 2026-11-20T10:00:00+01:00")
+    }))
 }
 
 #[cfg(test)]

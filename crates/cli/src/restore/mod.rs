@@ -42,7 +42,12 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         return end_earlier(args, &wanted);
     }
     let path = args.store.source(args.source.as_deref())?;
-    let access = Access { store: &args.store, spool: args.spool.directory(), keys: &args.keys };
+    let access = Access {
+        store: &args.store,
+        spool: args.spool.directory(),
+        keys: &args.keys,
+        point: Some(&args.point),
+    };
     let mut tries_left = TRIES;
     loop {
         let source = Source::open_any(&path, args.source_wal_dir.as_deref(), &access)?;
@@ -289,8 +294,8 @@ pub(crate) fn largest_size(backend: &Backend<&Source>) -> u64 {
     match &backend.db().source().kind {
         // Keys of 18 bytes, elements of 16, and leaves of which half may stay empty.
         Kind::Base(base) => {
-            let facts = &base.entry.header.facts;
-            let content = facts.logical_bytes.saturating_add(facts.records.saturating_mul(40));
+            let (records, bytes) = base.size_at_most();
+            let content = bytes.saturating_add(records.saturating_mul(40));
             content.saturating_mul(2).saturating_add(backend.db().size())
         }
         _ => backend.db().size(),

@@ -298,7 +298,7 @@ fn points_of_an_archive_are_found_or_refused() {
         assert!(plan.contains(&format!("{name}\n")) && plan.contains(time), "{point}: {plan}");
     }
     let none = plan("1", 6);
-    assert!(none.contains("holds no base at revision 1"), "{none}");
+    assert!(none.contains("holds nothing of revision 1"), "{none}");
     let none = plan("2020-01-01T00:00:00Z", 6);
     assert!(none.contains("holds no base from before 2020-01-01T00:00:00.000Z"), "{none}");
     assert!(plan("yesterday", 2).contains("\"yesterday\" is no point in time"));

@@ -12,6 +12,7 @@ mod listing;
 mod members;
 mod mounts;
 mod peers;
+mod points;
 mod revisions;
 mod sealed;
 mod snapshots;

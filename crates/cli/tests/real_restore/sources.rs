@@ -193,7 +193,7 @@ fn write_history(cluster: &Cluster, bases: &Bases) {
 }
 
 /// All of it in one revision.
-fn transaction(cluster: &Cluster, changes: &str) {
+pub fn transaction(cluster: &Cluster, changes: &str) {
     let mut command = cluster.etcdctl_command();
     let mut child = command.arg("txn").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     // No conditions; the changes; nothing else to be done.

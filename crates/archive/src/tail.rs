@@ -1,0 +1,213 @@
+//! What the log has behind a base, so that more can be brought back than bases.
+
+use crate::archive::{Archive, BaseEntry, Stock};
+use crate::error::Error;
+use crate::format::base::Base;
+use crate::format::header::{HEADER_MAX, Header, Moment};
+use crate::format::segment::Instant;
+use crate::format::{FormatFault, Kind, TimelineId};
+use crate::frame::Frame;
+use crate::object::{self, OpenedRun};
+use crate::plan::cover::{Piece, SegmentEntry, cover, reach};
+use crate::prune;
+use crate::read::read_base;
+use crate::store::Listed;
+use rekindle_etcd::schema::{self, is_kubernetes};
+use rekindle_etcd::{KeyValue, RecordKey, Revision};
+
+/// Revisions of the log that are taken behind a base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Of which history.
+    pub timeline: TimelineId,
+    /// The first one.
+    pub from: Revision,
+    /// The last one.
+    pub to: Revision,
+    /// Records and their bytes at most: those of all segments that have any of it.
+    pub records: u64,
+    /// See there.
+    pub bytes: u64,
+    /// When the cluster was at the last one.
+    pub at: Moment,
+    /// Nobody saw when: it is reckoned from what was seen before and afterwards.
+    pub reckoned: bool,
+}
+
+/// What the log has behind a base, without a gap.
+pub struct Following<'a> {
+    archive: &'a Archive,
+    entry: &'a BaseEntry,
+    /// In the order of revisions, from the one behind the base's.
+    segments: Vec<SegmentEntry>,
+}
+
+impl Archive {
+    /// Lists what the log has behind a base.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn following<'a>(&'a self, entry: &'a BaseEntry) -> Result<Following<'a>, Error> {
+        let facts = &entry.header.facts;
+        let stock = self.stock(std::iter::once(facts.timeline))?;
+        let segments = living_log(self, &stock, facts.timeline)?;
+        let next = facts.last.later(1);
+        let reached = next.map(|next| reach(&segments, next)).unwrap_or_default();
+        let segments = reached.into_iter().map(|piece| piece.segment.clone()).collect();
+        Ok(Following { archive: self, entry, segments })
+    }
+}
+
+/// The segments of a timeline but for those that wait for a prune because they have what was erased: it
+/// is to come back no more.
+pub(crate) fn living_log(
+    archive: &Archive,
+    stock: &Stock,
+    timeline: TimelineId,
+) -> Result<Vec<SegmentEntry>, Error> {
+    let mut segments = stock.log(timeline).to_vec();
+    if !segments.is_empty() {
+        let erased = prune::erased_objects(archive)?;
+        segments.retain(|segment| !erased.contains(&segment.name));
+    }
+    Ok(segments)
+}
+
+impl Following<'_> {
+    /// The last revision that can be brought back of this base: its own where nothing follows.
+    #[must_use]
+    pub fn last(&self) -> Revision {
+        self.segments.last().map_or(self.entry.header.facts.last, |segment| segment.last)
+    }
+
+    /// The newest revision at which the cluster was at a moment or before, if that is one behind the
+    /// base.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub fn at(&self, moment: Moment) -> Result<Option<Instant>, Error> {
+        let headers = self.headers(&self.segments)?;
+        // A header says when the cluster was at the end of its segment, or later.
+        let is_later = |header: &Header| header.facts.state > moment;
+        let place = headers.iter().position(is_later).unwrap_or(headers.len());
+        let before = place.checked_sub(1).and_then(|before| headers.get(before));
+        let end_of = |header: &Header| Instant {
+            revision: header.facts.last,
+            at: header.facts.state,
+            reckoned: false,
+        };
+        let Some(segment) = self.segments.get(place) else { return Ok(before.map(end_of)) };
+        let (_, opened) = self.open(segment)?;
+        let within = opened.times.newest_at(moment).filter(|it| it.revision >= segment.first);
+        let within = within.map(|it| Instant { revision: it.revision.min(self.last()), ..it });
+        Ok(within.or(before.map(end_of)))
+    }
+
+    /// The base with what comes behind it up to a revision.
+    ///
+    /// # Errors
+    /// [`Error::LogMissing`]; a segment cannot be read.
+    pub fn up_to(&self, base: Base, to: Revision) -> Result<(Base, Tail), Error> {
+        let facts = &self.entry.header.facts;
+        let name = self.archive.store().full_name(&self.entry.name);
+        let missing = |missing| Error::LogMissing { base: name.clone(), missing };
+        let from = facts.last.later(1).filter(|from| *from <= to).ok_or_else(|| missing(to))?;
+        let pieces = cover(&self.segments, from, to).map_err(missing)?;
+        let needed: Vec<_> = pieces.iter().map(|piece| piece.segment.clone()).collect();
+        let headers = self.headers(&needed)?;
+        let sum =
+            |count: fn(&Header) -> u64| headers.iter().map(count).fold(0, u64::saturating_add);
+        let (records, bytes) =
+            (sum(|header| header.facts.records), sum(|header| header.facts.logical_bytes));
+        let Some(last) = pieces.last() else { return Err(missing(to)) };
+        let (last_name, opened) = self.open(last.segment)?;
+        let damaged = |fault| Error::damaged(&last_name, fault);
+        let end = End::find(&opened, last).map_err(damaged)?;
+        let at = opened.times.of(to).unwrap_or(Instant {
+            revision: to,
+            at: opened.header.facts.state,
+            reckoned: true,
+        });
+        let (mut frame, page_size) = Frame::parse(&base.frame)?;
+        if let Some(later) = self.next_base(to)? {
+            // What was granted since the base; of what had ended before the later one nothing is known.
+            frame.add_missing(schema::LEASE, Frame::parse(&later.frame)?.0)?;
+        }
+        frame.set_last_record(&end.key.to_bytes(), &end.value);
+        let kubernetes = base.kubernetes || end.kubernetes;
+        let frame = frame.to_file(page_size)?;
+        let tail = Tail {
+            timeline: facts.timeline,
+            from,
+            to,
+            records,
+            bytes,
+            at: at.at,
+            reckoned: at.reckoned,
+        };
+        Ok((Base { frame, kubernetes, ..base }, tail))
+    }
+
+    /// The first base from that revision on, if it can be read.
+    fn next_base(&self, to: Revision) -> Result<Option<Base>, Error> {
+        let timeline = self.entry.header.facts.timeline;
+        let bases = self.archive.list()?.bases.into_iter();
+        let later = bases
+            .filter(|base| base.header.facts.timeline == timeline && base.header.facts.last >= to);
+        let first = later.min_by_key(|base| (base.header.facts.last, base.header.facts.index));
+        Ok(first.and_then(|entry| read_base(self.archive, &entry).ok()))
+    }
+
+    fn headers(&self, segments: &[SegmentEntry]) -> Result<Vec<Header>, Error> {
+        let store = self.archive.store();
+        let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
+        let starts = store.read_starts(segments.iter().map(listed).collect(), HEADER_MAX as u64);
+        let parse = |(segment, start): (&SegmentEntry, Result<bytes::Bytes, _>)| {
+            let name = store.full_name(&segment.name);
+            object::parse(self.archive, &name, Kind::Segment, &start?)
+        };
+        segments.iter().zip(starts).map(parse).collect()
+    }
+
+    fn open(&self, segment: &SegmentEntry) -> Result<(String, OpenedRun), Error> {
+        let store = self.archive.store();
+        let name = store.full_name(&segment.name);
+        let bytes = store.read(&segment.name, segment.bytes)?;
+        let opened = object::open_run(self.archive, &name, Kind::Segment, bytes)?;
+        Ok((name, opened))
+    }
+}
+
+/// The last record of a revision, and what was seen on the way to it.
+struct End {
+    key: RecordKey,
+    value: Vec<u8>,
+    kubernetes: bool,
+}
+
+impl End {
+    fn find(opened: &OpenedRun, piece: &Piece<'_>) -> Result<Self, FormatFault> {
+        let (mut last, mut kubernetes) = (None, false);
+        for (range, entry) in opened.run.blocks() {
+            if entry.first.revision > piece.to {
+                break;
+            }
+            let mut records = opened.records(&range, entry)?;
+            while let Some(key) = records.advance() {
+                if key.revision > piece.to {
+                    break;
+                }
+                let value = records.value();
+                let kv = KeyValue::parse(value)
+                    .map_err(|_| FormatFault::Senseless { what: "a record" })?;
+                kubernetes |= is_kubernetes(kv.key);
+                if key.revision == piece.to {
+                    last = Some((key, value.to_vec()));
+                }
+            }
+        }
+        // A segment has all of the revisions that it says.
+        let (key, value) = last.ok_or(FormatFault::Senseless { what: "a segment" })?;
+        Ok(Self { key, value, kubernetes })
+    }
+}
