@@ -32,12 +32,14 @@ use object_store::{GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectS
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::runtime::Runtime;
 
 /// Requests that are under way at once.
 const PARALLEL: usize = 16;
+/// Threads that requests run on beside those that wait for them.
+const WORKERS: usize = 2;
 
 /// A place for objects, by their names. Its calls wait, and may be made from any thread that is not
 /// of an async runtime.
@@ -45,6 +47,20 @@ const PARALLEL: usize = 16;
 pub struct Store {
     objects: Objects,
     runtime: Arc<Runtime>,
+}
+
+/// The runtime of all stores that there are: threads are begun once, however many there are, and end with
+/// the last.
+fn shared_runtime() -> io::Result<Arc<Runtime>> {
+    static SHARED: Mutex<Weak<Runtime>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = shared.upgrade() {
+        return Ok(runtime);
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = Arc::new(builder.worker_threads(WORKERS).enable_all().build()?);
+    *shared = Arc::downgrade(&runtime);
+    Ok(runtime)
 }
 
 /// What a request needs. It must not hold the runtime that it runs on, which would end with it.
@@ -115,17 +131,15 @@ impl Store {
         secrets: Vec<String>,
         lock: Option<lock::Lock>,
     ) -> Result<Self, StoreFault> {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime =
-            runtime.worker_threads(1).enable_all().build().map_err(|error| StoreFault {
-                doing: "starting a runtime for",
-                object: place.clone(),
-                kind: StoreFaultKind::Failed,
-                cause: error.to_string(),
-            })?;
+        let runtime = shared_runtime().map_err(|error| StoreFault {
+            doing: "starting a runtime for",
+            object: place.clone(),
+            kind: StoreFaultKind::Failed,
+            cause: error.to_string(),
+        })?;
         let (store, place, secrets) = (objects, place.into(), secrets.into());
         let objects = Objects { store, place, secrets, lock, directory: None };
-        Ok(Self { objects, runtime: Arc::new(runtime) })
+        Ok(Self { objects, runtime })
     }
 
     /// Where it is.
