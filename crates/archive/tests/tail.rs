@@ -186,6 +186,19 @@ fn a_damaged_log_is_named() {
     assert!(verdict.findings.iter().any(|found| found.object == middle.name), "{verdict:?}");
 }
 
+/// A mark says what was erased from the log: where one is damaged, bases come back, and nothing else.
+#[test]
+fn a_damaged_mark_is_no_damage_of_bases() {
+    let history = History::new(5);
+    let archive = &history.saving.archive;
+    let [first, second, ..] = &history.bases()[..] else { panic!("there are six") };
+    let facts = |base: &BaseEntry| base.header.facts.last;
+    assert!(archive.following(first).unwrap().last() >= facts(second));
+    archive.store().create("prune/x.json", b"{".to_vec()).unwrap();
+    assert_eq!(archive.following(first).unwrap().last(), facts(first));
+    read_back(archive, second).unwrap();
+}
+
 /// The log has it until a prune comes; nothing is brought back from there.
 #[test]
 fn what_was_forgotten_stays_so() {

@@ -6,10 +6,11 @@ use crate::args::{PointArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
 use crate::output::grouped;
+use jiff::SignedDuration;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Error, Place, StoreFaultKind, Tail, read_base,
+    Archive, BaseEntry, BaseRecords, Error, Listing, Place, StoreFaultKind, Tail, read_base,
 };
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
@@ -53,9 +54,34 @@ pub(crate) struct ArchivedBase {
     pub base: Base,
     /// What comes behind it in the log.
     pub tail: Option<Tail>,
+    /// Revision and time of the newest base of the same history.
+    pub newest: (Revision, Moment),
+}
+
+/// Revision and time of the newest base of a base's history.
+fn newest(listing: &Listing, base: &BaseEntry) -> (Revision, Moment) {
+    let facts = |base: &BaseEntry| (base.header.facts.last, base.header.facts.state);
+    let timeline = base.header.facts.timeline;
+    let same = listing.bases.iter().filter(|other| other.header.facts.timeline == timeline);
+    same.map(facts).max().unwrap_or_else(|| facts(base))
 }
 
 impl ArchivedBase {
+    /// What the archive has beyond it, in words: revisions and time.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let (revision, at) = self.newest;
+        let count = revision.get().abs_diff(self.revision().get());
+        let ms = at.0.saturating_sub(self.time().0).max(0);
+        (revision > self.revision()).then(|| {
+            format!(
+                "{} revisions, {:#}: the archive has the cluster up to revision {revision} of {}",
+                grouped(count),
+                SignedDuration::from_millis(ms),
+                shown(at)
+            )
+        })
+    }
+
     /// Its revision.
     pub(crate) fn revision(&self) -> Revision {
         self.tail.as_ref().map_or(self.entry.header.facts.last, |tail| tail.to)
@@ -177,7 +203,7 @@ impl Source {
     }
 
     fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
-        let (entry, to, base) = loop {
+        let (listing, entry, to, base) = loop {
             let listing = archive.list()?;
             let (entry, to) = point.find(&archive, &listing)?;
             match read_base(&archive, &entry) {
@@ -185,7 +211,7 @@ impl Source {
                 Err(Error::Store(fault))
                     if fault.kind == StoreFaultKind::NotFound
                         && !archive.list()?.bases.contains(&entry) => {}
-                Ok(base) => break (entry, to, base),
+                Ok(base) => break (listing, entry, to, base),
                 Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
             }
         };
@@ -205,7 +231,8 @@ impl Source {
             );
         }
         let bytes = Bytes::Memory(base.frame.clone());
-        let base = ArchivedBase { archive, entry, base, tail };
+        let newest = newest(&listing, &entry);
+        let base = ArchivedBase { archive, entry, base, tail, newest };
         if let Point::Time(asked) = point.bare() {
             eprintln!("{}", base.distance(*asked));
         }
@@ -283,7 +310,7 @@ impl Source {
     /// The records, where they are not in the database.
     pub(crate) fn records(&self) -> Result<Option<BaseRecords>, Failure> {
         let Kind::Base(base) = &self.kind else { return Ok(None) };
-        let ArchivedBase { archive, entry, base, tail } = &**base;
+        let ArchivedBase { archive, entry, base, tail, .. } = &**base;
         Ok(Some(BaseRecords::with_tail(archive, entry, base, tail.as_ref())?))
     }
 

@@ -218,7 +218,9 @@ impl Report<'_> {
 
     fn size_line(&self, size: &str) -> String {
         if let Kind::Base(base) = &self.source.kind {
-            return format!("{} of records", output::bytes(base.entry.header.facts.logical_bytes));
+            let bytes = output::bytes(base.size_at_most().1);
+            let at_most = if base.tail.is_some() { "at most " } else { "" };
+            return format!("{at_most}{bytes} of records");
         }
         let usage = &self.status.report.usage;
         format!(

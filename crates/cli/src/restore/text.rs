@@ -33,6 +33,11 @@ impl PlanText<'_> {
             ("members", self.member_lines()),
             ("makes", self.target_lines()),
         ];
+        if let Kind::Base(base) = &self.source.kind
+            && let Some(left_out) = base.left_out()
+        {
+            rows.insert(2, ("leaves out", left_out));
+        }
         let warnings = self.warnings();
         if !warnings.is_empty() {
             rows.push(("warning", warnings.join("\n")));

@@ -154,8 +154,11 @@ fn points_are_named_by_flags() {
     assert_eq!(code, 0, "{told}");
     assert!(told.contains("base of an archive and its log"), "{told}");
     assert!(told.contains("asked for ") && told.contains("s before"), "{told}");
+    let goes_to = format!("the archive has the cluster up to revision {} of", between.bases[1]);
+    assert!(told.contains("leaves out") && told.contains(&goes_to), "{told}");
     let (code, told) = plan(&archive, &["--latest"]);
     assert!(code == 0 && told.contains(&format!("revision  {}", between.bases[1])), "{told}");
+    assert!(!told.contains("leaves out"), "{told}");
     let at = PathBuf::from(between.at(between.bases[1]));
     for (path, flags, code, want) in [
         (&at, &["--latest"][..], 2, "names a point, and so does a flag"),
