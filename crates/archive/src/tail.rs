@@ -156,14 +156,17 @@ impl Following<'_> {
         Ok((Base { frame, kubernetes, ..base }, tail))
     }
 
-    /// The first base from that revision on, if it can be read.
+    /// The first base from that revision on, unless it is damaged.
     fn next_base(&self, to: Revision) -> Result<Option<Base>, Error> {
         let timeline = self.entry.header.facts.timeline;
         let bases = self.archive.list()?.bases.into_iter();
         let later = bases
             .filter(|base| base.header.facts.timeline == timeline && base.header.facts.last >= to);
         let first = later.min_by_key(|base| (base.header.facts.last, base.header.facts.index));
-        Ok(first.and_then(|entry| read_base(self.archive, &entry).ok()))
+        match first.map(|entry| read_base(self.archive, &entry)).transpose() {
+            Err(Error::Store(fault)) => Err(fault.into()),
+            read => Ok(read.ok().flatten()),
+        }
     }
 
     fn headers(&self, segments: &[SegmentEntry]) -> Result<Vec<Header>, Error> {

@@ -177,6 +177,9 @@ impl Source {
         if let Some(args) = access.point
             && Point::of(args, now())?.is_some()
         {
+            if let Place::Directory(path) = Place::parse(text)? {
+                std::fs::metadata(&path).map_err(|error| Failure::io("opening", &path, &error))?;
+            }
             let what = format!("{} is no archive, and holds one point only", path.display());
             return Err(
                 Failure::usage(what).remedy("leave --to-revision, --to-time or --latest out")

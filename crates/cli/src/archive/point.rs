@@ -70,6 +70,9 @@ impl Point {
     /// The point that flags name, if they do.
     pub(crate) fn of(args: &PointArgs, now: Moment) -> Result<Option<Self>, Failure> {
         let of_kind = |flag: &str, text: &str, want: fn(&Self) -> bool| {
+            if let Some(Err(twice_or_never)) = local_time(text) {
+                return Err(twice_or_never);
+            }
             let parsed = Self::parse(text, now);
             parsed.ok().filter(|point| want(point.bare())).map(Some).ok_or_else(|| {
                 let what = format!("{flag} {text} is none");

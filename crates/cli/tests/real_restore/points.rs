@@ -172,6 +172,12 @@ fn points_are_named_by_flags() {
         let (got, told) = plan(path, flags);
         assert!(got == code && told.contains(want), "{got}: {told}");
     }
+    let told = refused(6, restore_alone(Path::new("/nowhere"), &sites, &["--to-revision=5"]));
+    assert!(told.contains("opening /nowhere"), "{told}");
+    let skipped = restore_alone(&archive, &sites, &["--to-time=2026-03-29T02:30:00"]);
+    let output = rekindle(skipped).env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("not once, but twice or never"), "{told}");
     let file = between.directory.path().join("file");
     std::fs::write(&file, "no archive").unwrap();
     let (code, told) = plan(&file, &["--to-revision=5"]);
