@@ -7,8 +7,8 @@ use rekindle_archive::format::run::Run;
 use rekindle_archive::format::segment;
 
 fuzz_target!(|content: &[u8]| {
-    let Ok((times, run)) = segment::parse(content) else { return };
-    let again = [&segment::encode(&times)[..], run].concat();
+    let Ok((notes, run)) = segment::parse(content) else { return };
+    let again = [&segment::encode(&notes)[..], run].concat();
     let read = segment::parse(&again).expect("what was written can be read");
     assert!(read == (times, run));
     let Ok(index) = Run::parse_index(run) else { return };

@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         origin: &origin,
         tables: None,
         now: &now,
+        log: None,
         full: false,
         progress,
     };

@@ -517,10 +517,10 @@ impl Stock {
     pub(crate) fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
         let mut stock = Self::default();
         for Listed { name, bytes } in listed {
-            if let Some(SegmentName { first, last }) = names::parse_segment(&name)
+            if let Some(SegmentName { level, epoch, first, last }) = names::parse_segment(&name)
                 && let Some(timeline) = names::timeline_of(&name)
             {
-                let segment = SegmentEntry { name, bytes, first, last };
+                let segment = SegmentEntry { name, bytes, level, epoch, first, last };
                 stock.logs.entry(timeline).or_default().push(segment);
             } else if name.ends_with(".pack") {
                 stock.packs.insert(name, bytes);
@@ -532,7 +532,8 @@ impl Stock {
     /// Segments that have any of a part of a base.
     pub(crate) fn touching(&self, part: &Part) -> impl Iterator<Item = &SegmentEntry> {
         let (first, last) = (part.first.revision, part.last.revision);
-        self.log(part.timeline).iter().filter(move |it| it.first <= last && it.last >= first)
+        let log = self.log(part.timeline).iter().filter(|it| !it.is_empty());
+        log.filter(move |it| it.first <= last && it.last >= first)
     }
 
     /// The segments of a timeline.

@@ -246,6 +246,14 @@ pub enum Error {
         /// What is gone.
         object: String,
     },
+    /// Another one writes the log now.
+    #[error("{host} writes the log of {place} now")]
+    Overtaken {
+        /// The archive.
+        place: String,
+        /// On which host.
+        host: String,
+    },
     /// A file of the spool cannot be read or written.
     #[error("{path}: {cause}")]
     Spool {

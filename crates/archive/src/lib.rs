@@ -16,6 +16,7 @@ mod forget;
 pub mod format;
 mod frame;
 mod keys;
+mod log;
 mod names;
 mod object;
 mod plan;
@@ -35,6 +36,10 @@ pub use keys::{
     Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
     Sealing, Signer, SigningKey,
 };
+pub use log::{
+    Activity, Change, Claim, Cut, Cutter, Journal, Kept, LogEnd, LogView, LogWriter, Witness,
+};
+pub use names::Epoch;
 pub use prune::{GRACE, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_prune};
 pub use read::{BaseRecords, read_base};
 pub use stats::{AgeUse, KindUse, Stats, stats};

@@ -6,6 +6,7 @@
 //! keys/<generation>-<id>.age                                the secret of a generation, sealed to its owners
 //! timelines/<id>/timeline.json                              what the timeline is
 //! timelines/<id>/packs/<id>.pack                            records written in bulk
+//! timelines/<id>/writers/<epoch>.json                       a claim: who writes its log
 //! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
 //! ```
@@ -86,21 +87,59 @@ pub(crate) fn log(timeline: TimelineId) -> String {
     format!("{TIMELINES}/{timeline}/log")
 }
 
-/// Where a segment lies that was not merged of others, nor written by one who follows the cluster.
-pub(crate) fn segment(
-    timeline: TimelineId,
-    first: Revision,
-    last: Revision,
-    id: ObjectId,
-) -> String {
-    let (log, first, last) = (log(timeline), first.get(), last.get());
-    format!("{log}/0/{:020}-{first:020}-{last:020}-{id}.seg", 0)
+/// Whose turn it is to write the log of a timeline: each claim is one higher than the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// Of what was written by nobody who follows the cluster.
+    pub const NONE: Self = Self(0);
+
+    /// The next one; none where there is none.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl std::fmt::Display for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the claims to a timeline's log are.
+pub(crate) fn claims(timeline: TimelineId) -> String {
+    format!("{TIMELINES}/{timeline}/writers")
+}
+
+pub(crate) fn claim(timeline: TimelineId, epoch: Epoch) -> String {
+    format!("{}/{:020}.json", claims(timeline), epoch.0)
+}
+
+/// Reads what [`claim`] writes.
+pub(crate) fn parse_claim(name: &str) -> Option<Epoch> {
+    let (rest, stem) = name.strip_suffix(".json")?.rsplit_once('/')?;
+    let epoch = Epoch(stem.parse().ok().filter(|epoch| *epoch > 0)?);
+    let is_own = rest.ends_with("/writers") && claim(timeline_of(name)?, epoch) == name;
+    is_own.then_some(epoch)
+}
+
+/// Where a segment lies.
+pub(crate) fn segment(timeline: TimelineId, name: SegmentName, id: ObjectId) -> String {
+    let SegmentName { level, epoch, first, last } = name;
+    let (log, epoch, first, last) = (log(timeline), epoch.0, first.get(), last.get());
+    format!("{log}/{level}/{epoch:020}-{first:020}-{last:020}-{id}.seg")
 }
 
 /// What the name of a segment tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentName {
-    /// The first revision that it has all records of.
+    /// How often what it holds was merged.
+    pub level: u8,
+    /// Whose turn it was.
+    pub epoch: Epoch,
+    /// The first revision that it has all records of; the one behind the last where it has none.
     pub first: Revision,
     /// The last one.
     pub last: Revision,
@@ -108,11 +147,16 @@ pub(crate) struct SegmentName {
 
 /// Reads what [`segment`] writes.
 pub(crate) fn parse_segment(name: &str) -> Option<SegmentName> {
-    let stem = name.rsplit('/').next()?.strip_suffix(".seg")?;
+    let (folder, stem) = name.strip_suffix(".seg")?.rsplit_once('/')?;
     let parts: Vec<_> = stem.split('-').collect();
     let revision = |text: &str| text.parse().ok().and_then(Revision::new);
-    let [_, first, last, _] = parts[..] else { return None };
-    Some(SegmentName { first: revision(first)?, last: revision(last)? })
+    let [epoch, first, last, _] = parts[..] else { return None };
+    Some(SegmentName {
+        level: folder.rsplit('/').next()?.parse().ok()?,
+        epoch: Epoch(epoch.parse().ok()?),
+        first: revision(first)?,
+        last: revision(last)?,
+    })
 }
 
 pub(crate) fn base(
@@ -142,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn claims_tell_their_epoch() {
+        let timeline = TimelineId([1; 16]);
+        let name = claim(timeline, Epoch(7));
+        assert_eq!(parse_claim(&name), Some(Epoch(7)));
+        assert_eq!(parse_claim(&claim(timeline, Epoch::NONE)), None);
+        for other in ["", "writers/7.json", &name[1..], &name.replace("00007", "7")] {
+            assert_eq!(parse_claim(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn names_sort_like_revisions() {
         let name = |revision| {
             let (timeline, id) = (TimelineId([1; 16]), ObjectId([2; 16]));
@@ -154,8 +209,9 @@ mod tests {
     fn segments_tell_their_revisions() {
         let revision = |number| Revision::new(number).unwrap();
         let (first, last) = (revision(7), revision(1200));
-        let name = segment(TimelineId([1; 16]), first, last, ObjectId([2; 16]));
-        assert_eq!(parse_segment(&name), Some(SegmentName { first, last }));
+        let own = SegmentName { level: 2, epoch: Epoch(31), first, last };
+        let name = segment(TimelineId([1; 16]), own, ObjectId([2; 16]));
+        assert_eq!(parse_segment(&name), Some(own));
         assert_eq!(timeline_of(&name), Some(TimelineId([1; 16])));
         assert_eq!(timeline_of("timelines/x/log"), None);
         for bad in ["", "x.seg", "1-2-3", "0-1.seg", "0-1-2.seg", "0--1-5-x.seg", "a/b/0-x-5-y.seg"]

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::block::{self, Entry};
 use crate::format::header::{self, FLAG_SEALED, FLAG_SIGNED, Facts, Header};
 use crate::format::run::Run;
-use crate::format::segment::{self, Times};
+use crate::format::segment::{self, Notes};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
 use crate::keys::{self, Unopened};
 use bytes::Bytes;
@@ -80,7 +80,7 @@ pub(crate) fn open(
 pub(crate) struct OpenedRun {
     pub header: Header,
     /// Of a segment.
-    pub times: Times,
+    pub notes: Notes,
     pub run: Run,
     /// Of the run.
     pub content: Bytes,
@@ -106,15 +106,15 @@ pub(crate) fn open_run(
 ) -> Result<OpenedRun, Error> {
     let damaged = |fault| Error::damaged(name, fault);
     let Opened { header, content } = open(archive, name, kind, bytes)?;
-    let (times, content) = match kind {
+    let (notes, content) = match kind {
         Kind::Segment => {
-            let (times, run) = segment::parse(&content).map_err(damaged)?;
-            (times, content.slice_ref(run))
+            let (notes, run) = segment::parse(&content).map_err(damaged)?;
+            (notes, content.slice_ref(run))
         }
-        _ => (Times::default(), content),
+        _ => (Notes::default(), content),
     };
     let run = Run::parse(&content, &header.facts).map_err(damaged)?;
-    Ok(OpenedRun { header, times, run, content })
+    Ok(OpenedRun { header, notes, run, content })
 }
 
 fn unsealed(archive: &Archive, name: &str, header: &Header, body: Bytes) -> Result<Bytes, Error> {

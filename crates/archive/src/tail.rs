@@ -12,8 +12,10 @@ use crate::plan::cover::{Piece, SegmentEntry, cover, reach};
 use crate::prune;
 use crate::read::read_base;
 use crate::store::Listed;
+use rekindle_bolt::Pair;
 use rekindle_etcd::schema::{self, is_kubernetes};
-use rekindle_etcd::{KeyValue, RecordKey, Revision};
+use rekindle_etcd::{KeyValue, Lease, RecordKey, Revision};
+use std::collections::BTreeMap;
 
 /// Revisions of the log that are taken behind a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +108,7 @@ impl Following<'_> {
         };
         let Some(segment) = self.segments.get(place) else { return Ok(before.map(end_of)) };
         let (_, opened) = self.open(segment)?;
-        let within = opened.times.newest_at(moment).filter(|it| it.revision >= segment.first);
+        let within = opened.notes.times.newest_at(moment).filter(|it| it.revision >= segment.first);
         let within = within.map(|it| Instant { revision: it.revision.min(self.last()), ..it });
         Ok(within.or(before.map(end_of)))
     }
@@ -131,12 +133,13 @@ impl Following<'_> {
         let (last_name, opened) = self.open(last.segment)?;
         let damaged = |fault| Error::damaged(&last_name, fault);
         let end = End::find(&opened, last).map_err(damaged)?;
-        let at = opened.times.of(to).unwrap_or(Instant {
+        let at = opened.notes.times.of(to).unwrap_or(Instant {
             revision: to,
             at: opened.header.facts.state,
             reckoned: true,
         });
         let (mut frame, page_size) = Frame::parse(&base.frame)?;
+        self.add_granted(&mut frame, &needed, &headers)?;
         if let Some(later) = self.next_base(to)? {
             // What was granted since the base; of what had ended before the later one nothing is known.
             frame.add_missing(schema::LEASE, Frame::parse(&later.frame)?.0)?;
@@ -154,6 +157,28 @@ impl Following<'_> {
             reckoned: at.reckoned,
         };
         Ok((Base { frame, kubernetes, ..base }, tail))
+    }
+
+    /// Leases that whoever followed saw records hang on.
+    fn add_granted(
+        &self,
+        frame: &mut Frame,
+        segments: &[SegmentEntry],
+        headers: &[Header],
+    ) -> Result<(), Error> {
+        for (segment, _) in segments.iter().zip(headers).filter(|(_, it)| it.facts.keys > 0) {
+            let mut granted = Frame::default();
+            let (_, opened) = self.open(segment)?;
+            let leases: BTreeMap<_, _> =
+                opened.notes.leases.iter().map(|lease| (lease.id, lease.ttl_s)).collect();
+            for (id, ttl_s) in leases {
+                let lease = Lease { id, ttl_s: i64::try_from(ttl_s).unwrap_or(i64::MAX) };
+                let (key, value) = (lease.key(), lease.to_bytes());
+                granted.add(schema::LEASE, Pair { key: &key, value: &value, is_bucket: false })?;
+            }
+            frame.add_missing(schema::LEASE, granted)?;
+        }
+        Ok(())
     }
 
     /// The first base from that revision on, unless it is damaged.

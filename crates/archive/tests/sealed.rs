@@ -54,8 +54,15 @@ fn save(archive: &Archive, records: &Pairs) -> Result<(), Error> {
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let backend = Backend::open(database).unwrap();
-    let request =
-        BaseRequest { archive, origin: &origin, tables: None, now: &now, full: false, progress };
+    let request = BaseRequest {
+        archive,
+        origin: &origin,
+        tables: None,
+        now: &now,
+        log: None,
+        full: false,
+        progress,
+    };
     prepare_base(&request, &backend)?.publish(now()).map(drop)
 }
 

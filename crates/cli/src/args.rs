@@ -2,6 +2,7 @@
 //! what it needs and refuses what makes no sense.
 
 use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
+use crate::capture::CaptureArgs;
 use crate::connect::{Env, variable};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
@@ -21,6 +22,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Save(Box<SaveArgs>),
+    Capture(Box<CaptureArgs>),
     Status(StatusArgs),
     Hashkv(HashkvArgs),
     Restore(Box<RestoreArgs>),
@@ -431,7 +433,7 @@ pub(crate) struct ConnectArgs {
 }
 
 /// What [`crate::connect`] reads where a flag is missing.
-const ENVIRONMENT: &str = "Environment, where a flag is not given: ETCDCTL_ENDPOINTS, \
+pub(crate) const ENVIRONMENT: &str = "Environment, where a flag is not given: ETCDCTL_ENDPOINTS, \
     ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY, ETCDCTL_USER, ETCDCTL_PASSWORD, \
     ETCDCTL_INSECURE_SKIP_TLS_VERIFY, ETCDCTL_DIAL_TIMEOUT, ETCDCTL_COMMAND_TIMEOUT, \
     ETCDCTL_STALL_TIMEOUT, ETCDCTL_KEEPALIVE_TIME, ETCDCTL_KEEPALIVE_TIMEOUT, ETCDCTL_WRITE_OUT. \

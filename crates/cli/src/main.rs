@@ -5,6 +5,7 @@
 
 mod archive;
 mod args;
+mod capture;
 mod connect;
 mod failure;
 mod fetch;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Save(args) => save::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Hashkv(args) => hashkv::run(&args),
         Command::Restore(args) => restore::run(&args),

@@ -205,8 +205,16 @@ impl Client {
     /// [`EtcdFault::PermissionDenied`](crate::EtcdFault::PermissionDenied) for a user who may not
     /// read everything.
     pub async fn linearizable_revision(&self) -> Result<i64, Error> {
+        Ok(self.header().await?.revision)
+    }
+
+    /// Who answers a linearizable read, and the revision that the cluster is at. A read.
+    ///
+    /// # Errors
+    /// Those of [`Client::linearizable_revision`].
+    pub async fn header(&self) -> Result<Header, Error> {
         let any = Range::new(Keys::all()).keys_only().limit(1);
-        Ok(self.range(any).await?.header.revision)
+        Ok(self.range(any).await?.header)
     }
 
     /// Writes a key. A write.

@@ -173,17 +173,16 @@ impl Member {
     /// What a failed call, or the end of a stream, means.
     pub(crate) async fn explain<Q, P>(&self, method: &Method<Q, P>, status: &Status) -> Error {
         let (endpoint, call) = (self.0.endpoint.clone(), method.name());
-        if let Some(source) = status.source() {
-            // The transport failed, and not etcd.
-            if let Some(ours) = ours(source) {
-                return ours.clone();
+        // The transport failed, and not etcd. What it says cannot be held while something is awaited.
+        let said =
+            status.source().map(|source| ours(source).cloned().ok_or_else(|| causes(source)));
+        match said {
+            None => {}
+            Some(Ok(ours)) => return ours,
+            Some(Err(cause)) => {
+                let explained = self.0.connector.explain_loss().await;
+                return explained.unwrap_or(Error::Lost { endpoint, call, cause });
             }
-            let explained = self.0.connector.explain_loss().await;
-            return explained.unwrap_or_else(|| Error::Lost {
-                endpoint,
-                call,
-                cause: causes(source),
-            });
         }
         let message = status.message().to_owned();
         match (EtcdFault::from_message(&message), status.code()) {

@@ -3,11 +3,11 @@
 use std::fmt;
 
 /// A member of a cluster. Shown as etcd shows it: hexadecimal, no leading zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);
 
 /// A cluster. Shown as etcd shows it: hexadecimal, no leading zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u64);
 
 /// The place of an entry in the raft log, from 1.

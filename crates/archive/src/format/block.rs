@@ -116,7 +116,9 @@ impl Builder {
         !self.records.is_empty() && self.bytes().saturating_add(value) > RAW_TARGET
     }
 
-    fn bytes(&self) -> usize {
+    /// About so many bytes before compression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.entries.len() + self.values.len()
     }
 

@@ -18,7 +18,7 @@
 //!  104   8  state as of, milliseconds since 1970
 //!  112   8  ended, milliseconds since 1970
 //!  120   8  records
-//!  128   8  live keys
+//!  128   8  live keys; leases of a segment
 //!  136   8  bytes before compression
 //!  144   8  bytes written anew
 //!  152   8  cluster id
@@ -132,7 +132,7 @@ pub mod at {
         (STATE, ENDED - STATE, "state as of, milliseconds since 1970"),
         (ENDED, RECORDS - ENDED, "ended, milliseconds since 1970"),
         (RECORDS, KEYS - RECORDS, "records"),
-        (KEYS, LOGICAL - KEYS, "live keys"),
+        (KEYS, LOGICAL - KEYS, "live keys; leases of a segment"),
         (LOGICAL, NEW - LOGICAL, "bytes before compression"),
         (NEW, CLUSTER - NEW, "bytes written anew"),
         (CLUSTER, MEMBER - CLUSTER, "cluster id"),
@@ -206,7 +206,8 @@ pub struct Facts {
     pub ended: Moment,
     /// Records in it; of a base those that it restores.
     pub records: u64,
-    /// Keys that live at its revision; only of a base, 0 where that is not known.
+    /// Keys that live at its revision; only of a base, 0 where that is not known. Of a segment the
+    /// leases that it tells of.
     pub keys: u64,
     /// Bytes of its blocks before compression.
     pub logical_bytes: u64,
@@ -425,10 +426,14 @@ impl Fields<'_> {
         if zeros.iter().any(|byte| *byte != 0) {
             return Err(senseless("the etcd version"));
         }
-        if self.revision(at::FIRST)? > self.revision(at::LAST)? {
+        let (kind, [flags]) = (Kind::of(kind)?, self.array(at::FLAGS)?);
+        let (first, last) = (self.revision(at::FIRST)?, self.revision(at::LAST)?);
+        // A segment without a record begins behind its end.
+        let is_empty =
+            kind == Kind::Segment && self.u64(at::RECORDS)? == 0 && last.later(1) == Some(first);
+        if first > last && !is_empty {
             return Err(senseless("the span of revisions"));
         }
-        let (kind, [flags]) = (Kind::of(kind)?, self.array(at::FLAGS)?);
         let erased = flags & FLAG_ERASED != 0;
         if erased && kind != Kind::Base {
             return Err(FormatFault::Flags { got: flags });
@@ -438,8 +443,8 @@ impl Fields<'_> {
             archive: ArchiveId(self.array(at::ARCHIVE)?),
             timeline: TimelineId(self.array(at::TIMELINE)?),
             id: ObjectId(self.array(at::ID)?),
-            first: self.revision(at::FIRST)?,
-            last: self.revision(at::LAST)?,
+            first,
+            last,
             compact,
             term: RaftTerm(self.u64(at::TERM)?),
             index: RaftIndex(self.u64(at::INDEX)?),

@@ -85,7 +85,8 @@ impl Run {
     pub fn parse(content: &[u8], facts: &Facts) -> Result<Self, FormatFault> {
         let run = Self::parse_index(content)?;
         let span = run.span().map(|(first, last)| (first.revision, last.revision));
-        match run.records() == facts.records && span == Some((facts.first, facts.last)) {
+        let own = Some((facts.first, facts.last)).filter(|(first, last)| first <= last);
+        match run.records() == facts.records && span == own {
             true => Ok(run),
             false => Err(FormatFault::Senseless { what: WHAT }),
         }

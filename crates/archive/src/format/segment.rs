@@ -14,7 +14,16 @@
 //!    one a time, in the order of their revisions
 //!       varint  revision, less that of the one before (of the first: as it is)
 //!       8       milliseconds since 1970 at which the cluster was at that revision
+//!
+//! section 4: leases that its records are the first to hang on, as far as whoever followed saw
+//!    varint  how many
+//!    one a lease
+//!       8       its id
+//!       varint  the seconds that it was granted
 //! ```
+//!
+//! One without a record says that nothing had come: its first revision is the one behind its last, and
+//! its state is of when that was still so.
 
 use super::cursor::{Cursor, Put};
 use super::fault::FormatFault;
@@ -23,8 +32,28 @@ use rekindle_etcd::Revision;
 
 /// The sort of the section of times.
 const TIMES: u64 = 2;
+/// The sort of the section of leases.
+const LEASES: u64 = 4;
 
 const WHAT: &str = "a segment";
+
+/// What a segment says beside its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// When its revisions came.
+    pub times: Times,
+    /// Leases that its records are the first to hang on, as far as whoever followed saw.
+    pub leases: Vec<LeaseGrant>,
+}
+
+/// A lease as it was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseGrant {
+    /// Its id.
+    pub id: i64,
+    /// The seconds that it lives when nobody keeps it alive.
+    pub ttl_s: u64,
+}
 
 /// What a segment says of when its revisions came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +118,29 @@ impl Times {
 
 /// The content of a segment, but for its run, which comes behind it.
 #[must_use]
-pub fn encode(times: &Times) -> Vec<u8> {
+pub fn encode(notes: &Notes) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_varint(if notes.leases.is_empty() { 1 } else { 2 });
+    out.put_varint(TIMES);
+    out.put_sized(&encode_times(&notes.times));
+    if !notes.leases.is_empty() {
+        out.put_varint(LEASES);
+        out.put_sized(&encode_leases(&notes.leases));
+    }
+    out
+}
+
+fn encode_leases(leases: &[LeaseGrant]) -> Vec<u8> {
+    let mut section = Vec::new();
+    section.put_varint(leases.len() as u64);
+    for lease in leases {
+        section.extend_from_slice(&lease.id.to_le_bytes());
+        section.put_varint(lease.ttl_s);
+    }
+    section
+}
+
+fn encode_times(times: &Times) -> Vec<u8> {
     let mut section = vec![u8::from(times.reckoned)];
     section.put_varint(times.marks.len() as u64);
     let mut before = 0;
@@ -98,30 +149,38 @@ pub fn encode(times: &Times) -> Vec<u8> {
         section.extend_from_slice(&moment.0.to_le_bytes());
         before = revision.get();
     }
-    let mut out = Vec::new();
-    out.put_varint(1);
-    out.put_varint(TIMES);
-    out.put_sized(&section);
-    out
+    section
 }
 
-/// Reads the content of a segment: its times, and its run.
+/// Reads the content of a segment: what it says beside its records, and its run.
 ///
 /// # Errors
 /// Whatever no writer writes.
-pub fn parse(content: &[u8]) -> Result<(Times, &[u8]), FormatFault> {
+pub fn parse(content: &[u8]) -> Result<(Notes, &[u8]), FormatFault> {
     let mut cursor = Cursor::new(content, WHAT);
-    let mut times = Times::default();
+    let mut notes = Notes::default();
     for _ in 0..cursor.varint()? {
         let sort = cursor.varint()?;
         let section = cursor.sized()?;
         match sort {
-            TIMES => times = parse_times(section)?,
+            TIMES => notes.times = parse_times(section)?,
+            LEASES => notes.leases = parse_leases(section)?,
             unknown if unknown % 2 == 0 => {}
             _ => return Err(FormatFault::NotYet { what: "a segment with more than records" }),
         }
     }
-    Ok((times, cursor.rest()))
+    Ok((notes, cursor.rest()))
+}
+
+fn parse_leases(section: &[u8]) -> Result<Vec<LeaseGrant>, FormatFault> {
+    let mut cursor = Cursor::new(section, "the leases of a segment");
+    let mut leases = Vec::new();
+    for _ in 0..cursor.varint()? {
+        leases
+            .push(LeaseGrant { id: i64::from_le_bytes(cursor.array()?), ttl_s: cursor.varint()? });
+    }
+    cursor.end()?;
+    Ok(leases)
 }
 
 fn parse_times(section: &[u8]) -> Result<Times, FormatFault> {
@@ -152,11 +211,17 @@ mod tests {
         Times { reckoned: true, marks: vec![mark(5, 1000), mark(900, -3), mark(901, 70)] }
     }
 
+    fn some_notes() -> Notes {
+        let lease = |id, ttl_s| LeaseGrant { id, ttl_s };
+        Notes { times: some_times(), leases: vec![lease(-7, 60), lease(i64::MAX, u64::MAX)] }
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        for times in [some_times(), Times::default()] {
-            let content = [&encode(&times)[..], b"run"].concat();
-            assert_eq!(parse(&content).unwrap(), (times, &b"run"[..]));
+        let timed = Notes { times: some_times(), ..Notes::default() };
+        for notes in [some_notes(), timed, Notes::default()] {
+            let content = [&encode(&notes)[..], b"run"].concat();
+            assert_eq!(parse(&content).unwrap(), (notes, &b"run"[..]));
         }
     }
 
@@ -197,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_cut_is_a_segment() {
-        let content = encode(&some_times());
+        let content = encode(&some_notes());
         for length in 0..content.len() {
             assert!(parse(&content[..length]).is_err(), "{length} bytes");
         }
@@ -211,10 +276,10 @@ mod tests {
             content.put_sized(b"?");
             content
         };
-        assert_eq!(parse(&with(40)).unwrap(), (Times::default(), &b""[..]));
+        assert_eq!(parse(&with(40)).unwrap(), (Notes::default(), &b""[..]));
         assert!(parse(&with(41)).unwrap_err().is_too_new());
-        let mut twice = some_times();
-        twice.marks[1].0 = twice.marks[0].0;
+        let mut twice = some_notes();
+        twice.times.marks[1].0 = twice.times.marks[0].0;
         assert!(matches!(parse(&encode(&twice)), Err(FormatFault::Senseless { .. })));
     }
 }

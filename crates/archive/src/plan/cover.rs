@@ -1,5 +1,6 @@
 //! Which segments a range of the log needs.
 
+use crate::names::Epoch;
 use rekindle_etcd::Revision;
 
 /// A segment that was listed.
@@ -9,10 +10,21 @@ pub struct SegmentEntry {
     pub name: String,
     /// Bytes of the object.
     pub bytes: u64,
-    /// The first revision that it has all records of.
+    /// How often what it holds was merged.
+    pub level: u8,
+    /// Whose turn it was to write the log.
+    pub epoch: Epoch,
+    /// The first revision that it has all records of; the one behind the last where it has none.
     pub first: Revision,
     /// The last one.
     pub last: Revision,
+}
+
+impl SegmentEntry {
+    /// It has no record, and says that none had come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first > self.last
+    }
 }
 
 /// What is taken of a segment.
@@ -49,7 +61,7 @@ fn go_on(
     first: Revision,
     last: Revision,
 ) -> (Vec<Piece<'_>>, Option<Revision>) {
-    let mut by_first: Vec<_> = segments.iter().collect();
+    let mut by_first: Vec<_> = segments.iter().filter(|segment| !segment.is_empty()).collect();
     by_first.sort_by_key(|segment| segment.first);
     let mut waiting = by_first.into_iter().peekable();
     let mut pieces = Vec::new();
@@ -80,15 +92,21 @@ mod tests {
         Revision::new(number).unwrap()
     }
 
-    /// Which segments a range needs, and what of each, or which revision is missing.
-    fn check(segments: &[(i64, i64)], (first, last): (i64, i64), want: &str) {
+    fn entries(segments: &[(i64, i64)]) -> Vec<SegmentEntry> {
         let named = |(first, last): &(i64, i64)| SegmentEntry {
             name: format!("{first}-{last}"),
             bytes: 1,
+            level: 0,
+            epoch: Epoch::NONE,
             first: revision(*first),
             last: revision(*last),
         };
-        let segments: Vec<_> = segments.iter().map(named).collect();
+        segments.iter().map(named).collect()
+    }
+
+    /// Which segments a range needs, and what of each, or which revision is missing.
+    fn check(segments: &[(i64, i64)], (first, last): (i64, i64), want: &str) {
+        let segments = entries(segments);
         let got = match cover(&segments, revision(first), revision(last)) {
             Ok(pieces) => {
                 let shown = |piece: &Piece<'_>| {
@@ -114,21 +132,15 @@ mod tests {
         check(&[(1, 5)], (6, 6), "no 6");
         check(&[], (3, 4), "no 3");
         check(&[(5, 6)], (3, 4), "no 3");
-        let segments = |all: &[(i64, i64)]| -> Vec<_> {
-            let named = |(first, last): &(i64, i64)| SegmentEntry {
-                name: String::new(),
-                bytes: 1,
-                first: revision(*first),
-                last: revision(*last),
-            };
-            all.iter().map(named).collect()
-        };
         let reached = |all: &[(i64, i64)], first| {
-            let segments = segments(all);
+            let segments = entries(all);
             reach(&segments, revision(first)).last().map(|piece| piece.to.get())
         };
         assert_eq!(reached(&[(1, 5), (6, 9), (11, 12)], 3), Some(9));
         assert_eq!(reached(&[(1, 5)], 6), None);
+        // Those without a record say nothing of a record.
+        assert_eq!(reached(&[(1, 5), (6, 5), (6, 7), (8, 7)], 3), Some(7));
+        check(&[(1, 5), (6, 5), (4, 3)], (4, 6), "no 6");
         let max = i64::MAX;
         check(&[(1, max)], (max, max), &format!("1-{max}:{max}-{max}"));
     }

@@ -345,7 +345,10 @@ impl<'a> Verification<'a> {
         erased: &BTreeSet<String>,
         now: Moment,
     ) -> Result<(), Error> {
-        let rest = listed.iter().filter(|(name, _)| !self.observed.objects.contains_key(&***name));
+        // Of claims none is needed for a restore point.
+        let is_data = |name: &str| names::parse_claim(name).is_none();
+        let rest = listed.iter().filter(|(name, _)| is_data(name));
+        let rest = rest.filter(|(name, _)| !self.observed.objects.contains_key(&***name));
         let rest = rest.map(|(name, bytes)| Listed { name: name.clone(), bytes: *bytes });
         let rest: Vec<_> = rest.collect();
         let starts = self.archive.store().read_starts(rest.clone(), HEADER_MAX as u64);

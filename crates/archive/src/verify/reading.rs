@@ -5,7 +5,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::base::{Base, Part};
 use crate::format::{FormatFault, Kind};
-use crate::names::{self, SegmentName};
+use crate::names;
 use crate::object;
 use crate::read::is_known;
 use crate::store::Pending;
@@ -89,8 +89,8 @@ impl Reading {
                 let facts = &opened.header.facts;
                 let place = names::log(facts.timeline);
                 let (first, last) = (facts.first, facts.last);
-                let is_its_own = names::parse_segment(name) == Some(SegmentName { first, last })
-                    && name.starts_with(&place);
+                let told = names::parse_segment(name).map(|told| (told.first, told.last));
+                let is_its_own = told == Some((first, last)) && name.starts_with(&place);
                 match is_its_own {
                     true => Ok(()),
                     false => Err(damaged(FormatFault::Senseless { what: "its place" })),

@@ -16,6 +16,7 @@
 use crate::error::Error;
 use crate::format::block::Fingerprint;
 use crate::format::filter::KeyHash;
+use crate::log::{LogFound, LogRows};
 use crate::write::table::{Row, Rows};
 use rekindle_etcd::{RecordKey, Revision};
 use std::collections::HashMap;
@@ -95,9 +96,26 @@ pub struct Counts {
     pub unverified: u64,
 }
 
+/// What the archive has, one record after the other.
+pub(crate) struct Known {
+    /// Those of the older base.
+    pub table: Rows,
+    /// Those of the log behind it.
+    pub log: Option<LogRows>,
+}
+
+impl Known {
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        match (self.table.next_row()?, &mut self.log) {
+            (None, Some(log)) => log.next_row(),
+            (row, _) => Ok(row),
+        }
+    }
+}
+
 /// A comparison that is under way.
 pub(crate) struct Join {
-    rows: Rows,
+    rows: Known,
     next: Option<Row>,
     bounds: Bounds,
     /// Of keys whose newest record up to C so far is gone: that record.
@@ -110,7 +128,7 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn new(mut rows: Rows, bounds: Bounds) -> Result<Self, Error> {
+    pub(crate) fn new(mut rows: Known, bounds: Bounds) -> Result<Self, Error> {
         let next = rows.next_row()?;
         let (gone, strange) = (HashMap::new(), HashMap::new());
         Ok(Self { rows, next, bounds, gone, strange, log: None, counts: Counts::default() })
@@ -154,8 +172,11 @@ impl Join {
         }
     }
 
-    /// Ends it: what is left of the older base goes to `dead`.
-    pub(crate) fn finish(mut self, mut dead: impl FnMut(&Row)) -> Result<Counts, Error> {
+    /// Ends it: what is left of the older base goes to `dead`. Tells what the log behind it was, too.
+    pub(crate) fn finish(
+        mut self,
+        mut dead: impl FnMut(&Row),
+    ) -> Result<(Counts, Option<LogFound>), Error> {
         while let Some(row) = self.next {
             self.is_gone(&row)?;
             dead(&row);
@@ -170,7 +191,7 @@ impl Join {
             Some(record) if !gap => Err(contradiction(*record, ContradictionKind::Missing)),
             _ => {
                 self.counts.unverified = self.gone.len() as u64;
-                Ok(self.counts)
+                Ok((self.counts, self.rows.log.map(LogRows::found)))
             }
         }
     }

@@ -12,17 +12,19 @@ mod walk;
 
 pub use join::{Contradiction, ContradictionKind, Counts};
 pub(crate) use pack::{LEVEL, PACK_TARGET};
+pub(crate) use table::Row;
 
 use crate::archive::{Archive, BaseEntry, Listing};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::header::{Facts, HEADER_MAX, Moment};
-use crate::format::segment::Times;
+use crate::format::segment::{Notes, Times};
 use crate::format::{Kind, TimelineId};
+use crate::log::LogView;
 use crate::plan::reuse::{Older, Route, routes};
 use crate::store::{Listed, StoreFaultKind};
 use crate::{names, object};
-use join::{Bounds, Join};
+use join::{Bounds, Join, Known};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
 use rekindle_etcd::{Backend, ClusterId, MemberId, Revision, Status};
@@ -31,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
-use table::{Rows, Table, TableWriter};
+use table::{Table, TableWriter};
 use timeline::Choice;
 use walk::{Small, Walk, Walked};
 
@@ -76,6 +78,8 @@ pub struct BaseRequest<'a> {
     pub origin: &'a Origin,
     /// Where this host keeps its digest tables; without one, every base is written in full.
     pub tables: Option<&'a Path>,
+    /// What whoever follows the cluster has put into the archive's log, and still has at hand.
+    pub log: Option<&'a LogView>,
     /// Write all records anew, and share none with an older base.
     pub full: bool,
     /// The clock.
@@ -239,7 +243,7 @@ struct LastBase {
     state: Moment,
     timeline: TimelineId,
     parts: Vec<Part>,
-    rows: Rows,
+    rows: Known,
 }
 
 impl LastBase {
@@ -276,7 +280,7 @@ impl LastBase {
             state: facts.state,
             timeline,
             parts: table.parts.clone(),
-            rows: table.into_rows(),
+            rows: Known { table: table.into_rows(), log: None },
         }))
     }
 }
@@ -343,9 +347,9 @@ struct Made {
 impl<S: ReadAt> Making<'_, '_, S> {
     /// Writes what the last base does not have; without one, everything.
     fn make(&self, last: Option<LastBase>) -> Result<Made, Error> {
-        let Some(last) = last else {
+        let Some(last) = last.map(|last| self.with_log(last)).transpose()? else {
             let routes = routes(None, None);
-            let packer = self.packer(None, Vec::new(), Times::default())?;
+            let packer = self.packer(None, Vec::new(), Notes::default())?;
             return self.run(&routes, packer);
         };
         let compact = self.facts.compact.max(last.compact);
@@ -358,19 +362,33 @@ impl<S: ReadAt> Making<'_, '_, S> {
         let parts = older.parts.into_iter().zip(rewritten);
         let kept = parts.filter(|(_, rewritten)| !rewritten).map(|(part, _)| part).collect();
         let join = Join::new(last.rows, bounds)?;
-        let packer = self.packer(Some(join), kept, times)?;
+        let notes = Notes { times, ..Notes::default() };
+        let packer = self.packer(Some(join), kept, notes)?;
         self.run(&routes, packer)
+    }
+
+    /// The last base, with what the log that was followed has behind it.
+    fn with_log(&self, last: LastBase) -> Result<LastBase, Error> {
+        let behind = |log: &LogView| {
+            (log.timeline == last.timeline).then(|| log.behind(last.revision, self.facts.last))?
+        };
+        let Some(log) = self.request.log.and_then(behind) else { return Ok(last) };
+        let LastBase { compact, timeline, mut parts, rows, .. } = last;
+        let (revision, state) = (log.last, log.state());
+        parts.push(log.part(timeline));
+        let rows = Known { log: Some(log.rows()), ..rows };
+        Ok(LastBase { revision, compact, state, timeline, parts, rows })
     }
 
     fn packer(
         &self,
         join: Option<Join>,
         kept: Vec<Part>,
-        times: Times,
+        notes: Notes,
     ) -> Result<Packer<'_>, Error> {
         let (archive, facts, now) = (self.request.archive, self.facts, self.request.now);
         let table = table_path(self.request).map(|path| TableWriter::create(&path)).transpose()?;
-        Ok(Packer::new(Shared { archive, facts, now, times }, join, kept, table))
+        Ok(Packer::new(Shared { archive, facts, now, notes }, join, kept, table))
     }
 
     fn run(&self, routes: &[Route], packer: Packer<'_>) -> Result<Made, Error> {
@@ -547,7 +565,7 @@ mod tests {
         let now = || Moment(1);
         let (archive, origin, tables) = (&archive, &origin, None);
         let full = false;
-        let request = BaseRequest { archive, origin, tables, full, now: &now, progress };
+        let request = BaseRequest { archive, origin, tables, log: None, full, now: &now, progress };
         let prepared = prepare_base(&request, &a_backend()).unwrap();
         let facts = &prepared.facts;
         let [pack] = &prepared.written[..] else { panic!("{:?}", prepared.written) };

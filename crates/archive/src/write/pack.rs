@@ -8,11 +8,13 @@ use crate::error::Error;
 use crate::format::base::{Part, PartKind};
 use crate::format::block::{Entry, Filled, Fingerprint};
 use crate::format::header::{Facts, Kind, Moment};
-use crate::format::segment::{self, Times};
+use crate::format::segment::{self, Notes};
 use crate::format::{DIGEST, LogDigest, ValueDigests, run};
+use crate::log::LogFound;
+use crate::names::{self, Epoch, SegmentName};
+use crate::object;
 use crate::plan::reuse::To;
 use crate::store::Pending;
-use crate::{names, object};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, VecDeque};
@@ -82,7 +84,7 @@ pub(super) struct Shared<'a> {
     pub facts: &'a Facts,
     pub now: &'a (dyn Fn() -> Moment + Sync),
     /// Of the log.
-    pub times: Times,
+    pub notes: Notes,
 }
 
 /// Compares, and puts blocks into objects.
@@ -175,7 +177,9 @@ impl<'a> Packer<'a> {
         self.end_route()?;
         if let Some(join) = self.join.take() {
             let (older, at) = (&mut self.older, &mut self.at);
-            self.packed.counts = join.finish(|row| bury(older, at, row))?;
+            let (counts, log) = join.finish(|row| bury(older, at, row))?;
+            self.packed.counts = counts;
+            self.settle(log);
         }
         while let Some(sending) = self.sending.pop_front() {
             sending.wait()?;
@@ -184,6 +188,21 @@ impl<'a> Packer<'a> {
         self.packed.parts.retain(|part| part.living() > 0);
         self.packed.parts.sort_by_key(|part| part.first);
         Ok(())
+    }
+
+    /// What was not known of the log behind the older base before all of it had come.
+    fn settle(&mut self, log: Option<LogFound>) {
+        let Some((LogFound { records, digest, .. }, (first, last))) =
+            log.and_then(|log| Some((log, log.span?)))
+        else {
+            return;
+        };
+        // Where it is small, it may be in a pack by now.
+        let is_it = |part: &&mut Part| part.first.revision == first.revision;
+        if let Some(part) = self.older.iter_mut().rev().take(1).find(is_it) {
+            (part.first, part.last, part.records) = (first, last, records);
+            part.what = PartKind::Log { digest };
+        }
     }
 
     fn add(&mut self, block: Worked) -> Result<(), Error> {
@@ -318,11 +337,13 @@ impl<'a> Packer<'a> {
 
     fn send_segment(&mut self, facts: Facts, content: &[u8]) -> Result<(), Error> {
         let facts = Facts { kind: Kind::Segment, ..facts };
-        let mut whole = segment::encode(&self.shared.times);
+        let mut whole = segment::encode(&self.shared.notes);
         whole.extend_from_slice(content);
         let bytes = object::build(self.shared.archive, &facts, &whole)?.bytes;
         self.log.bytes += bytes.len() as u64;
-        let name = names::segment(facts.timeline, facts.first, facts.last, facts.id);
+        let place =
+            SegmentName { level: 0, epoch: Epoch::NONE, first: facts.first, last: facts.last };
+        let name = names::segment(facts.timeline, place, facts.id);
         self.create(name, bytes)
     }
 

@@ -58,8 +58,15 @@ impl Fixture {
         let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
         let now = || Moment(revision * 1000);
         let tables = Some(self.spool.path());
-        let request =
-            BaseRequest { archive, origin: &origin, tables, now: &now, full: false, progress };
+        let request = BaseRequest {
+            archive,
+            origin: &origin,
+            tables,
+            now: &now,
+            log: None,
+            full: false,
+            progress,
+        };
         prepare_base(&request, &a_backend(revision)).unwrap().publish(now()).unwrap();
     }
 

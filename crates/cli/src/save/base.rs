@@ -57,6 +57,7 @@ impl Place {
                     archive: &self.archive,
                     origin,
                     tables: Some(self.spool.directory()),
+                    log: None,
                     full: self.full,
                     now: &now,
                     progress: Progress { walked: &walked, stop },

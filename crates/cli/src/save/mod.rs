@@ -2,11 +2,9 @@
 //! an archive, or is seen in a store.
 
 mod base;
-mod choose;
 mod object;
-mod stream;
 
-use crate::archive::Pin;
+use crate::archive::{Pin, now};
 use crate::args::SaveArgs;
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
@@ -15,7 +13,10 @@ use crate::spool::Spool;
 use crate::status::SOUND;
 use crate::terminal::{self, Calls};
 use crate::time;
-use choose::{Candidate, Choice, choose, complaints};
+use rekindle_agent::snapshot::{
+    Candidate, Choice, ReceiveFault, Received, Sinks, ask_all, choose, complaints, next_batch,
+    receive,
+};
 use rekindle_archive::Origin;
 use rekindle_archive::format::header::Moment;
 use rekindle_client::{Client, Error, Member, Status as MemberStatus};
@@ -203,7 +204,7 @@ pub(crate) fn missing_directories(target: &Path) -> Vec<&Path> {
 }
 
 /// A client of every member; where they cannot be listed, of the endpoints that were given.
-async fn all_members(client: Client) -> Result<Client, Failure> {
+pub(crate) async fn all_members(client: Client) -> Result<Client, Failure> {
     Ok(match client.of_all_members().await {
         Ok(all) => all,
         Err(error) => {
@@ -269,16 +270,6 @@ async fn pick(
     }
 }
 
-async fn ask_all(client: &Client) -> Vec<Candidate> {
-    let asked: Vec<_> = client.members().to_vec();
-    let mut answers = Vec::new();
-    for member in asked {
-        let status = member.status().await.map_err(|error| error.to_string());
-        answers.push(Candidate { status });
-    }
-    answers
-}
-
 fn nobody(client: &Client, candidates: &[Candidate]) -> Failure {
     let mut what = "no member can give a snapshot:".to_owned();
     for (member, candidate) in client.members().iter().zip(candidates) {
@@ -333,11 +324,16 @@ impl Attempt<'_> {
         let received = AtomicU64::new(0);
         let work = || {
             let mut stream = self.calls.wait(member.snapshot())?;
-            let sinks = stream::Sinks { snapshot: &mut snapshot, upload: upload.as_mut() };
-            stream::receive(self.calls, &mut stream, sinks, &received)
+            let sinks = Sinks { snapshot: &mut snapshot, upload: upload.as_mut() };
+            let next = || self.calls.wait(next_batch(&mut stream));
+            match receive(next, now, sinks, &received) {
+                // The store's failure is none of the member's.
+                Err(ReceiveFault::Store(fault)) => Ok(Err(fault.into())),
+                received => Ok::<_, Failure>(Ok(received?)),
+            }
         };
         let position = || received.load(Ordering::Relaxed);
-        let stream::Received { digest, crc, state } =
+        let Received { digest, crc, state } =
             match terminal::watching("saving", None, position, work)? {
                 Ok(received) => received,
                 Err(failure) => return Ok(Err(failure)),
@@ -553,6 +549,18 @@ impl Saved {
                     .map(ToString::to_string)
                     .unwrap_or_default()
             ),
+        }
+    }
+}
+
+impl From<ReceiveFault<Self>> for Failure {
+    fn from(fault: ReceiveFault<Self>) -> Self {
+        match fault {
+            ReceiveFault::Stream(failure) => failure,
+            ReceiveFault::File(error) => error.into(),
+            ReceiveFault::Store(fault) => fault.into(),
+            fault @ ReceiveFault::Damaged(_) => Self::new(Code::Transient, fault.to_string()),
+            fault @ ReceiveFault::Panicked => Self::new(Code::Failed, fault.to_string()),
         }
     }
 }

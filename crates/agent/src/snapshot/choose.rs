@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 /// What is known of one endpoint.
 #[derive(Debug)]
-pub(crate) struct Candidate {
+pub struct Candidate {
     /// What it says of itself, or why it says nothing.
     pub status: Result<Status, String>,
 }
 
 /// What to do about the candidates.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub enum Choice {
     /// Take it from these, in this order.
     From(Vec<usize>),
     /// One that could do it is still behind the floor; it may catch up.
@@ -48,7 +48,7 @@ impl<'a> Raised<'a> {
 }
 
 /// Every complaint of every candidate, in words, once.
-pub(crate) fn complaints(candidates: &[Candidate]) -> BTreeSet<String> {
+pub fn complaints(candidates: &[Candidate]) -> BTreeSet<String> {
     let words = |complaint: &str| match Raised::parse(complaint) {
         Some(Raised { member, alarm }) => format!("member {member:x} has raised the alarm {alarm}"),
         None => format!("a member says: {complaint}"),
@@ -63,7 +63,7 @@ fn all_complaints(candidates: &[Candidate]) -> impl Iterator<Item = &str> {
 
 /// Members that are not behind `floor`, followers before the leader, else in the order given.
 /// Learners are never chosen, nor whoever has a CORRUPT alarm in the eyes of any candidate.
-pub(crate) fn choose(candidates: &[Candidate], floor: i64) -> Choice {
+pub fn choose(candidates: &[Candidate], floor: i64) -> Choice {
     let is_corrupt = |member: u64| {
         let corrupt = Raised { member, alarm: "CORRUPT" };
         all_complaints(candidates).filter_map(Raised::parse).any(|raised| raised == corrupt)

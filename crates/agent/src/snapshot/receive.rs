@@ -3,9 +3,6 @@
 //! Receiving, digesting, writing and uploading run beside each other: blocks go to all of them without being
 //! copied, many at once so that threads seldom wake each other, and a few such batches may wait.
 
-use crate::archive::now;
-use crate::failure::{Code, Failure};
-use crate::terminal::Calls;
 use bytes::Bytes;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{StoreFault, Upload};
@@ -27,7 +24,9 @@ const WAITING: usize = 4;
 type Batch = Arc<Vec<Bytes>>;
 
 /// A snapshot that came whole.
-pub(super) struct Received {
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// SHA-256 of the database, which the stream ended with.
     pub digest: Sha256Digest,
     /// CRC-32C of all that came.
     pub crc: u32,
@@ -36,19 +35,44 @@ pub(super) struct Received {
 }
 
 /// Where a snapshot goes while it comes.
-pub(super) struct Sinks<'a, 'd> {
+pub struct Sinks<'a, 'd> {
+    /// Into a file.
     pub snapshot: &'a mut NewSnapshot<'d>,
+    /// Into a store.
     pub upload: Option<&'a mut Upload>,
 }
 
-/// Receives a whole snapshot, and proves that it is whole. The outer failure is the member's or of
-/// the way to it, the inner one the store's.
-pub(super) fn receive(
-    calls: &Calls,
-    stream: &mut SnapshotStream,
+/// Why a snapshot did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveFault<E> {
+    /// The member or the way to it failed.
+    #[error("{0}")]
+    Stream(E),
+    /// The file could not be written.
+    #[error(transparent)]
+    File(#[from] rekindle_datadir::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    /// What came is not what was sent.
+    #[error("the snapshot came damaged or not whole: {0}")]
+    Damaged(String),
+    /// A thread has panicked.
+    #[error("a thread of the save has panicked")]
+    Panicked,
+}
+
+/// Receives a whole snapshot, batch by batch, and proves that it is whole. `next` gives a batch, an empty
+/// one at the end; `now` is the clock.
+///
+/// # Errors
+/// [`ReceiveFault`].
+pub fn receive<E>(
+    mut next: impl FnMut() -> Result<Vec<Bytes>, E>,
+    now: impl Fn() -> Moment,
     sinks: Sinks<'_, '_>,
     received: &AtomicU64,
-) -> Result<Result<Received, Failure>, Failure> {
+) -> Result<Received, ReceiveFault<E>> {
     let Sinks { snapshot, upload } = sinks;
     std::thread::scope(|threads| {
         let (to_digest, batches) = sync_channel::<Batch>(WAITING);
@@ -73,36 +97,32 @@ pub(super) fn receive(
                 blocks.try_for_each(|block| upload.write(block))
             })
         });
-        let streamed = hand_out(calls, stream, &consumers, received);
+        let streamed = hand_out(&mut next, now, &consumers, received);
         drop(consumers);
         // A disk that is full ends the stream, too: what it says comes first.
-        joined(written)?.map_err(Failure::from)?;
-        if let Err(fault) = uploaded.map_or(Ok(Ok(())), joined)? {
-            return Ok(Err(fault.into()));
-        }
-        let state = streamed?;
-        let (digest, crc) = joined(digest)?.map_err(|fault| {
-            let what = format!("the snapshot came damaged or not whole: {fault}");
-            Failure::new(Code::Transient, what)
-        })?;
-        Ok(Ok(Received { digest, crc, state }))
+        joined(written)??;
+        uploaded.map_or(Ok(Ok(())), joined)??;
+        let state = streamed.map_err(ReceiveFault::Stream)?;
+        let digested = joined(digest)?;
+        let (digest, crc) = digested.map_err(|fault| ReceiveFault::Damaged(fault.to_string()))?;
+        Ok(Received { digest, crc, state })
     })
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
-    thread.join().map_err(|_| Failure::new(Code::Failed, "a thread of the save has panicked"))
+fn joined<T, E>(thread: ScopedJoinHandle<'_, T>) -> Result<T, ReceiveFault<E>> {
+    thread.join().map_err(|_| ReceiveFault::Panicked)
 }
 
-fn hand_out(
-    calls: &Calls,
-    stream: &mut SnapshotStream,
+fn hand_out<E>(
+    next: &mut impl FnMut() -> Result<Vec<Bytes>, E>,
+    now: impl Fn() -> Moment,
     consumers: &[SyncSender<Batch>],
     received: &AtomicU64,
-) -> Result<Moment, Failure> {
+) -> Result<Moment, E> {
     let mut state = None;
     loop {
-        let batch = Arc::new(calls.wait(next_batch(stream))?);
-        let state = *state.get_or_insert_with(now);
+        let batch = Arc::new(next()?);
+        let state = *state.get_or_insert_with(&now);
         if batch.is_empty() {
             return Ok(state);
         }
@@ -116,7 +136,10 @@ fn hand_out(
 }
 
 /// The next blocks; none at the end.
-async fn next_batch(stream: &mut SnapshotStream) -> Result<Vec<Bytes>, Error> {
+///
+/// # Errors
+/// The member's, or of the way to it.
+pub async fn next_batch(stream: &mut SnapshotStream) -> Result<Vec<Bytes>, Error> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH {
         let Some(chunk) = stream.next().await? else { break };

@@ -1,0 +1,862 @@
+//! What capture decides: when to watch and from where, what becomes a segment and when, which archive
+//! is written into, when a snapshot is taken. Pure: it is told what has happened and at what time, and
+//! says what is to be done.
+//!
+//! - Revisions come from the watch, one after the other, and are cut into the journal. Each archive is
+//!   fed from it by itself: one that is slow or gone delays no other.
+//! - What the watch cannot give (a slow start, an outage, an archive that is too far behind) comes from a
+//!   snapshot, as a base. The watch is open before the snapshot is taken, so that nothing lies between.
+//! - A watch begins at the last revision that is known, and what comes of it must be what is known: the
+//!   ids of a cluster that was restored are the same.
+//!
+//! What may never happen here: a revision passed over without a word; the watch left open when it has
+//! fallen behind, for etcd then reads everything again and again for it, while its clients wait.
+
+use super::tail::{Match, Tail};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::format::segment::LeaseGrant;
+use rekindle_archive::{Cut, Cutter, Error, Witness};
+use rekindle_client::{Event as WatchEvent, EventType};
+use rekindle_etcd::Revision;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Most leases of which is known that they were looked up.
+const LEASES_MAX: usize = 100_000;
+/// How long is waited before a watch that has failed is opened anew, at first and at most.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long a member may leave a question for progress without an answer, beside the flush interval.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long is waited after a snapshot that could not be had.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
+/// How long is waited for archives when all is to end.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// How it works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What came is written so often.
+    pub flush_every: Duration,
+    /// Or when it has about so many bytes.
+    pub flush_bytes: usize,
+    /// A watch that is so many revisions behind is given up.
+    pub behind_max: i64,
+    /// Or one that is behind by so much time.
+    pub behind_time: Duration,
+    /// Snapshots are at least so long apart.
+    pub snapshots_every: Duration,
+    /// A base is made so often.
+    pub bases_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flush_every: Duration::from_secs(5),
+            flush_bytes: 8 << 20,
+            behind_max: 2000,
+            behind_time: Duration::from_secs(2),
+            snapshots_every: Duration::from_secs(60),
+            bases_every: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// The time of an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// By the calendar.
+    pub wall: Moment,
+    /// Since capture began; it never goes back.
+    pub passed: Duration,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// Of a watch.
+    Watch {
+        /// Which one; what is left of one that was given up is not listened to.
+        watch: u64,
+        /// What it said.
+        said: Said,
+    },
+    /// A lease was looked up. None: there is no such lease any more.
+    Lease {
+        /// The seconds that it was granted.
+        id: i64,
+        /// See there.
+        ttl_s: Option<u64>,
+    },
+    /// An archive can be written into.
+    Opened {
+        /// Its number.
+        archive: usize,
+        /// Up to where it has the log. None: it needs a base first.
+        end: Option<Revision>,
+        /// The journal has that revision, too: it goes on from there.
+        known: bool,
+        /// So long ago was its last base.
+        base_age: Duration,
+    },
+    /// An archive cannot be written into now; it will be opened again.
+    Closed {
+        /// Its number.
+        archive: usize,
+    },
+    /// What an archive was to be given is in its log for good.
+    Written {
+        /// Its number.
+        archive: usize,
+        /// The last revision.
+        last: Revision,
+    },
+    /// The journal does not have what an archive was to be given.
+    Missing {
+        /// Its number.
+        archive: usize,
+    },
+    /// A snapshot is there.
+    Snapshot {
+        /// What it is of.
+        revision: Revision,
+        /// Up to where it was compacted.
+        compact: Option<Revision>,
+    },
+    /// There is none; why was told.
+    NoSnapshot,
+    /// A base was made.
+    Base {
+        /// The archive's number.
+        archive: usize,
+        /// Of what; none where it failed, which was told.
+        revision: Option<Revision>,
+        /// It began a history of its own: the archive will be opened again.
+        moved: bool,
+    },
+    /// Users or roles of the cluster have changed: only a base has them.
+    AuthChanged,
+    /// All is to end.
+    Stop,
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub enum Said {
+    /// It has begun, at this revision.
+    Began {
+        /// That revision.
+        from: Revision,
+        /// By whom.
+        witness: Witness,
+        /// The newest revision there.
+        newest: Revision,
+    },
+    /// Whole revisions.
+    Changes {
+        /// Their changes.
+        events: Vec<WatchEvent>,
+        /// By whom.
+        witness: Witness,
+        /// The newest revision there.
+        newest: Revision,
+    },
+    /// All up to this revision was said before.
+    Progress {
+        /// That revision.
+        revision: Revision,
+    },
+    /// It has ended.
+    Ended {
+        /// What it was to begin with is compacted away.
+        compacted: bool,
+    },
+}
+
+/// Where a watch is to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Behind the cluster's newest revision.
+    Newest,
+    /// At this revision.
+    Revision(Revision),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open a watch, at another member than the last one where `elsewhere`.
+    Watch {
+        /// Its number.
+        watch: u64,
+        /// From where.
+        from: From,
+        /// The last one has failed.
+        elsewhere: bool,
+    },
+    /// End the watch.
+    EndWatch,
+    /// Ask the watch how far it has come.
+    AskProgress,
+    /// Look up a lease.
+    LookUp {
+        /// Its id.
+        lease: i64,
+    },
+    /// Put into the journal.
+    Keep(Cut),
+    /// Take the journal away: it is of another history.
+    ClearJournal,
+    /// Give an archive the piece of the journal that has this revision.
+    Write {
+        /// Its number.
+        archive: usize,
+        /// That revision.
+        from: Revision,
+    },
+    /// Tell an archive that nothing had come.
+    Beat {
+        /// Its number.
+        archive: usize,
+        /// An empty piece.
+        cut: Cut,
+    },
+    /// Take a snapshot.
+    TakeSnapshot,
+    /// Make a base of the snapshot.
+    MakeBase {
+        /// The archive's number.
+        archive: usize,
+        /// Up to where the archive's log has what the journal has.
+        end: Option<Revision>,
+    },
+    /// The snapshot is needed no more.
+    DropSnapshot,
+    /// Tell whoever looks on.
+    Tell(Notice),
+    /// All that could be written is.
+    End,
+}
+
+/// Something that somebody may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The watch has begun.
+    Following {
+        /// From this revision on.
+        from: Revision,
+    },
+    /// The watch was behind by so many revisions and was given up: the rest comes from a snapshot.
+    Behind {
+        /// So many.
+        revisions: i64,
+    },
+    /// The watch passed over revisions, or said that it had said what it had not.
+    Lost {
+        /// The first one.
+        first: Revision,
+    },
+    /// What the cluster has is not what it had: it was restored, or is another one.
+    AnotherHistory {
+        /// The revision at which that shows.
+        at: Revision,
+    },
+    /// Revisions were compacted away before an archive had them: nothing can bring them back.
+    Gap {
+        /// The archive's number.
+        archive: usize,
+        /// The first one.
+        first: Revision,
+        /// The last one.
+        last: Revision,
+    },
+}
+
+/// The watch.
+#[derive(Debug)]
+enum Watch {
+    /// It is to be opened.
+    Due { at: Duration },
+    /// It was asked for.
+    Opening { since: Duration },
+    /// It is there.
+    Open {
+        /// When it spoke last.
+        heard: Duration,
+        /// When it was asked for progress, if it has not answered.
+        asked: Option<Duration>,
+    },
+}
+
+/// An archive.
+#[derive(Debug, Default)]
+struct Archive {
+    /// It can be written into.
+    open: bool,
+    /// Its log goes up to there; none: it has no base.
+    end: Option<Revision>,
+    /// It is being written into.
+    busy: bool,
+    /// Only a base brings it on.
+    wants_base: bool,
+    /// When the next one is due.
+    base_due: Duration,
+    /// The revision of the last one that was made here, compared with what was there.
+    proven: Option<Revision>,
+    /// When it was told anything last.
+    told: Duration,
+}
+
+/// A snapshot, and what is made of it.
+#[derive(Debug)]
+struct Job {
+    /// Once it is there.
+    revision: Option<Revision>,
+    /// Archives that wait for it.
+    waiting: BTreeSet<usize>,
+    /// Archives that get a base of it now.
+    making: BTreeSet<usize>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Machine {
+    settings: Settings,
+    watch: Watch,
+    number: u64,
+    /// How long is waited after the next failure of a watch.
+    retry: Duration,
+    failed: bool,
+    /// The last revision that is known, with which the next watch begins.
+    tail: Option<Tail>,
+    /// It has still to be seen that the watch goes on from there.
+    checking: bool,
+    cutter: Option<Cutter>,
+    /// The revision from which on nothing was passed over.
+    run: Option<Revision>,
+    /// When the first of what the cutter has came.
+    since: Option<Duration>,
+    /// The last revision in the journal.
+    kept: Option<Revision>,
+    /// The newest revision that any member was seen at, and when; until it has come.
+    ahead: Option<(Revision, Duration)>,
+    /// When it was last known that nothing more had come.
+    fresh: Option<Now>,
+    witness: Witness,
+    leases: BTreeSet<i64>,
+    archives: Vec<Archive>,
+    job: Option<Job>,
+    /// When the last snapshot was asked for.
+    snapshot: Option<Duration>,
+    /// When all was asked to end.
+    stopping: Option<Duration>,
+    ended: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Machine {
+    /// One for so many archives, that goes on from what the journal has.
+    #[must_use]
+    pub fn new(settings: Settings, archives: usize, tail: Option<Tail>) -> Self {
+        Self {
+            settings,
+            watch: Watch::Due { at: Duration::ZERO },
+            number: 0,
+            retry: RETRY_MIN,
+            failed: false,
+            kept: tail.as_ref().map(Tail::revision),
+            tail,
+            checking: false,
+            cutter: None,
+            run: None,
+            since: None,
+            ahead: None,
+            fresh: None,
+            witness: Witness::default(),
+            leases: BTreeSet::new(),
+            archives: (0..archives).map(|_| Archive::default()).collect(),
+            job: None,
+            snapshot: None,
+            stopping: None,
+            ended: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The last revision that has come.
+    #[must_use]
+    pub fn head(&self) -> Option<Revision> {
+        let next = self.cutter.as_ref().map(Cutter::next);
+        let come = next.and_then(|next| Revision::new(next.get() - 1));
+        come.or(self.tail.as_ref().map(Tail::revision))
+    }
+
+    /// The last revision that an archive is known to have for good.
+    #[must_use]
+    pub fn written(&self, archive: usize) -> Option<Revision> {
+        self.archives.get(archive)?.end
+    }
+
+    /// How far the newest revision that was seen is ahead of what has come.
+    #[must_use]
+    pub fn behind(&self) -> i64 {
+        let head = self.head().unwrap_or_default().get();
+        self.ahead.map_or(0, |(newest, _)| newest.get().saturating_sub(head).max(0))
+    }
+
+    /// What is to be done now.
+    ///
+    /// # Errors
+    /// A revision that no segment takes; there is no memory.
+    pub fn step(&mut self, event: Event, now: Now) -> Result<VecDeque<Action>, Error> {
+        self.hear(event, now)?;
+        self.look_after_watch(now)?;
+        self.cut_if_due(now)?;
+        self.feed(now)?;
+        self.look_after_bases(now);
+        self.end_if_done(now);
+        Ok(std::mem::take(&mut self.actions))
+    }
+
+    fn hear(&mut self, event: Event, now: Now) -> Result<(), Error> {
+        match event {
+            Event::Tick => {}
+            Event::Watch { watch, said } if watch == self.number => self.hear_watch(said, now)?,
+            Event::Watch { .. } => {}
+            Event::Lease { id, ttl_s } => {
+                if let (Some(cutter), Some(ttl_s)) = (&mut self.cutter, ttl_s) {
+                    cutter.add_lease(LeaseGrant { id, ttl_s });
+                }
+            }
+            Event::Opened { archive, end, known, base_age } => {
+                let is_ours = known || end.is_some_and(|end| self.has_come(end));
+                let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
+                self.of(archive, |it| {
+                    let wants_base = !is_ours && it.proven != end;
+                    let (told, proven) = (now.passed, it.proven);
+                    *it = Archive { open: true, end, busy: false, wants_base, base_due, proven, told };
+                });
+            }
+            Event::Closed { archive } => self.of(archive, |it| {
+                *it = Archive { end: it.end, proven: it.proven, ..Archive::default() };
+            }),
+            Event::Written { archive, last } => self.of(archive, |it| {
+                (it.busy, it.told) = (false, now.passed);
+                // What told that nothing had come ends before it began.
+                it.end = it.end.max(Some(last));
+            }),
+            Event::Missing { archive } => self.of(archive, |it| {
+                (it.busy, it.wants_base) = (false, true);
+            }),
+            Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact),
+            Event::NoSnapshot => {
+                self.job = None;
+                let ago = self.settings.snapshots_every.saturating_sub(SNAPSHOT_RETRY);
+                self.snapshot = now.passed.checked_sub(ago);
+            }
+            Event::Base { archive, revision, moved } => {
+                self.hear_base(archive, revision, moved, now);
+            }
+            Event::AuthChanged => {
+                self.archives.iter_mut().for_each(|it| it.base_due = now.passed);
+            }
+            Event::Stop if self.stopping.is_none() => {
+                self.stopping = Some(now.passed);
+                self.number += 1;
+                self.actions.push_back(Action::EndWatch);
+            }
+            Event::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a revision came in this run, so that what comes next goes on from it.
+    fn has_come(&self, revision: Revision) -> bool {
+        self.run.is_some_and(|run| run <= revision) && Some(revision) <= self.head()
+    }
+
+    fn of(&mut self, archive: usize, change: impl FnOnce(&mut Archive)) {
+        if let Some(archive) = self.archives.get_mut(archive) {
+            change(archive);
+        }
+    }
+
+    fn hear_watch(&mut self, said: Said, now: Now) -> Result<(), Error> {
+        if let Watch::Open { heard, asked } = &mut self.watch {
+            (*heard, *asked) = (now.passed, None);
+        }
+        match said {
+            Said::Began { from, witness, newest } => {
+                self.watch = Watch::Open { heard: now.passed, asked: None };
+                (self.retry, self.failed) = (RETRY_MIN, false);
+                self.begin(from, witness, newest, now);
+                Ok(())
+            }
+            Said::Changes { events, witness, newest } => {
+                self.witness = witness;
+                self.take(&events, now)?;
+                self.see(newest, now);
+                Ok(())
+            }
+            Said::Progress { revision } => {
+                self.hear_progress(revision, now);
+                Ok(())
+            }
+            Said::Ended { compacted } => {
+                self.number += 1;
+                self.watch = Watch::Due { at: now.passed + self.retry };
+                (self.retry, self.failed) = ((self.retry * 2).min(RETRY_MAX), true);
+                if compacted {
+                    self.begin_anew();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, from: Revision, witness: Witness, newest: Revision, now: Now) {
+        self.witness = witness;
+        self.checking = self.tail.is_some();
+        if let Some(tail) = &self.tail
+            && (tail.contradicts(witness) || newest < tail.revision())
+        {
+            let at = tail.revision().min(newest);
+            return self.leave_history(at);
+        }
+        if self.cutter.is_none() {
+            let next = self.tail.as_ref().map_or(Some(from), |tail| tail.revision().later(1));
+            (self.cutter, self.run) = (next.map(Cutter::new), next);
+        }
+        self.actions.push_back(Action::Tell(Notice::Following { from }));
+        self.ahead = None;
+        self.see(newest, now);
+    }
+
+    /// Takes in what the watch said, revision by revision.
+    fn take(&mut self, events: &[WatchEvent], now: Now) -> Result<(), Error> {
+        for changes in events.chunk_by(|one, next| revision_of(one) == revision_of(next)) {
+            let revision = changes.first().map(revision_of).unwrap_or_default();
+            if self.checking && !self.is_known(changes, revision) {
+                self.leave_history(revision);
+                return Ok(());
+            }
+            let Some(cutter) = &mut self.cutter else { return Ok(()) };
+            if revision < cutter.next() {
+                // It was said before.
+                continue;
+            }
+            if revision > cutter.next() {
+                let first = cutter.next();
+                self.lose(first, now);
+                return Ok(());
+            }
+            let records: Vec<_> = changes.iter().filter_map(change_of).collect();
+            cutter.add(&records, now.wall)?;
+            self.since.get_or_insert(now.passed);
+            self.tail = Some(Tail::of(revision, self.witness, &records));
+            self.look_up_leases(changes);
+        }
+        Ok(())
+    }
+
+    /// Whether what comes first is what is known of it.
+    fn is_known(&mut self, changes: &[WatchEvent], revision: Revision) -> bool {
+        let Some(tail) = &self.tail else { return true };
+        let records: Vec<_> = changes.iter().filter_map(change_of).collect();
+        match tail.matches(revision, &records) {
+            Match::Same => {
+                self.checking = false;
+                true
+            }
+            Match::Before => true,
+            Match::Other => false,
+        }
+    }
+
+    fn look_up_leases(&mut self, changes: &[WatchEvent]) {
+        for lease in changes.iter().filter_map(|event| Some(event.kv.as_ref()?.lease)) {
+            if lease != 0 && self.leases.insert(lease) {
+                self.actions.push_back(Action::LookUp { lease });
+            }
+        }
+        if self.leases.len() > LEASES_MAX {
+            self.leases.clear();
+        }
+    }
+
+    fn hear_progress(&mut self, revision: Revision, now: Now) {
+        let head = self.head().unwrap_or_default();
+        if self.checking {
+            // The last revision that is known should have come first.
+            if let Some(tail) = self.tail.as_ref().filter(|tail| !tail.may_be_gone()) {
+                let at = tail.revision();
+                return self.leave_history(at);
+            }
+            self.checking = false;
+        }
+        if revision > head {
+            return self.lose(head.later(1).unwrap_or(head), now);
+        }
+        if revision == head {
+            (self.fresh, self.ahead) = (Some(now), None);
+        }
+    }
+
+    /// A member is at this revision.
+    fn see(&mut self, newest: Revision, now: Now) {
+        let head = self.head().unwrap_or_default();
+        if self.ahead.is_none_or(|(ahead, _)| ahead <= head) {
+            self.ahead = (newest > head).then_some((newest, now.passed));
+        }
+        if newest <= head {
+            self.fresh = Some(now);
+        }
+        let revisions = newest.get().saturating_sub(head.get());
+        if revisions > self.settings.behind_max {
+            self.give_up(revisions);
+        }
+    }
+
+    /// The watch is too far behind: what it has not said comes from a snapshot.
+    fn give_up(&mut self, revisions: i64) {
+        self.actions.push_back(Action::Tell(Notice::Behind { revisions }));
+        self.actions.push_back(Action::EndWatch);
+        self.begin_anew();
+        self.watch = Watch::Due { at: Duration::ZERO };
+        self.number += 1;
+    }
+
+    /// Revisions did not come that should have: they are asked for again.
+    fn lose(&mut self, first: Revision, now: Now) {
+        self.actions.push_back(Action::Tell(Notice::Lost { first }));
+        self.actions.push_back(Action::EndWatch);
+        self.number += 1;
+        self.watch = Watch::Due { at: now.passed + self.retry };
+        (self.retry, self.failed) = ((self.retry * 2).min(RETRY_MAX), true);
+    }
+
+    /// The cluster is not what it was: nothing that is known of it counts any more.
+    fn leave_history(&mut self, at: Revision) {
+        self.actions.push_back(Action::Tell(Notice::AnotherHistory { at }));
+        self.actions.push_back(Action::EndWatch);
+        self.actions.push_back(Action::ClearJournal);
+        (self.kept, self.cutter, self.since) = (None, None, None);
+        for archive in &mut self.archives {
+            archive.wants_base = true;
+        }
+        self.begin_anew();
+        self.watch = Watch::Due { at: Duration::ZERO };
+        self.number += 1;
+    }
+
+    /// The next watch begins behind the newest revision, and not at the last that is known.
+    fn begin_anew(&mut self) {
+        (self.tail, self.checking, self.ahead, self.fresh) = (None, false, None, None);
+    }
+
+    fn look_after_watch(&mut self, now: Now) -> Result<(), Error> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        let flush = self.settings.flush_every;
+        match &mut self.watch {
+            Watch::Due { at } if *at <= now.passed => {
+                if self.tail.is_none() {
+                    // What comes next does not go on from it.
+                    self.cut(now)?;
+                    self.cutter = None;
+                }
+                let tail = self.tail.as_ref().map(|tail| From::Revision(tail.revision()));
+                let (watch, from) = (self.number, tail.unwrap_or(From::Newest));
+                self.actions.push_back(Action::Watch { watch, from, elsewhere: self.failed });
+                self.watch = Watch::Opening { since: now.passed };
+            }
+            Watch::Opening { since } if now.passed >= *since + SILENCE_MAX * 3 => self.silent(now),
+            Watch::Open { asked: Some(asked), .. } if now.passed >= *asked + SILENCE_MAX => {
+                self.silent(now);
+            }
+            Watch::Open { heard, asked } if asked.is_none() && now.passed >= *heard + flush => {
+                *asked = Some(now.passed);
+                self.actions.push_back(Action::AskProgress);
+            }
+            _ => {}
+        }
+        let late = self.ahead.filter(|(_, at)| now.passed >= *at + self.settings.behind_time);
+        if let (Some(_), Watch::Open { .. }) = (late, &self.watch) {
+            self.give_up(self.behind());
+        }
+        Ok(())
+    }
+
+    /// The member does not answer.
+    fn silent(&mut self, now: Now) {
+        self.actions.push_back(Action::EndWatch);
+        self.number += 1;
+        self.watch = Watch::Due { at: now.passed };
+        self.failed = true;
+    }
+
+    fn cut_if_due(&mut self, now: Now) -> Result<(), Error> {
+        let Some(cutter) = &self.cutter else { return Ok(()) };
+        let is_old =
+            self.since.is_some_and(|since| now.passed >= since + self.settings.flush_every);
+        let is_full = cutter.bytes() >= self.settings.flush_bytes;
+        match is_old || is_full || self.stopping.is_some() {
+            true => self.cut(now),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts what has come into the journal.
+    fn cut(&mut self, now: Now) -> Result<(), Error> {
+        self.since = None;
+        let Some(cutter) = self.cutter.as_mut().filter(|cutter| !cutter.is_empty()) else {
+            return Ok(());
+        };
+        let cut = cutter.cut(self.witness, now.wall)?;
+        self.kept = Some(cut.last);
+        self.actions.push_back(Action::Keep(cut));
+        Ok(())
+    }
+
+    /// Gives each archive the next piece that it has not.
+    fn feed(&mut self, now: Now) -> Result<(), Error> {
+        for (number, archive) in self.archives.iter_mut().enumerate() {
+            let Some(end) = archive.end.filter(|_| archive.open && !archive.busy) else { continue };
+            // What lies between its end and what is followed, only a snapshot has.
+            let is_cut_off = self.kept <= Some(end) && end.later(1) < self.run;
+            archive.wants_base |= is_cut_off;
+            if archive.wants_base {
+                continue;
+            }
+            if let Some(from) = end.later(1).filter(|_| self.kept > Some(end)) {
+                archive.busy = true;
+                self.actions.push_back(Action::Write { archive: number, from });
+                continue;
+            }
+            let Some(fresh) = self.fresh.filter(|fresh| fresh.passed > archive.told) else {
+                continue;
+            };
+            let is_due = now.passed >= archive.told + self.settings.flush_every;
+            let is_all = self
+                .cutter
+                .as_ref()
+                .is_some_and(|cutter| cutter.is_empty() && Some(cutter.next()) == end.later(1));
+            if is_due && is_all && self.stopping.is_none() {
+                archive.busy = true;
+                let next = end.later(1).unwrap_or(end);
+                let cut = Cutter::new(next).cut(self.witness, fresh.wall)?;
+                self.actions.push_back(Action::Beat { archive: number, cut });
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after_bases(&mut self, now: Now) {
+        let (every, is_open) =
+            (self.settings.snapshots_every, matches!(self.watch, Watch::Open { .. }));
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.job.is_none() && is_open && !self.checking {
+            let is_due = |archive: &Archive| {
+                let is_needed = archive.wants_base || archive.end.is_none();
+                archive.open && (is_needed || now.passed >= archive.base_due)
+            };
+            let due = self.archives.iter().enumerate().filter(|(_, archive)| is_due(archive));
+            let waiting: BTreeSet<_> = due.map(|(number, _)| number).collect();
+            let may = self.snapshot.is_none_or(|at| now.passed >= at + every);
+            if may && !waiting.is_empty() {
+                self.snapshot = Some(now.passed);
+                self.job = Some(Job { revision: None, waiting, making: BTreeSet::new() });
+                self.actions.push_back(Action::TakeSnapshot);
+            }
+        }
+        let Some(job) = &mut self.job else { return };
+        let Some(revision) = job.revision else { return };
+        job.waiting.retain(|number| {
+            let Some(archive) = self.archives.get(*number).filter(|archive| archive.open) else {
+                return false;
+            };
+            let is_there = archive.end >= Some(revision);
+            if !archive.wants_base && archive.end.is_some() && !is_there {
+                // The log comes first, so that the base can be compared with it.
+                return true;
+            }
+            self.actions.push_back(Action::MakeBase { archive: *number, end: archive.end });
+            job.making.insert(*number);
+            false
+        });
+        if job.waiting.is_empty() && job.making.is_empty() {
+            self.job = None;
+            self.actions.push_back(Action::DropSnapshot);
+        }
+    }
+
+    fn hear_snapshot(&mut self, revision: Revision, compact: Option<Revision>) {
+        let Some(job) = &mut self.job else { return };
+        job.revision = Some(revision);
+        for archive in &job.waiting {
+            let Some(it) = self.archives.get(*archive).filter(|it| it.wants_base) else { continue };
+            let first = it.end.and_then(|end| end.later(1));
+            if let (Some(first), Some(last)) = (first, compact)
+                && first <= last
+            {
+                let gap = Notice::Gap { archive: *archive, first, last };
+                self.actions.push_back(Action::Tell(gap));
+            }
+        }
+    }
+
+    fn hear_base(&mut self, archive: usize, revision: Option<Revision>, moved: bool, now: Now) {
+        let base_due = now.passed + self.settings.bases_every;
+        if let Some(job) = &mut self.job {
+            job.making.remove(&archive);
+        }
+        // One that has failed is tried again with the next snapshot.
+        let Some(revision) = revision else { return };
+        self.of(archive, |it| {
+            (it.base_due, it.wants_base, it.proven) = (base_due, false, Some(revision));
+            match moved {
+                true => (it.open, it.end) = (false, None),
+                false => it.end = it.end.max(Some(revision)),
+            }
+        });
+    }
+
+    fn end_if_done(&mut self, now: Now) {
+        let Some(stopping) = self.stopping.filter(|_| !self.ended) else { return };
+        let has_all = |archive: &Archive| {
+            let waits = archive.open && archive.end.is_some() && !archive.wants_base;
+            !archive.busy && (!waits || archive.end >= self.kept)
+        };
+        if self.archives.iter().all(has_all) || now.passed >= stopping + FAREWELL {
+            self.ended = true;
+            self.actions.push_back(Action::EndWatch);
+            self.actions.push_back(Action::End);
+        }
+    }
+}
+
+/// The revision that made a change.
+fn revision_of(event: &WatchEvent) -> Revision {
+    let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+    Revision::new(revision).unwrap_or_default()
+}
+
+fn change_of(event: &WatchEvent) -> Option<rekindle_archive::Change<'_>> {
+    let kv = event.kv.as_ref()?;
+    let is_delete = event.r#type == EventType::Delete as i32;
+    let kv = rekindle_etcd::KeyValue {
+        key: &kv.key,
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: &kv.value,
+        lease: kv.lease,
+    };
+    Some(rekindle_archive::Change { kv, is_delete })
+}

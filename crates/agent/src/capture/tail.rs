@@ -1,0 +1,135 @@
+//! The last revision that is known, by which a cluster is recognised.
+
+use rekindle_archive::{Change, Witness};
+use rekindle_etcd::{RaftTerm, RecordKey, Revision};
+
+/// The last revision that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    revision: Revision,
+    witness: Witness,
+    /// Whether each of its changes was a delete, and the value of its record.
+    records: Vec<(bool, Vec<u8>)>,
+}
+
+/// What the first revision of a watch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// The one that is known, as it is known; or what comes behind it, and it may be gone.
+    Same,
+    /// One before it.
+    Before,
+    /// None that goes on from it.
+    Other,
+}
+
+impl Tail {
+    /// Of a journal: its last revision and that one's records, and who told of it.
+    #[must_use]
+    pub fn new(revision: Revision, witness: Witness, records: Vec<(RecordKey, Vec<u8>)>) -> Self {
+        let records = records.into_iter().map(|(key, value)| (key.tombstone, value)).collect();
+        Self { revision, witness, records }
+    }
+
+    pub(super) fn of(revision: Revision, witness: Witness, changes: &[Change<'_>]) -> Self {
+        let records = changes.iter().map(|change| (change.is_delete, change.value())).collect();
+        Self { revision, witness, records }
+    }
+
+    /// That revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Older versions of etcd remove a delete at the very revision of a compaction.
+    pub(super) fn may_be_gone(&self) -> bool {
+        self.records.iter().all(|(is_delete, _)| *is_delete)
+    }
+
+    /// Whoever watches now is of another cluster, or of one that went back.
+    pub(super) fn contradicts(&self, witness: Witness) -> bool {
+        let known = self.witness.term != RaftTerm::default();
+        witness.cluster != self.witness.cluster || (known && witness.term < self.witness.term)
+    }
+
+    /// Compares the first revision that comes, of which deletes may be missing.
+    pub(super) fn matches(&self, revision: Revision, changes: &[Change<'_>]) -> Match {
+        if revision < self.revision {
+            return Match::Before;
+        }
+        let mut known = self.records.iter();
+        let came = match revision == self.revision {
+            true => changes,
+            false => &[],
+        };
+        for change in came {
+            let it = (change.is_delete, change.value());
+            let is_it = |record: &&(bool, Vec<u8>)| **record == it;
+            // What is passed over may be missing only where it is a delete.
+            let passed = known.clone().take_while(|record| !is_it(record));
+            if passed.clone().any(|(is_delete, _)| !is_delete) {
+                return Match::Other;
+            }
+            let passed = passed.count();
+            if known.nth(passed).is_none() {
+                return Match::Other;
+            }
+        }
+        let goes_on = revision == self.revision || self.revision.later(1) == Some(revision);
+        match goes_on && known.all(|(is_delete, _)| *is_delete) {
+            true => Match::Same,
+            false => Match::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_etcd::{ClusterId, KeyValue, MemberId};
+
+    fn revision(number: i64) -> Revision {
+        Revision::new(number).unwrap()
+    }
+
+    fn put(key: &[u8]) -> Change<'_> {
+        Change { kv: KeyValue { key, version: 1, ..KeyValue::default() }, is_delete: false }
+    }
+
+    fn delete(key: &[u8]) -> Change<'_> {
+        Change { is_delete: true, ..put(key) }
+    }
+
+    #[test]
+    fn the_last_revision_is_recognised() {
+        let witness = Witness::default();
+        let tail = Tail::of(revision(7), witness, &[put(b"a"), delete(b"b"), put(b"c")]);
+        let check = |at, changes: &[Change<'_>]| tail.matches(revision(at), changes);
+        assert_eq!(check(7, &[put(b"a"), delete(b"b"), put(b"c")]), Match::Same);
+        assert_eq!(check(7, &[put(b"a"), put(b"c")]), Match::Same, "a delete may be gone");
+        assert_eq!(check(7, &[put(b"a"), delete(b"b")]), Match::Other);
+        assert_eq!(check(7, &[put(b"a"), delete(b"c"), put(b"c")]), Match::Other);
+        assert_eq!(check(7, &[put(b"c"), put(b"a")]), Match::Other);
+        assert_eq!(check(7, &[put(b"a"), delete(b"b"), put(b"c"), put(b"d")]), Match::Other);
+        assert_eq!(check(6, &[put(b"a")]), Match::Before);
+        assert_eq!(check(8, &[put(b"a")]), Match::Other, "it should have come first");
+        let deletes = Tail::of(revision(7), witness, &[delete(b"b")]);
+        assert_eq!(deletes.matches(revision(8), &[put(b"a")]), Match::Same);
+        assert_eq!(deletes.matches(revision(9), &[put(b"a")]), Match::Other);
+    }
+
+    #[test]
+    fn a_cluster_that_went_back_is_another() {
+        let witness = |cluster, term| Witness {
+            cluster: ClusterId(cluster),
+            member: MemberId(1),
+            term: RaftTerm(term),
+        };
+        let tail = Tail::of(revision(7), witness(1, 5), &[]);
+        assert!(!tail.contradicts(witness(1, 5)));
+        assert!(!tail.contradicts(witness(1, 6)));
+        assert!(tail.contradicts(witness(1, 4)));
+        assert!(tail.contradicts(witness(2, 5)));
+    }
+}

@@ -1,0 +1,179 @@
+//! The watch of a cluster, and what is looked up of it.
+
+use super::machine::{Event, From, Said};
+use super::{Report, Reports, Told};
+use rekindle_archive::Witness;
+use rekindle_client::{Client, Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};
+use rekindle_etcd::{ClusterId, MemberId, RaftTerm, Revision};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+/// How long is waited for a message before it is looked for questions; these come at once.
+const WAIT: Duration = Duration::from_secs(60);
+/// Leases that are looked up at once.
+const LOOKING_UP: usize = 4;
+
+/// Watches a cluster at one of its members.
+pub(super) struct Watcher {
+    client: Arc<Client>,
+    said: mpsc::Sender<Report>,
+    reports: Reports,
+    /// The member that is watched at.
+    turn: Arc<AtomicUsize>,
+    current: Option<Current>,
+    looking_up: Arc<Semaphore>,
+}
+
+/// A watch that is open or being opened.
+struct Current {
+    task: AbortHandle,
+    questions: mpsc::Sender<()>,
+}
+
+impl Watcher {
+    pub(super) fn new(client: Arc<Client>, said: mpsc::Sender<Report>, reports: Reports) -> Self {
+        let looking_up = Arc::new(Semaphore::new(LOOKING_UP));
+        Self { client, said, reports, turn: Arc::default(), current: None, looking_up }
+    }
+
+    /// Begins a watch.
+    pub(super) fn watch(&mut self, runtime: &Runtime, watch: u64, from: From, elsewhere: bool) {
+        self.end();
+        if elsewhere {
+            self.turn.fetch_add(1, Ordering::Relaxed);
+        }
+        let (questions, asked) = mpsc::channel(1);
+        let (client, turn) = (Arc::clone(&self.client), self.turn.load(Ordering::Relaxed));
+        let mouth = Mouth { watch, said: self.said.clone() };
+        let reports = self.reports.clone();
+        let task = runtime.spawn(async move {
+            let ended = follow(&client, turn, from, asked, &mouth).await;
+            let compacted = matches!(ended, Error::WatchCompacted { .. });
+            if !compacted {
+                let _ = reports.send(Report::Told(Told::WatchFailed { cause: ended.to_string() }));
+            }
+            mouth.say(Said::Ended { compacted }).await;
+        });
+        self.current = Some(Current { task: task.abort_handle(), questions });
+    }
+
+    /// Ends it.
+    pub(super) fn end(&mut self) {
+        if let Some(current) = self.current.take() {
+            current.task.abort();
+        }
+    }
+
+    /// Asks it how far it has come.
+    pub(super) fn ask_progress(&self) {
+        if let Some(current) = &self.current {
+            // One question that waits is enough.
+            let _ = current.questions.try_send(());
+        }
+    }
+
+    /// Looks up a lease.
+    pub(super) fn look_up(&self, runtime: &Runtime, id: i64) {
+        let (client, reports) = (Arc::clone(&self.client), self.reports.clone());
+        let looking_up = Arc::clone(&self.looking_up);
+        runtime.spawn(async move {
+            let Ok(_permit) = looking_up.acquire().await else { return };
+            let found = client.lease(id, LeaseKeys::Omitted).await.ok().flatten();
+            let ttl_s = found.and_then(|lease| u64::try_from(lease.granted_ttl_s).ok());
+            let _ = reports.send(Report::Event(Event::Lease { id, ttl_s }));
+        });
+    }
+}
+
+/// What a watch speaks with.
+struct Mouth {
+    watch: u64,
+    said: mpsc::Sender<Report>,
+}
+
+impl Mouth {
+    async fn say(&self, said: Said) {
+        // Where nobody listens any more, all ends.
+        let _ = self.said.send(Report::Event(Event::Watch { watch: self.watch, said })).await;
+    }
+}
+
+/// Watches until that fails.
+async fn follow(
+    client: &Client,
+    turn: usize,
+    from: From,
+    mut asked: mpsc::Receiver<()>,
+    mouth: &Mouth,
+) -> Error {
+    let mut watch = match open(client, turn, from, mouth).await {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    loop {
+        let message = tokio::select! {
+            message = watch.next(WAIT) => message,
+            Some(()) = asked.recv() => match watch.request_progress().await {
+                Ok(()) => Ok(None),
+                Err(error) => Err(error),
+            },
+        };
+        match message {
+            Ok(None) => {}
+            Ok(Some(message)) => mouth.say(said(message)).await,
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Opens a watch at a member, or at the next one that can. What the cluster's newest revision is, is read
+/// before: where the member is behind, or the cluster went back, that shows.
+async fn open(client: &Client, turn: usize, from: From, mouth: &Mouth) -> Result<Watch, Error> {
+    let newest = revision(client.linearizable_revision().await?);
+    let from = match from {
+        From::Newest => newest.later(1).unwrap_or(newest),
+        From::Revision(revision) => revision,
+    };
+    let members = client.members();
+    let mut failed = Error::NoEndpoints;
+    for offset in 0..members.len() {
+        let Some(member) = members.get((turn + offset) % members.len().max(1)) else { continue };
+        match member.watch(WatchRequest::from_revision(from.get())).await {
+            Ok(watch) => {
+                let header = watch.header();
+                let newest = newest.max(revision(header.revision));
+                mouth.say(Said::Began { from, witness: witness(header), newest }).await;
+                return Ok(watch);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn said(message: WatchMessage) -> Said {
+    match message {
+        WatchMessage::Progress { revision: it } => Said::Progress { revision: revision(it) },
+        WatchMessage::Changes(changes) => Said::Changes {
+            events: changes.events,
+            witness: witness(changes.header),
+            newest: revision(changes.header.revision),
+        },
+    }
+}
+
+fn revision(number: i64) -> Revision {
+    Revision::new(number).unwrap_or_default()
+}
+
+fn witness(header: Header) -> Witness {
+    Witness {
+        cluster: ClusterId(header.cluster_id),
+        member: MemberId(header.member_id),
+        term: RaftTerm(header.raft_term),
+    }
+}

@@ -1,0 +1,230 @@
+//! The thread that writes into one archive.
+
+use super::machine::Event;
+use super::{Report, Reports, Told, WriterId};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{Archive, Cut, Error, Kept, LogEnd, LogWriter};
+use rekindle_etcd::ClusterId;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// Whoever writes nothing for so many flush intervals has lost his turn.
+const SILENT_FLUSHES: u32 = 3;
+/// How long is waited after a failure, at first and at most.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What is to be written.
+pub(super) enum Order {
+    /// A piece of the journal.
+    Write(Kept),
+    /// That nothing has come.
+    Beat(Cut),
+    /// There is a base of another history now.
+    OpenAgain,
+}
+
+/// One archive, and what it is written with.
+pub(super) struct Writing {
+    pub number: usize,
+    pub archive: Archive,
+    pub cluster: ClusterId,
+    pub writer: WriterId,
+    pub host: String,
+    pub flush_every: Duration,
+    pub now: fn() -> Moment,
+    pub reports: Reports,
+}
+
+/// Nobody gives orders any more.
+struct Over;
+
+/// How serving an archive ended.
+enum Left {
+    /// It is to be opened again.
+    Again,
+    Over,
+}
+
+impl Writing {
+    /// Begins to serve; it ends with whoever gives the orders.
+    pub(super) fn start(self) -> io::Result<Sender<Order>> {
+        let (orders, ordered) = channel();
+        let name = format!("archive {}", self.number);
+        std::thread::Builder::new().name(name).spawn(move || {
+            // That nobody listens any more ends it.
+            while let Ok(writer) = self.open(&ordered) {
+                if let Left::Over = self.serve(writer, &ordered) {
+                    return;
+                }
+                self.report(Event::Closed { archive: self.number });
+            }
+        })?;
+        Ok(orders)
+    }
+
+    fn report(&self, event: Event) {
+        let _ = self.reports.send(Report::Event(event));
+    }
+
+    fn tell(&self, told: Told) {
+        let _ = self.reports.send(Report::Told(told));
+    }
+
+    /// Waits for its turn, as long as it takes.
+    fn open(&self, orders: &Receiver<Order>) -> Result<Option<LogWriter>, Over> {
+        let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
+        loop {
+            match self.try_open(orders) {
+                Ok(Opened::Yes { writer, end }) => {
+                    if failed {
+                        self.tell(Told::ArchiveBack { archive });
+                    }
+                    if writer.is_some() {
+                        self.tell(Told::Writing { archive });
+                    }
+                    let base_age =
+                        end.map_or(0, |end| (self.now)().0.saturating_sub(end.base_at.0));
+                    let _ = self.reports.send(Report::Opened {
+                        archive,
+                        timeline: writer.as_ref().map(LogWriter::timeline),
+                        end: end.map(|end| end.last),
+                        base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),
+                    });
+                    return Ok(writer);
+                }
+                Ok(Opened::Over) => return Err(Over),
+                // Another one was quicker: it is waited for him.
+                Err(Error::Overtaken { host, .. }) => self.tell(Told::StandingBy { archive, host }),
+                Err(error) => {
+                    self.tell_failure(error, &mut failed);
+                    self.wait(orders, retry)?;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Of failures that follow each other only the first is told.
+    fn tell_failure(&self, error: Error, failed: &mut bool) {
+        if !std::mem::replace(failed, true) {
+            self.tell(Told::ArchiveFailed { archive: self.number, error });
+        }
+    }
+
+    /// Waits a while, during which there is nothing to be done.
+    fn wait(&self, orders: &Receiver<Order>, time: Duration) -> Result<(), Over> {
+        match orders.recv_timeout(time) {
+            Err(RecvTimeoutError::Disconnected) => Err(Over),
+            // What was ordered meanwhile is ordered again once the archive is open.
+            Ok(_) | Err(RecvTimeoutError::Timeout) => Ok(()),
+        }
+    }
+
+    fn try_open(&self, orders: &Receiver<Order>) -> Result<Opened, Error> {
+        let Some(end) = self.archive.log_end(self.cluster)? else {
+            // The base that it needs first makes its history.
+            self.archive.check_writable()?;
+            return Ok(Opened::Yes { writer: None, end: None });
+        };
+        if self.wait_for_turn(&end, orders)?.is_none() {
+            return Ok(Opened::Over);
+        }
+        let writer = self.archive.claim(end.timeline, self.writer, &self.host, (self.now)())?;
+        // What came until then was listed; what comes now is nobody's but ours.
+        let end = self.archive.log_end(self.cluster)?;
+        match end.filter(|end| end.timeline == writer.timeline()) {
+            Some(end) => Ok(Opened::Yes { writer: Some(writer), end: Some(end) }),
+            // Another history has begun meanwhile.
+            None => self.try_open(orders),
+        }
+    }
+
+    /// Waits until whoever has the turn is silent; none where all ends before.
+    fn wait_for_turn(&self, end: &LogEnd, orders: &Receiver<Order>) -> Result<Option<()>, Error> {
+        let mut seen = self.archive.activity(end.timeline)?;
+        let (mut silent, mut told) = (0, false);
+        while silent < SILENT_FLUSHES {
+            let Some(claim) = seen.claim.as_ref().filter(|claim| claim.writer != self.writer)
+            else {
+                break;
+            };
+            if !std::mem::replace(&mut told, true) {
+                let host = claim.host.clone();
+                self.tell(Told::StandingBy { archive: self.number, host });
+            }
+            if self.wait(orders, self.flush_every).is_err() {
+                return Ok(None);
+            }
+            let now = self.archive.activity(end.timeline)?;
+            silent = if now == seen { silent + 1 } else { 0 };
+            seen = now;
+        }
+        Ok(Some(()))
+    }
+
+    fn serve(&self, mut writer: Option<LogWriter>, orders: &Receiver<Order>) -> Left {
+        loop {
+            let Ok(order) = orders.recv() else { return Left::Over };
+            let cut = match (order, &writer) {
+                (Order::OpenAgain, _) => return Left::Again,
+                // Without a base nothing was ordered.
+                (_, None) => continue,
+                (Order::Beat(cut), Some(_)) => cut,
+                (Order::Write(kept), Some(_)) => match kept.read() {
+                    Ok(cut) => cut,
+                    Err(_) => {
+                        self.report(Event::Missing { archive: self.number });
+                        continue;
+                    }
+                },
+            };
+            let Some(writer) = &mut writer else { continue };
+            match self.append(writer, &cut, orders) {
+                Ok(()) => self.report(Event::Written { archive: self.number, last: cut.last }),
+                Err(left) => return left,
+            }
+        }
+    }
+
+    /// Writes until it is written, or another one's turn has come.
+    fn append(
+        &self,
+        writer: &mut LogWriter,
+        cut: &Cut,
+        orders: &Receiver<Order>,
+    ) -> Result<(), Left> {
+        let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
+        loop {
+            match writer.append(cut, (self.now)()) {
+                Ok(()) => {
+                    if failed {
+                        self.tell(Told::ArchiveBack { archive });
+                    }
+                    return Ok(());
+                }
+                Err(Error::Overtaken { host, .. }) => {
+                    self.tell(Told::StandingBy { archive, host });
+                    return Err(Left::Again);
+                }
+                Err(error) => {
+                    self.tell_failure(error, &mut failed);
+                    match orders.recv_timeout(retry) {
+                        Ok(Order::OpenAgain) => return Err(Left::Again),
+                        Err(RecvTimeoutError::Disconnected) => return Err(Left::Over),
+                        _ => retry = (retry * 2).min(RETRY_MAX),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What came of opening.
+enum Opened {
+    /// It is open; without a writer it needs a base first.
+    Yes { writer: Option<LogWriter>, end: Option<LogEnd> },
+    /// Nobody wants it any more.
+    Over,
+}

@@ -1,0 +1,230 @@
+//! Writing the log of a timeline, one at a time.
+//!
+//! Who wants to write claims the turn behind the last one: `writers/<epoch>.json` is created, which
+//! succeeds once. Whoever had the turn before finds that claim after his next segment, and may not call
+//! it written: who claimed looked at the log afterwards, and may not have seen it.
+
+use super::cut::{Cut, Witness};
+use crate::archive::{Archive, FORMAT, JSON_MAX, from_json, shown, to_json};
+use crate::error::Error;
+use crate::format::header::{Facts, Moment};
+use crate::format::{Kind, ObjectId, TimelineId};
+use crate::names::{self, Epoch, SegmentName};
+use crate::object;
+use crate::store::StoreFaultKind;
+use rekindle_etcd::{ClusterId, RaftIndex, Revision};
+use serde::{Deserialize, Serialize};
+
+/// `writers/<epoch>.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct ClaimFile {
+    format: u16,
+    requires: Vec<String>,
+    timeline: String,
+    epoch: u64,
+    /// Whose it is, and on which host, for people.
+    writer: String,
+    host: String,
+    claimed: String,
+}
+
+/// A claim to the log of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which turn it is.
+    pub epoch: Epoch,
+    /// Whose: what follows a cluster keeps its id in its spool.
+    pub writer: ObjectId,
+    /// On which host, for people.
+    pub host: String,
+}
+
+/// What shows whether whoever has the turn still writes: compare it with that of some time ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// The newest claim.
+    pub claim: Option<Claim>,
+    /// Names of the segments that came under it.
+    segments: Vec<String>,
+}
+
+/// How far an archive has a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The history that the cluster is in.
+    pub timeline: TimelineId,
+    /// The revision of its newest base.
+    pub base: Revision,
+    /// When that was the cluster's.
+    pub base_at: Moment,
+    /// The last revision up to which the log goes on from it.
+    pub last: Revision,
+}
+
+/// Writes the log of a timeline while it is its turn.
+#[derive(Debug)]
+pub struct LogWriter {
+    archive: Archive,
+    timeline: TimelineId,
+    epoch: Epoch,
+    /// The last one that was created and is not known to be written.
+    created: Option<(Revision, Revision, Moment)>,
+}
+
+impl Archive {
+    /// How far it has a cluster; none where it has no base of it.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; a base that cannot be read.
+    pub fn log_end(&self, cluster: ClusterId) -> Result<Option<LogEnd>, Error> {
+        let listing = self.list()?;
+        let of_cluster = |base: &&_| {
+            let base: &crate::archive::BaseEntry = base;
+            base.header.facts.cluster == cluster
+        };
+        let Some(newest) = listing.bases.iter().rev().find(of_cluster) else { return Ok(None) };
+        let facts = &newest.header.facts;
+        let last = self.following(newest)?.last();
+        let (timeline, base, base_at) = (facts.timeline, facts.last, facts.state);
+        Ok(Some(LogEnd { timeline, base, base_at, last }))
+    }
+
+    /// What shows whether anybody writes the log of a timeline.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Json`].
+    pub fn activity(&self, timeline: TimelineId) -> Result<Activity, Error> {
+        let claim = self.newest_claim(timeline)?;
+        let epoch = claim.as_ref().map(|claim| claim.epoch);
+        let listed = self.store().list(&names::log(timeline))?.into_iter().map(|it| it.name);
+        let of_turn = |name: &String| names::parse_segment(name).map(|it| it.epoch) == epoch;
+        Ok(Activity { segments: listed.filter(of_turn).collect(), claim })
+    }
+
+    fn newest_claim(&self, timeline: TimelineId) -> Result<Option<Claim>, Error> {
+        let listed = self.store().list(&names::claims(timeline))?;
+        let newest = listed.iter().filter_map(|it| names::parse_claim(&it.name)).max();
+        newest.map(|epoch| self.read_claim(timeline, epoch)).transpose()
+    }
+
+    fn read_claim(&self, timeline: TimelineId, epoch: Epoch) -> Result<Claim, Error> {
+        let name = names::claim(timeline, epoch);
+        let bytes = self.store().read(&name, JSON_MAX)?;
+        let object = self.store().full_name(&name);
+        let file: ClaimFile = from_json(&object, &bytes)?;
+        let writer = ObjectId::parse(&file.writer);
+        let is_own = file.timeline == timeline.to_string() && file.epoch == epoch.0;
+        match writer.filter(|_| is_own) {
+            Some(writer) => Ok(Claim { epoch, writer, host: file.host }),
+            None => Err(Error::Json { object, fault: "it is no claim to this log".to_owned() }),
+        }
+    }
+
+    /// Claims the turn behind the last one. List the log only afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`] where another was quicker; [`Error::Store`].
+    pub fn claim(
+        &self,
+        timeline: TimelineId,
+        writer: ObjectId,
+        host: &str,
+        now: Moment,
+    ) -> Result<LogWriter, Error> {
+        self.check_writable()?;
+        let listed = self.store().list(&names::claims(timeline))?;
+        let newest = listed.iter().filter_map(|it| names::parse_claim(&it.name)).max();
+        let epoch = newest.unwrap_or_default().next().ok_or(Error::Panicked)?;
+        let file = ClaimFile {
+            format: FORMAT,
+            requires: Vec::new(),
+            timeline: timeline.to_string(),
+            epoch: epoch.0,
+            writer: writer.to_string(),
+            host: host.to_owned(),
+            claimed: shown(now),
+        };
+        match self.store().create(&names::claim(timeline, epoch), to_json(&file)) {
+            Err(fault) if fault.kind == StoreFaultKind::Exists => {
+                Err(self.overtaken(timeline, epoch))
+            }
+            created => {
+                created?;
+                Ok(LogWriter { archive: self.clone(), timeline, epoch, created: None })
+            }
+        }
+    }
+
+    fn overtaken(&self, timeline: TimelineId, epoch: Epoch) -> Error {
+        let host = self.read_claim(timeline, epoch).map(|claim| claim.host);
+        let host = host.unwrap_or_else(|_| "somebody".to_owned());
+        Error::Overtaken { place: self.store().place().to_owned(), host }
+    }
+}
+
+impl LogWriter {
+    /// The history whose log it writes.
+    #[must_use]
+    pub fn timeline(&self) -> TimelineId {
+        self.timeline
+    }
+
+    /// Writes a segment. Only when this succeeds it is part of the log for good. After a failure of the
+    /// store the same may be written again.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`]; [`Error::Store`].
+    pub fn append(&mut self, cut: &Cut, now: Moment) -> Result<(), Error> {
+        let own = (cut.first, cut.last, cut.state);
+        if self.created != Some(own) {
+            self.create(cut, now)?;
+            self.created = Some(own);
+        }
+        self.check_turn()?;
+        self.created = None;
+        Ok(())
+    }
+
+    fn create(&self, cut: &Cut, now: Moment) -> Result<(), Error> {
+        let Witness { cluster, member, term } = cut.witness;
+        let facts = Facts {
+            kind: Kind::Segment,
+            archive: self.archive.id(),
+            timeline: self.timeline,
+            id: object::random_id()?,
+            first: cut.first,
+            last: cut.last,
+            compact: None,
+            term,
+            index: RaftIndex::default(),
+            state: cut.state,
+            ended: now,
+            records: cut.records,
+            keys: cut.leases,
+            logical_bytes: cut.logical_bytes,
+            new_bytes: 0,
+            cluster,
+            member,
+            etcd: String::new(),
+            erased: false,
+        };
+        let built = object::build(&self.archive, &facts, &cut.content)?;
+        let (first, last) = (cut.first, cut.last);
+        let place = SegmentName { level: 0, epoch: self.epoch, first, last };
+        let name = names::segment(self.timeline, place, facts.id);
+        Ok(self.archive.store().create(&name, built.bytes)?)
+    }
+
+    /// Whether it is still its turn.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`]; [`Error::Store`] where that is not known.
+    pub fn check_turn(&self) -> Result<(), Error> {
+        let next = self.epoch.next().ok_or(Error::Panicked)?;
+        match self.archive.store().read(&names::claim(self.timeline, next), JSON_MAX) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),
+            Err(fault) if fault.kind != StoreFaultKind::TooLarge => Err(fault.into()),
+            _ => Err(self.archive.overtaken(self.timeline, next)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `rekindle capture`: following a cluster into archives, in the foreground.
+
+mod words;
+
+use crate::archive::{Pin, keep_to_ourselves, now, open_at, with_signing_key};
+use crate::connect::{connect, explain};
+use crate::failure::{Code, Failure};
+use crate::save::all_members;
+use crate::spool::Spool;
+use crate::stores::parse_bytes;
+use crate::terminal::{self, Calls};
+use crate::time::parse_duration;
+use crate::{archive::WriteKeys, args};
+use args::{ConnectArgs, SpoolArgs, StoreArgs};
+use clap::Args as ClapArgs;
+use rekindle_agent::capture::{Capture, Error, Settings};
+use rekindle_archive::Archive;
+use std::num::NonZeroU64;
+use std::time::Duration;
+use words::Words;
+
+/// Shortest time between two segments: each is an object, and a request.
+const FLUSH_MIN: Duration = Duration::from_secs(1);
+/// Shortest time between two bases: etcd copies its whole database for each.
+const BASES_MIN: Duration = Duration::from_secs(60);
+
+/// Follow a running cluster into archives: every revision becomes a restore point.
+///
+/// Writes what has changed every few seconds, and makes a base every hour, in the foreground, until it is
+/// interrupted; what has come is written before it ends. What an archive has not because nobody
+/// followed comes from a snapshot. Where it runs twice, the second one stands by, and takes over when the
+/// first falls silent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = args::ENVIRONMENT)]
+pub(crate) struct CaptureArgs {
+    /// Archive to write into, made with rekindle archive init; several may be given, and each is written
+    /// by itself.
+    #[arg(long = "archive", value_name = "PLACE", required = true)]
+    archives: Vec<String>,
+    /// Write what has come so often: this much is lost at most [default: 5s, at least 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    flush_interval: Option<Duration>,
+    /// Make a base so often: a restore reads one, and what came since [default: 1h, at least 1m]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    base_interval: Option<Duration>,
+    /// Keep so many bytes of what came on this host, unencrypted and readable to its user only, for
+    /// archives that cannot be written into and to compare the next base with.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB")]
+    journal: NonZeroU64,
+    #[command(flatten)]
+    spool: SpoolArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    keys: WriteKeys,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
+    keep_to_ourselves();
+    let settings = settings(args)?;
+    let spool = Spool::new(args.spool.directory(), "capture")?;
+    let (mut archives, mut pins): (Vec<Archive>, Vec<Pin>) = Default::default();
+    for place in &args.archives {
+        let archive = open_at(&args.store.place(Some(place))?, &args.store)?;
+        if archives.iter().any(|there| there.store().place() == archive.store().place()) {
+            return Err(Failure::usage(format!("{place} is named twice")));
+        }
+        pins.push(Pin::check(spool.directory(), &archive, args.keys.fingerprint)?);
+        archives.push(with_signing_key(archive, &args.keys)?);
+    }
+    let calls = Calls::new(terminal::stop_flag()?)?;
+    let connection = connect(&args.connect)?;
+    // A member that fails is left for another one.
+    let cluster = calls.wait(all_members(connection.client))?;
+    let places = archives.iter().map(|archive| archive.store().place().to_owned()).collect();
+    for pin in pins {
+        pin.keep()?;
+    }
+    let capture = Capture {
+        cluster,
+        archives,
+        spool: spool.directory().to_owned(),
+        journal_max: args.journal.get(),
+        settings,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        now,
+    };
+    let mut words = Words::new(places);
+    let ended = capture.run(calls.stop(), &mut |told| words.say(told));
+    words.end();
+    ended.map_err(Failure::from)
+}
+
+fn settings(args: &CaptureArgs) -> Result<Settings, Failure> {
+    let default = Settings::default();
+    let at_least = |given: Option<Duration>, least: Duration, default, flag: &str| match given {
+        Some(given) if given < least => Err(Failure::usage(format!(
+            "--{flag} of {} s: at least {} s makes sense",
+            given.as_secs_f64(),
+            least.as_secs_f64()
+        ))),
+        given => Ok(given.unwrap_or(default)),
+    };
+    let flush_every =
+        at_least(args.flush_interval, FLUSH_MIN, default.flush_every, "flush-interval")?;
+    let bases_every =
+        at_least(args.base_interval, BASES_MIN, default.bases_every, "base-interval")?;
+    Ok(Settings { flush_every, bases_every, ..default })
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cluster(error) => explain(error),
+            Error::Archive(error) => error.into(),
+            error => Self::new(Code::Failed, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What capture says: a line for what happens, and on a terminal a line that shows how far it is.
+
+use crate::archive::shown;
+use crate::output::{self, grouped};
+use indicatif::{ProgressBar, ProgressStyle};
+use rekindle_agent::capture::{Notice, Status, Told};
+use rekindle_archive::{BaseWritten, Comparison};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// How often the state is told where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10 * 60);
+/// How often a failure that goes on is told again.
+const FAILURE_EVERY: Duration = Duration::from_secs(60);
+
+/// Says it.
+pub(super) struct Words {
+    places: Vec<String>,
+    bar: Option<ProgressBar>,
+    line: Option<Instant>,
+    failure: Option<(String, Instant)>,
+    last: Option<Status>,
+}
+
+impl Words {
+    pub(super) fn new(places: Vec<String>) -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {msg}")) {
+            bar.set_style(style);
+        }
+        Self { places, bar, line: None, failure: None, last: None }
+    }
+
+    pub(super) fn say(&mut self, told: Told) {
+        match told {
+            Told::Status(status) => self.status(status),
+            Told::Notice(notice) => self.print(&self.notice(&notice)),
+            Told::WatchFailed { cause } => self.fail(format!("the watch has ended: {cause}")),
+            Told::SnapshotFailed { cause } => self.fail(format!("there is no snapshot: {cause}")),
+            Told::ArchiveFailed { archive, error } => {
+                let place = self.place(archive);
+                self.print(&format!("warning: {place} cannot be written into now: {error}"));
+            }
+            Told::ArchiveBack { archive } => {
+                self.print(&format!("{} can be written into again", self.place(archive)));
+            }
+            Told::StandingBy { archive, host } => {
+                let place = self.place(archive);
+                self.print(&format!("standing by: {host} writes into {place}"));
+            }
+            Told::Writing { archive } => {
+                self.print(&format!("writing into {}", self.place(archive)));
+            }
+            Told::Base { archive, written } => self.print(&self.base(archive, &written)),
+            Told::BaseFailed { archive, error } => {
+                let place = self.place(archive);
+                self.print(&format!("warning: no base was made in {place}: {error}"));
+            }
+        }
+    }
+
+    /// The last words.
+    pub(super) fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if let Some(status) = self.last.take() {
+            eprintln!("ended: {}", self.state(&status));
+        }
+    }
+
+    fn place(&self, archive: usize) -> &str {
+        self.places.get(archive).map_or("an archive", String::as_str)
+    }
+
+    fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// The same failure again and again is told now and then.
+    fn fail(&mut self, what: String) {
+        let is_known = self
+            .failure
+            .as_ref()
+            .is_some_and(|(known, at)| *known == what && at.elapsed() < FAILURE_EVERY);
+        if !is_known {
+            self.print(&format!("warning: {what}"));
+            self.failure = Some((what, Instant::now()));
+        }
+    }
+
+    fn status(&mut self, status: Status) {
+        let state = self.state(&status);
+        if let Some(bar) = &self.bar {
+            bar.set_message(state);
+            bar.tick();
+        } else if self.line.is_none_or(|line| line.elapsed() >= LINE_EVERY)
+            && status.archives.iter().any(Option::is_some)
+        {
+            self.line = Some(Instant::now());
+            eprintln!("{state}");
+        }
+        self.last = Some(status);
+    }
+
+    fn state(&self, status: &Status) -> String {
+        let revision = |revision: Option<rekindle_etcd::Revision>| {
+            revision.map_or_else(|| "none".to_owned(), |revision| grouped(revision.get()))
+        };
+        let mut text = format!("at revision {}", revision(status.head));
+        if status.behind > 0 {
+            text += &format!(", {} behind", grouped(status.behind));
+        }
+        for (place, written) in self.places.iter().zip(&status.archives) {
+            text += &format!("; {place} has {}", revision(*written));
+        }
+        text
+    }
+
+    fn notice(&self, notice: &Notice) -> String {
+        match notice {
+            Notice::Following { from } => {
+                format!("following from revision {} on", grouped(from.get()))
+            }
+            Notice::Behind { revisions } => format!(
+                "warning: {} revisions behind: the watch was ended to spare etcd, and the rest comes from \
+                 a snapshot",
+                grouped(*revisions)
+            ),
+            Notice::Lost { first } => format!(
+                "warning: the watch passed over revision {}: it begins there anew",
+                grouped(first.get())
+            ),
+            Notice::AnotherHistory { at } => format!(
+                "warning: at revision {} the cluster has not what it had: it was restored, or is another \
+                 one. A history of its own begins with the next base",
+                grouped(at.get())
+            ),
+            Notice::Gap { archive, first, last } => format!(
+                "warning: revisions {} to {} were compacted away before {} had them: they are no \
+                 restore points",
+                grouped(first.get()),
+                grouped(last.get()),
+                self.place(*archive)
+            ),
+        }
+    }
+
+    fn base(&self, archive: usize, written: &BaseWritten) -> String {
+        let facts = &written.facts;
+        let compared = match &written.comparison {
+            Comparison::First => "the first one".to_owned(),
+            Comparison::Unknown { reason } => format!("in full: {reason}"),
+            Comparison::Agreed { older, .. } => {
+                format!("equal to what was there since revision {}", grouped(older.get()))
+            }
+            Comparison::Contradicted { older, contradiction } => format!(
+                "CONTRADICTS what was there since revision {}: {contradiction}; in full, into a history \
+                 of its own",
+                grouped(older.get())
+            ),
+        };
+        format!(
+            "base of revision {}, {}, {} written into {}: {compared}",
+            grouped(facts.last.get()),
+            shown(facts.state),
+            output::bytes(facts.new_bytes),
+            self.place(archive)
+        )
+    }
+}
