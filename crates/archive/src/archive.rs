@@ -541,6 +541,11 @@ impl Stock {
         self.logs.get(&timeline).map_or(&[], Vec::as_slice)
     }
 
+    /// The timelines that have a log.
+    pub(crate) fn timelines(&self) -> impl Iterator<Item = TimelineId> {
+        self.logs.keys().copied()
+    }
+
     /// All segments.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
         self.logs.values().flatten()

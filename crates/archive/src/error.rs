@@ -254,6 +254,12 @@ pub enum Error {
         /// On which host.
         host: String,
     },
+    /// What says whose turn it is to write the log is not there any more.
+    #[error("{object} is gone: another place has its name, or somebody has removed it")]
+    ClaimGone {
+        /// Where it should lie.
+        object: String,
+    },
     /// A file of the spool cannot be read or written.
     #[error("{path}: {cause}")]
     Spool {

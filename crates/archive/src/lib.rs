@@ -47,7 +47,7 @@ pub use store::{
     Finding as ProbeFinding, Listed, Place, Probe, Provider, Reader, Retention, RetentionMode,
     Store, StoreFault, StoreFaultKind, StoreOptions, Upload, Wanted,
 };
-pub use tail::{Following, Tail};
+pub use tail::{Following, LogRange, Tail};
 pub use transfer::{Item, Left, Transfer, Transferred};
 pub use verify::{
     Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,

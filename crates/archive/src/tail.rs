@@ -8,7 +8,8 @@ use crate::format::segment::Instant;
 use crate::format::{FormatFault, Kind, TimelineId};
 use crate::frame::Frame;
 use crate::object::{self, OpenedRun};
-use crate::plan::cover::{Piece, SegmentEntry, cover, reach};
+use crate::names;
+use crate::plan::cover::{Piece, SegmentEntry, cover, ranges_of, reach};
 use crate::prune;
 use crate::read::read_base;
 use crate::store::Listed;
@@ -16,6 +17,17 @@ use rekindle_bolt::Pair;
 use rekindle_etcd::schema::{self, is_kubernetes};
 use rekindle_etcd::{KeyValue, Lease, RecordKey, Revision};
 use std::collections::BTreeMap;
+
+/// Revisions that the log of a timeline has without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRange {
+    /// Of which history.
+    pub timeline: TimelineId,
+    /// The first one.
+    pub first: Revision,
+    /// The last one.
+    pub last: Revision,
+}
 
 /// Revisions of the log that are taken behind a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +57,21 @@ pub struct Following<'a> {
 }
 
 impl Archive {
+    /// What the log has, by names alone: the ranges of each timeline in their order. What lies between two
+    /// of them is a gap.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn log(&self) -> Result<Vec<LogRange>, Error> {
+        let stock = Stock::of(self.store().list(names::TIMELINES)?);
+        let mut ranges = Vec::new();
+        for timeline in stock.timelines() {
+            let log = ranges_of(&living_log(self, &stock, timeline)?);
+            ranges.extend(log.map(|(first, last)| LogRange { timeline, first, last }));
+        }
+        Ok(ranges)
+    }
+
     /// Lists what the log has behind a base.
     ///
     /// # Errors

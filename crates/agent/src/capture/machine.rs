@@ -97,8 +97,11 @@ pub enum Event {
         archive: usize,
         /// Up to where it has the log. None: it needs a base first.
         end: Option<Revision>,
-        /// The journal has that revision, too: it goes on from there.
-        known: bool,
+        /// What it has is what was followed here: a base was made of it since, and the cluster has not
+        /// become another one.
+        ours: bool,
+        /// The journal has that revision.
+        kept: bool,
         /// So long ago was its last base.
         base_age: Duration,
     },
@@ -431,11 +434,11 @@ impl Machine {
                     cutter.add_lease(LeaseGrant { id, ttl_s });
                 }
             }
-            Event::Opened { archive, end, known, base_age } => {
-                let is_ours = known || end.is_some_and(|end| self.has_come(end));
+            Event::Opened { archive, end, ours, kept, base_age } => {
+                let goes_on = ours && (kept || end.is_some_and(|end| self.has_come(end)));
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
                 self.of(archive, |it| {
-                    let wants_base = !is_ours && it.proven != end;
+                    let wants_base = !goes_on && it.proven != end;
                     let (told, proven) = (now.passed, it.proven);
                     *it = Archive { open: true, end, busy: false, wants_base, base_due, proven, told };
                 });
@@ -645,7 +648,7 @@ impl Machine {
         self.actions.push_back(Action::ClearJournal);
         (self.kept, self.cutter, self.since) = (None, None, None);
         for archive in &mut self.archives {
-            archive.wants_base = true;
+            (archive.wants_base, archive.proven) = (true, None);
         }
         self.begin_anew();
         self.watch = Watch::Due { at: Duration::ZERO };

@@ -256,7 +256,7 @@ impl Driver {
                 }
             };
             let event = match self.runtime.block_on(next) {
-                Some(report) => self.event(report, tell),
+                Some(report) => self.event(report, tell)?,
                 None => Some(Event::Tick),
             };
             let mut ended = false;
@@ -291,30 +291,37 @@ impl Driver {
     }
 
     /// What a report is to the machine.
-    fn event(&mut self, report: Report, tell: &mut dyn FnMut(Told)) -> Option<Event> {
+    fn event(
+        &mut self,
+        report: Report,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Option<Event>, Error> {
         match report {
-            Report::Event(event) => Some(event),
+            Report::Event(event) => Ok(Some(event)),
             Report::Told(told) => {
                 tell(told);
-                None
+                Ok(None)
             }
             Report::Opened { archive, timeline, end, base_age } => {
                 self.timelines.get_mut(archive).into_iter().for_each(|it| *it = timeline);
-                let known = end.is_some_and(|end| self.journal.having(end).is_some());
-                Some(Event::Opened { archive, end, known, base_age })
+                let id = self.bases.archives.get(archive).map(Archive::id);
+                let ours = timeline.is_some() && id.and_then(|id| self.journal.feeds(id)) == timeline;
+                let kept = end.is_some_and(|end| self.journal.having(end).is_some());
+                Ok(Some(Event::Opened { archive, end, ours, kept, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
                 let (timeline, revision) = (written.facts.timeline, Some(written.facts.last));
+                self.journal.feed(written.facts.archive, timeline)?;
                 let moved = self.timelines.get(archive) != Some(&Some(timeline));
                 if moved {
                     self.order(archive, Order::OpenAgain);
                 }
                 tell(Told::Base { archive, written });
-                Some(Event::Base { archive, revision, moved })
+                Ok(Some(Event::Base { archive, revision, moved }))
             }
             Report::Base { archive, result: Err(error) } => {
                 tell(Told::BaseFailed { archive, error });
-                Some(Event::Base { archive, revision: None, moved: false })
+                Ok(Some(Event::Base { archive, revision: None, moved: false }))
             }
         }
     }

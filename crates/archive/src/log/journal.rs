@@ -25,7 +25,7 @@ use crate::format::base::{Part, PartKind};
 use crate::format::cursor::Cursor;
 use crate::format::header::Moment;
 use crate::format::run::Run;
-use crate::format::{DIGEST, Domain, FormatFault, ObjectId, TimelineId, segment};
+use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, ObjectId, TimelineId, segment};
 use crate::object;
 use rekindle_etcd::{ClusterId, MemberId, RaftTerm, RecordKey, Revision};
 use roaring::RoaringBitmap;
@@ -41,6 +41,8 @@ const MAGIC: &[u8; 16] = b"rekindle cut 1\0\0";
 const HEAD: usize = MAGIC.len() + 10 * 8;
 const WHAT: &str = "a piece of the journal";
 const EXTENSION: &str = "cut";
+/// Of the file that says which timeline of an archive it feeds.
+const MARK: &str = "feeds";
 
 /// The journal of a cluster. It has a file for each cut.
 #[derive(Debug)]
@@ -91,14 +93,7 @@ impl Journal {
             let cause = "another capture on this host uses it".to_owned();
             return Err(Error::Spool { path: directory.display().to_string(), cause });
         }
-        let mut paths = Vec::new();
-        for found in std::fs::read_dir(directory).map_err(failed)? {
-            let path = found.map_err(failed)?.path();
-            if path.extension().is_some_and(|it| it == EXTENSION) {
-                paths.push(path);
-            }
-        }
-        paths.sort();
+        let paths = files(directory, EXTENSION)?;
         let mut journal = Self {
             directory: directory.to_owned(),
             kept: VecDeque::new(),
@@ -125,7 +120,32 @@ impl Journal {
                 }
             }
         }
+        if journal.kept.is_empty() {
+            // Nothing shows that the cluster is still the same.
+            journal.clear()?;
+        }
         Ok(journal)
+    }
+
+    /// The timeline of an archive that goes on from what this journal has: a base of it was made from
+    /// here, and nothing has shown since that the cluster became another one.
+    #[must_use]
+    pub fn feeds(&self, archive: ArchiveId) -> Option<TimelineId> {
+        let text = std::fs::read_to_string(self.mark(archive)).ok()?;
+        TimelineId::parse(text.trim())
+    }
+
+    /// From now on it feeds that timeline of an archive.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn feed(&mut self, archive: ArchiveId, timeline: TimelineId) -> Result<(), Error> {
+        let path = self.mark(archive);
+        std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))
+    }
+
+    fn mark(&self, archive: ArchiveId) -> PathBuf {
+        self.directory.join(format!("{archive}.{MARK}"))
     }
 
     /// The id that the claims of whoever uses it have.
@@ -190,11 +210,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes all of it away.
+    /// Takes all of it away: the cluster is another one.
     ///
     /// # Errors
     /// [`Error::Spool`].
     pub fn clear(&mut self) -> Result<(), Error> {
+        for path in files(&self.directory, MARK)? {
+            std::fs::remove_file(&path).map_err(|error| at(&path, &error))?;
+        }
         while let Some(kept) = self.kept.pop_front() {
             kept.remove()?;
         }
@@ -350,6 +373,20 @@ impl Kept {
             _ => Ok(()),
         }
     }
+}
+
+/// The files of a directory with that extension, by their names.
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let failed = |error: io::Error| at(directory, &error);
+    let mut paths = Vec::new();
+    for found in std::fs::read_dir(directory).map_err(failed)? {
+        let path = found.map_err(failed)?.path();
+        if path.extension().is_some_and(|it| it == extension) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn at(path: &Path, error: &io::Error) -> Error {

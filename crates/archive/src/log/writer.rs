@@ -215,11 +215,19 @@ impl LogWriter {
         Ok(self.archive.store().create(&name, built.bytes)?)
     }
 
-    /// Whether it is still its turn.
+    /// Whether it is still its turn. Its own claim is looked at, too: where a mount is gone, a directory of
+    /// the same name takes everything.
     ///
     /// # Errors
-    /// [`Error::Overtaken`]; [`Error::Store`] where that is not known.
+    /// [`Error::Overtaken`]; [`Error::ClaimGone`]; [`Error::Store`] where that is not known.
     pub fn check_turn(&self) -> Result<(), Error> {
+        let own = names::claim(self.timeline, self.epoch);
+        match self.archive.store().read(&own, JSON_MAX) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
+                return Err(Error::ClaimGone { object: self.archive.store().full_name(&own) });
+            }
+            there => _ = there?,
+        }
         let next = self.epoch.next().ok_or(Error::Panicked)?;
         match self.archive.store().read(&names::claim(self.timeline, next), JSON_MAX) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(()),

@@ -55,6 +55,24 @@ pub(crate) fn reach(segments: &[SegmentEntry], first: Revision) -> Vec<Piece<'_>
     go_on(segments, first, Revision::MAX).0
 }
 
+/// First and last revision of each range that segments have without a gap, in order.
+pub(crate) fn ranges_of(
+    segments: &[SegmentEntry],
+) -> impl Iterator<Item = (Revision, Revision)> + use<> {
+    let mut spans: Vec<_> = segments.iter().filter(|it| !it.is_empty()).collect();
+    spans.sort_by_key(|segment| (segment.first, segment.last));
+    let mut ranges: Vec<(Revision, Revision)> = Vec::new();
+    for segment in spans {
+        match ranges.last_mut() {
+            Some((_, last)) if last.later(1).is_none_or(|next| segment.first <= next) => {
+                *last = segment.last.max(*last);
+            }
+            _ => ranges.push((segment.first, segment.last)),
+        }
+    }
+    ranges.into_iter()
+}
+
 /// The fewest segments of a range as far as it goes, and the first revision that none has.
 fn go_on(
     segments: &[SegmentEntry],
@@ -117,6 +135,17 @@ mod tests {
             Err(missing) => format!("no {missing}"),
         };
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn ranges_are_told_without_their_seams() {
+        let told = |all: &[(i64, i64)]| {
+            let shown = |(first, last): (Revision, Revision)| format!("{first}-{last}");
+            ranges_of(&entries(all)).map(shown).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(&[(6, 9), (1, 5), (2, 3), (11, 12), (13, 12), (12, 20)]), "1-9 11-20");
+        assert_eq!(told(&[(5, 4)]), "");
+        assert_eq!(told(&[(1, i64::MAX), (7, 9)]), format!("1-{}", i64::MAX));
     }
 
     #[test]

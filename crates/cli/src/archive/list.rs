@@ -4,7 +4,7 @@ use super::{open_at, shown};
 use crate::args::ListArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
-use rekindle_archive::{BaseEntry, Listing};
+use rekindle_archive::{BaseEntry, Listing, LogRange};
 use rekindle_etcd::Revision;
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
         eprintln!("warning: {error}");
     }
     let mut out = listing_output(&listing);
+    add_log(&mut out, &archive.log()?);
     out.add("encrypted", "Encrypted", archive.is_sealed());
     out.add("signed", "Signed", !archive.signers().is_empty());
     out.add("fingerprint", "Fingerprint", archive.fingerprint().to_string());
@@ -33,6 +34,39 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
             ))
         }
     }
+}
+
+/// Every revision that the log has behind a base is a restore point, too.
+fn add_log(out: &mut Output, log: &[LogRange]) {
+    let mut rows = Vec::new();
+    for of_timeline in log.chunk_by(|one, next| one.timeline == next.timeline) {
+        for (place, range) in of_timeline.iter().enumerate() {
+            let before = place.checked_sub(1).and_then(|place| of_timeline.get(place));
+            if let Some((from, to)) = before.and_then(|before| gap(before, range)) {
+                rows.push(("gap", format!("revisions {} to {} are in no segment", from, to)));
+            }
+            let (first, last) = (grouped(range.first), grouped(range.last));
+            let timeline = range.timeline;
+            rows.push(("log", format!("revisions {first} to {last} (timeline {timeline})")));
+        }
+    }
+    if !rows.is_empty() {
+        out.text += &output::lines(&rows);
+    }
+    let told: Vec<Value> = log
+        .iter()
+        .map(|range| {
+            let (first, last) = (range.first.get(), range.last.get());
+            json!({ "timeline": range.timeline.to_string(), "first": first, "last": last })
+        })
+        .collect();
+    out.add("log", "Log", told);
+}
+
+/// The revisions between two ranges.
+fn gap(before: &LogRange, after: &LogRange) -> Option<(String, String)> {
+    let last = Revision::new(after.first.get() - 1)?;
+    Some((grouped(before.last.later(1)?), grouped(last)))
 }
 
 fn listing_output(listing: &Listing) -> Output {

@@ -1,0 +1,416 @@
+//! The log as it is followed: whose turn it is to write it, what the journal keeps of it, and bases that
+//! are compared with it.
+
+mod keyspaces;
+
+use keyspaces::{Keyspace, Saving, a_spool, advance, now, now_is, seeds, verdict};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::format::segment::LeaseGrant;
+use rekindle_archive::format::{ObjectId, TimelineId};
+use rekindle_archive::{
+    Archive, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error, Journal, Level,
+    LogView, LogWriter, Origin, Policy, Progress, PruneRequest, Witness, plan_prune, prepare_base,
+    read_base,
+};
+use rekindle_bolt::Db;
+use rekindle_etcd::{ClusterId, KeyValue, MemberId, RaftTerm, Revision, schema};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+const CLUSTER: ClusterId = ClusterId(1);
+const HOST: ObjectId = ObjectId([7; 16]);
+
+fn revision(number: i64) -> Revision {
+    Revision::new(number).unwrap()
+}
+
+fn witness() -> Witness {
+    Witness { cluster: CLUSTER, member: MemberId(2), term: RaftTerm(5) }
+}
+
+/// What came of a keyspace from one revision to another, as it was told.
+fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
+    let mut cutter = Cutter::new(revision(first));
+    for number in first..=last {
+        let records = keyspace.records.range((number, 0, false)..(number + 1, 0, false));
+        let changes: Vec<_> = records
+            .map(|((_, _, is_delete), (name, value))| {
+                let key = name.as_bytes();
+                let kv = match is_delete {
+                    true => KeyValue { key, mod_revision: number, ..KeyValue::default() },
+                    false => {
+                        KeyValue { key, value, mod_revision: number, ..KeyValue::default() }
+                    }
+                };
+                Change { kv, is_delete: *is_delete }
+            })
+            .collect();
+        cutter.add(&changes, now()).unwrap();
+    }
+    cutter.cut(witness(), now()).unwrap()
+}
+
+/// A cluster that is followed into an archive.
+struct Following {
+    saving: Saving,
+    keyspace: Keyspace,
+    journal: Journal,
+    writer: LogWriter,
+    /// Up to where it was followed.
+    end: i64,
+}
+
+impl Following {
+    fn new() -> Self {
+        let (saving, mut keyspace) = (Saving::new(), Keyspace::new());
+        for number in 0..20 {
+            keyspace.write(&[(&format!("/key/{}", number % 7), false)], 200);
+        }
+        let base = saving.save(&keyspace);
+        let journal = Journal::open(&saving.spool.path().join("journal"), 1 << 30).unwrap();
+        let writer = saving.archive.claim(base.facts.timeline, HOST, "here", now()).unwrap();
+        let end = keyspace.revision;
+        Self { saving, keyspace, journal, writer, end }
+    }
+
+    fn write(&mut self, count: i64) {
+        for number in 0..count {
+            let number = self.keyspace.revision + number;
+            let changes = [
+                (&*format!("/key/{}", number % 7), number % 5 == 0),
+                ("/always", false),
+                (&*format!("/other/{}", number % 3), number % 4 == 0),
+            ];
+            self.keyspace.write(&changes[..1 + (number as usize) % 3], 300);
+        }
+    }
+
+    /// Writes what has come into the log.
+    fn follow(&mut self) {
+        let cut = cut(&self.keyspace, self.end + 1, self.keyspace.revision);
+        self.end = self.keyspace.revision;
+        self.journal.add(&cut).unwrap();
+        self.writer.append(&cut, now()).unwrap();
+    }
+
+    fn view(&self) -> LogView {
+        self.journal.view(self.writer.timeline(), revision(self.end))
+    }
+
+    fn try_save(&self, keyspace: &Keyspace, log: Option<&LogView>) -> Result<BaseWritten, Error> {
+        save(&self.saving.archive, keyspace, self.saving.spool.path(), log)
+    }
+}
+
+fn save(
+    archive: &Archive,
+    keyspace: &Keyspace,
+    tables: &Path,
+    log: Option<&LogView>,
+) -> Result<BaseWritten, Error> {
+    let (cluster, member) = (CLUSTER, MemberId(2));
+    let (etcd, state) = ("3.6.16".to_owned(), now());
+    let origin = Origin { cluster, member, etcd, state, current: true };
+    let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let at = now();
+    let clock = move || at;
+    let tables = Some(tables);
+    let request =
+        BaseRequest { archive, origin: &origin, tables, log, full: false, now: &clock, progress };
+    prepare_base(&request, &keyspace.backend())?.publish(now())
+}
+
+fn agreed(base: &BaseWritten) -> rekindle_archive::Counts {
+    match &base.comparison {
+        Comparison::Agreed { counts, .. } => *counts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_base_is_compared_with_what_was_followed_and_writes_nothing_of_it() {
+    for seed in seeds(20) {
+        let mut following = Following::new();
+        following.write(10 + seed.cast_signed() % 7);
+        following.follow();
+        following.write(9);
+        following.follow();
+        // Of what the snapshot is of, the log may have more.
+        let at = following.keyspace.clone();
+        following.write(5);
+        following.follow();
+        for (keyspace, compacted) in [(at, 0), (following.keyspace.clone(), seed.cast_signed() % 30)] {
+            let mut keyspace = keyspace;
+            if compacted > 0 {
+                keyspace.compact(compacted + 5);
+            }
+            let base = following.try_save(&keyspace, Some(&following.view())).unwrap();
+            let counts = agreed(&base);
+            assert_eq!((counts.new, base.objects), (0, 0), "seed {seed}: all of it was there");
+            let saved = following.saving.archive.list().unwrap().bases;
+            let entry = saved.iter().find(|it| it.name == base.name).unwrap();
+            let back = keyspaces::read_back(&following.saving.archive, entry).unwrap();
+            assert!(back == keyspace.pairs(), "seed {seed}");
+        }
+        let verdict = verdict(&following.saving.archive, now_is()).unwrap();
+        assert!(verdict.findings.is_empty(), "{:?}", verdict.findings);
+        assert!(verdict.points.iter().all(|point| point.level == Some(Level::Proven)));
+    }
+}
+
+/// Where the snapshot is ahead of what was written, the rest comes from the snapshot.
+#[test]
+fn what_was_not_followed_yet_comes_from_the_snapshot() {
+    let mut following = Following::new();
+    following.write(10);
+    following.follow();
+    following.write(4);
+    let base = following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    assert!(agreed(&base).new > 0);
+    let entry = following.saving.archive.list().unwrap().bases.pop().unwrap();
+    let back = keyspaces::read_back(&following.saving.archive, &entry).unwrap();
+    assert!(back == following.keyspace.pairs());
+    // And the next one goes on from both.
+    following.end = following.keyspace.revision;
+    following.write(3);
+    following.follow();
+    let base = following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    assert_eq!(agreed(&base).new, 0);
+}
+
+/// Any record of the log that the snapshot has otherwise, or not at all, is an alarm.
+#[test]
+fn a_log_that_differs_from_the_snapshot_is_an_alarm() {
+    let mut following = Following::new();
+    following.write(12);
+    following.follow();
+    let (view, whole) = (following.view(), following.keyspace.clone());
+    let places: Vec<_> = whole.records.keys().copied().filter(|key| key.0 > 21).collect();
+    for place in places {
+        let mut changed = whole.clone();
+        let (name, mut value) = changed.records.remove(&place).unwrap();
+        let is_last_of_all = *whole.records.keys().next_back().unwrap() == place;
+        if !is_last_of_all {
+            let base = following.try_save(&changed, Some(&view)).unwrap();
+            let contradicted = matches!(base.comparison, Comparison::Contradicted { .. });
+            assert!(contradicted, "{place:?} is gone: {:?}", base.comparison);
+            following = again(&whole);
+        }
+        value.push(b'!');
+        changed.records.insert(place, (name + "?", value));
+        let base = following.try_save(&changed, Some(&following.view())).unwrap();
+        let contradicted = matches!(base.comparison, Comparison::Contradicted { .. });
+        assert!(contradicted, "{place:?} is changed: {:?}", base.comparison);
+        following = again(&whole);
+    }
+}
+
+/// The same, followed into another archive.
+fn again(keyspace: &Keyspace) -> Following {
+    let mut following = Following::new();
+    following.keyspace = keyspace.clone();
+    following.follow();
+    following
+}
+
+#[test]
+fn the_turn_is_one_writers_at_a_time() {
+    let mut following = Following::new();
+    let archive = following.saving.archive.clone();
+    let timeline = following.writer.timeline();
+    let seen = archive.activity(timeline).unwrap();
+    assert_eq!(seen.claim.as_ref().unwrap().host, "here");
+    following.write(3);
+    let first = cut(&following.keyspace, following.end + 1, following.end + 2);
+    following.writer.append(&first, now()).unwrap();
+    let later = archive.activity(timeline).unwrap();
+    assert_ne!(later, seen, "who writes is not silent");
+    assert_eq!(archive.activity(timeline).unwrap(), later);
+
+    // Another one claims the turn while this one has something on its way.
+    let other = ObjectId([8; 16]);
+    let mut theirs = archive.claim(timeline, other, "there", now()).unwrap();
+    let second = cut(&following.keyspace, following.end + 3, following.end + 3);
+    for _ in 0..2 {
+        let refused = following.writer.append(&second, now()).unwrap_err();
+        assert!(matches!(&refused, Error::Overtaken { host, .. } if host == "there"), "{refused}");
+    }
+    let end = archive.log_end(CLUSTER).unwrap().unwrap();
+    assert!(end.last.get() >= following.end + 2, "what was called written is there");
+    theirs.append(&second, now()).unwrap();
+    assert_eq!(archive.log_end(CLUSTER).unwrap().unwrap().last.get(), following.end + 3);
+    let claim = archive.activity(timeline).unwrap().claim.unwrap();
+    assert_eq!((claim.writer, claim.epoch.0), (other, 2));
+    let verdict = verdict(&archive, now_is()).unwrap();
+    assert!(verdict.findings.is_empty(), "claims are no rubbish: {:?}", verdict.findings);
+}
+
+#[test]
+fn claims_of_which_one_cannot_be_read() {
+    let following = Following::new();
+    let (archive, timeline) = (&following.saving.archive, following.writer.timeline());
+    let name = format!("timelines/{timeline}/writers/{:020}.json", 2);
+    archive.store().create(&name, b"{}".to_vec()).unwrap();
+    // Whoever it is: somebody has the turn.
+    let refused = following.writer.check_turn().unwrap_err();
+    assert!(matches!(refused, Error::Overtaken { .. }), "{refused}");
+    assert!(matches!(archive.activity(timeline), Err(Error::Json { .. })));
+    let writer = archive.claim(timeline, HOST, "here", now()).unwrap();
+    writer.check_turn().unwrap();
+}
+
+/// What tells that nothing had come is kept as long as the log is, and is in nobody's way.
+#[test]
+fn heartbeats() {
+    let mut following = Following::new();
+    following.write(5);
+    following.follow();
+    let archive = following.saving.archive.clone();
+    let mut idle = Cutter::new(revision(following.end + 1));
+    for _ in 0..3 {
+        let beat = idle.cut(witness(), now()).unwrap();
+        following.writer.append(&beat, now()).unwrap();
+    }
+    let end = archive.log_end(CLUSTER).unwrap().unwrap();
+    assert_eq!(end.last.get(), following.end);
+    let verdict = verdict(&archive, now_is()).unwrap();
+    assert!(verdict.findings.is_empty(), "{:?}", verdict.findings);
+    let segments = |archive: &Archive| {
+        let listed = archive.store().list("timelines").unwrap();
+        listed.into_iter().filter(|it| it.name.ends_with(".seg")).count()
+    };
+    assert_eq!(segments(&archive), 4);
+    let grace = 1000;
+    let prune = |log| {
+        let policy = Policy { log: Some(log), last: 1, ..Policy::default() };
+        let request = PruneRequest { policy, bases_max: 10, grace, now: now_is() };
+        plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap()
+    };
+    prune(3_600_000);
+    assert_eq!(segments(&archive), 4, "the log is kept");
+    following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    advance(7_200_000);
+    assert_eq!(prune(3_600_000).marked, 3, "the base needs what has records");
+}
+
+#[test]
+fn leases_of_the_log_come_back() {
+    let mut following = Following::new();
+    following.write(2);
+    let mut cutter = Cutter::new(revision(following.end + 1));
+    let kv = KeyValue { key: b"leased", lease: 77, ..KeyValue::default() };
+    cutter.add(&[Change { kv, is_delete: false }], now()).unwrap();
+    cutter.add_lease(LeaseGrant { id: 77, ttl_s: 600 });
+    let cut = cutter.cut(witness(), now()).unwrap();
+    following.writer.append(&cut, now()).unwrap();
+    let archive = &following.saving.archive;
+    let entry = archive.list().unwrap().bases.pop().unwrap();
+    let base = read_base(archive, &entry).unwrap();
+    let behind = archive.following(&entry).unwrap();
+    let (base, _) = behind.up_to(base, revision(following.end + 1)).unwrap();
+    let frame = Db::open(base.frame.as_slice()).unwrap();
+    let mut leases = Vec::new();
+    for pair in frame.bucket(schema::LEASE).unwrap().unwrap().pairs() {
+        leases.push(pair.unwrap().key.to_vec());
+    }
+    assert_eq!(leases, [77_i64.to_be_bytes()]);
+}
+
+#[test]
+fn a_journal_is_kept() {
+    let (directory, keyspace) = (a_spool(), {
+        let mut keyspace = Keyspace::new();
+        (0..40).for_each(|number| keyspace.write(&[("k", number % 3 == 0)], 500));
+        keyspace
+    });
+    let path = directory.path().join("journal");
+    let cuts: Vec<_> = (0..4).map(|n| cut(&keyspace, 2 + n * 10, 11 + n * 10)).collect();
+    let id = {
+        let mut journal = Journal::open(&path, 1 << 30).unwrap();
+        let other = Journal::open(&path, 1 << 30).unwrap_err();
+        assert!(other.to_string().contains("another capture on this host uses it"), "{other}");
+        cuts.iter().for_each(|cut| journal.add(cut).unwrap());
+        journal.writer().unwrap()
+    };
+    let archive = following_id();
+    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    assert_eq!(journal.writer().unwrap(), id);
+    assert_eq!((journal.first(), journal.last()), (Some(revision(2)), Some(revision(41))));
+    for (number, cut) in cuts.iter().enumerate() {
+        let at = revision(5 + 10 * number as i64);
+        assert_eq!(journal.having(at).unwrap().read().unwrap(), *cut);
+    }
+    assert!(journal.having(revision(1)).is_none() && journal.having(revision(42)).is_none());
+    let newest = journal.newest().unwrap().last_records().unwrap();
+    assert_eq!(newest.iter().map(|(key, _)| key.revision.get()).collect::<Vec<_>>(), [41]);
+
+    let timeline = TimelineId([3; 16]);
+    assert_eq!(journal.feeds(archive), None);
+    journal.feed(archive, timeline).unwrap();
+    drop(journal);
+    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    assert_eq!(journal.feeds(archive), Some(timeline));
+    journal.clear().unwrap();
+    assert_eq!((journal.first(), journal.feeds(archive)), (None, None));
+
+    // It is bounded, and what does not go on from it stands beside it.
+    drop(journal);
+    let bytes = cuts[0].content.len() as u64;
+    let mut journal = Journal::open(&path, bytes * 2 + bytes / 2).unwrap();
+    [0, 1, 3].iter().for_each(|n| journal.add(&cuts[*n]).unwrap());
+    assert_eq!((journal.first(), journal.last()), (Some(revision(12)), Some(revision(41))));
+    assert!(journal.having(revision(25)).is_none());
+    // What goes back takes all before away: it is of another history.
+    journal.feed(archive, timeline).unwrap();
+    journal.add(&cuts[1]).unwrap();
+    assert_eq!((journal.first(), journal.last()), (Some(revision(12)), Some(revision(21))));
+    assert_eq!(journal.feeds(archive), None);
+}
+
+fn following_id() -> rekindle_archive::format::ArchiveId {
+    rekindle_archive::format::ArchiveId([5; 16])
+}
+
+/// Of a journal that a host left when it went down, what is damaged is none.
+#[test]
+fn a_damaged_journal_is_none() {
+    let directory = a_spool();
+    let path = directory.path().join("journal");
+    let mut keyspace = Keyspace::new();
+    (0..20).for_each(|_| keyspace.write(&[("k", false)], 100));
+    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    let names = |path: &Path| {
+        let files = std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "cut")).collect();
+        files.sort();
+        files
+    };
+    let cuts = [cut(&keyspace, 2, 11), cut(&keyspace, 12, 21)];
+    cuts.iter().for_each(|cut| journal.add(cut).unwrap());
+    drop(journal);
+    let newest = names(&path).pop().unwrap();
+    let whole = std::fs::read(&newest).unwrap();
+    for at in (0..whole.len()).step_by(7) {
+        for change in [true, false] {
+            let mut bytes = whole.clone();
+            if change {
+                bytes[at] ^= 1;
+            } else {
+                bytes.truncate(at);
+            }
+            std::fs::write(&newest, bytes).unwrap();
+            let journal = Journal::open(&path, 1 << 30).unwrap();
+            assert_eq!(journal.last(), Some(revision(11)), "byte {at}");
+        }
+    }
+    // An older one is found out when it is read, or not needed.
+    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    journal.add(&cuts[1]).unwrap();
+    let oldest = names(&path).remove(0);
+    let mut bytes = std::fs::read(&oldest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&oldest, bytes).unwrap();
+    assert!(matches!(journal.having(revision(3)).unwrap().read(), Err(Error::Damaged { .. })));
+    let _ = Moment(0);
+}

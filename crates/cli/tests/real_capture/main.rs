@@ -1,0 +1,5 @@
+//! `rekindle capture` against real servers: every revision that came comes back, whatever was killed.
+
+mod faults;
+mod following;
+mod harness;
