@@ -81,9 +81,9 @@ impl Maker<'_> {
         Row {
             targets: vec![Target::TimesReference(1.8)],
             memory_max: Some(MEMORY_MAX),
-            note: "The snapshot is spooled and checked as by a save to a file, walked once for HashKV \
-                   and once for its records, each digested and compressed, and read once more for its \
-                   SHA-256, on the two cores that the server has, too.",
+            note: "The snapshot is spooled and checked as by a save to a file, walked once for \
+                   HashKV and its records, each digested and compressed, and read once more to be compared \
+                   with what came, on the two cores that the server has, too.",
             ..row(FIRST, self.beside_draining(ours, endpoint))
         }
     }

@@ -213,6 +213,13 @@ pub enum Action {
     Keep(Cut),
     /// Take the journal away: it is of another history.
     ClearJournal,
+    /// What comes next is not known to go on from what archives have, until a base of each was made.
+    Unmark,
+    /// It goes on from what this archive has, of which a base was made.
+    Mark {
+        /// Its number.
+        archive: usize,
+    },
     /// Give an archive the piece of the journal that has this revision.
     Write {
         /// Its number.
@@ -322,6 +329,13 @@ struct Job {
     waiting: BTreeSet<usize>,
     /// Archives that get a base of it now.
     making: BTreeSet<usize>,
+    /// So many answers of the watch are still to come, until it is known that the watch outlived the
+    /// snapshot: both are of one history then, for none survives that its cluster is restored.
+    answers: u32,
+    /// When it was asked last for one.
+    asked: Duration,
+    /// It is of before what is followed now.
+    stale: bool,
 }
 
 /// See the module.
@@ -333,6 +347,8 @@ pub struct Machine {
     /// How long is waited after the next failure of a watch.
     retry: Duration,
     failed: bool,
+    /// So often it was asked for progress, and has not answered.
+    questions: u32,
     /// The last revision that is known, with which the next watch begins.
     tail: Option<Tail>,
     /// It has still to be seen that the watch goes on from there.
@@ -370,6 +386,7 @@ impl Machine {
             number: 0,
             retry: RETRY_MIN,
             failed: false,
+            questions: 0,
             kept: tail.as_ref().map(Tail::revision),
             tail,
             checking: false,
@@ -454,7 +471,7 @@ impl Machine {
             Event::Missing { archive } => self.of(archive, |it| {
                 (it.busy, it.wants_base) = (false, true);
             }),
-            Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact),
+            Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact, now),
             Event::NoSnapshot => {
                 self.job = None;
                 let ago = self.settings.snapshots_every.saturating_sub(SNAPSHOT_RETRY);
@@ -494,6 +511,10 @@ impl Machine {
         match said {
             Said::Began { from, witness, newest } => {
                 self.watch = Watch::Open { heard: now.passed, asked: None };
+                self.questions = 0;
+                if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0) {
+                    (job.answers, job.asked) = (1, now.passed);
+                }
                 (self.retry, self.failed) = (RETRY_MIN, false);
                 self.begin(from, witness, newest, now);
                 Ok(())
@@ -532,6 +553,10 @@ impl Machine {
         if self.cutter.is_none() {
             let next = self.tail.as_ref().map_or(Some(from), |tail| tail.revision().later(1));
             (self.cutter, self.run) = (next.map(Cutter::new), next);
+        }
+        if self.tail.is_none() {
+            // Nothing shows that it goes on from what any archive has.
+            self.distrust();
         }
         self.actions.push_back(Action::Tell(Notice::Following { from }));
         self.ahead = None;
@@ -591,6 +616,13 @@ impl Machine {
     }
 
     fn hear_progress(&mut self, revision: Revision, now: Now) {
+        self.questions = self.questions.saturating_sub(1);
+        if let Some(job) = &mut self.job
+            && job.revision.is_some()
+            && !self.checking
+        {
+            job.answers = job.answers.saturating_sub(1);
+        }
         let head = self.head().unwrap_or_default();
         if self.checking {
             // The last revision that is known should have come first.
@@ -647,12 +679,23 @@ impl Machine {
         self.actions.push_back(Action::EndWatch);
         self.actions.push_back(Action::ClearJournal);
         (self.kept, self.cutter, self.since) = (None, None, None);
-        for archive in &mut self.archives {
-            (archive.wants_base, archive.proven) = (true, None);
-        }
+        self.distrust();
         self.begin_anew();
         self.watch = Watch::Due { at: Duration::ZERO };
         self.number += 1;
+    }
+
+    /// What archives have may not be what is followed now: a base of each has to show it.
+    fn distrust(&mut self) {
+        self.actions.push_back(Action::Unmark);
+        for archive in &mut self.archives {
+            (archive.wants_base, archive.proven) = (true, None);
+        }
+        if let Some(job) = &mut self.job {
+            // What is being made of it is made; it shows nothing.
+            job.stale = true;
+            job.waiting.clear();
+        }
     }
 
     /// The next watch begins behind the newest revision, and not at the last that is known.
@@ -683,7 +726,18 @@ impl Machine {
             }
             Watch::Open { heard, asked } if asked.is_none() && now.passed >= *heard + flush => {
                 *asked = Some(now.passed);
+                self.questions += 1;
                 self.actions.push_back(Action::AskProgress);
+            }
+            Watch::Open { .. } => {
+                // What is busy is not asked otherwise.
+                if let Some(job) = self.job.as_mut().filter(|job| job.revision.is_some())
+                    && (job.answers > 0 && now.passed >= job.asked + flush)
+                {
+                    job.asked = now.passed;
+                    self.questions += 1;
+                    self.actions.push_back(Action::AskProgress);
+                }
             }
             _ => {}
         }
@@ -729,9 +783,6 @@ impl Machine {
     fn feed(&mut self, now: Now) -> Result<(), Error> {
         for (number, archive) in self.archives.iter_mut().enumerate() {
             let Some(end) = archive.end.filter(|_| archive.open && !archive.busy) else { continue };
-            // What lies between its end and what is followed, only a snapshot has.
-            let is_cut_off = self.kept <= Some(end) && end.later(1) < self.run;
-            archive.wants_base |= is_cut_off;
             if archive.wants_base {
                 continue;
             }
@@ -774,12 +825,19 @@ impl Machine {
             let may = self.snapshot.is_none_or(|at| now.passed >= at + every);
             if may && !waiting.is_empty() {
                 self.snapshot = Some(now.passed);
-                self.job = Some(Job { revision: None, waiting, making: BTreeSet::new() });
+                self.job = Some(Job {
+                    revision: None,
+                    waiting,
+                    making: BTreeSet::new(),
+                    answers: 1,
+                    asked: now.passed,
+                    stale: false,
+                });
                 self.actions.push_back(Action::TakeSnapshot);
             }
         }
         let Some(job) = &mut self.job else { return };
-        let Some(revision) = job.revision else { return };
+        let Some(revision) = job.revision.filter(|_| job.answers == 0 || job.stale) else { return };
         job.waiting.retain(|number| {
             let Some(archive) = self.archives.get(*number).filter(|archive| archive.open) else {
                 return false;
@@ -799,9 +857,13 @@ impl Machine {
         }
     }
 
-    fn hear_snapshot(&mut self, revision: Revision, compact: Option<Revision>) {
+    fn hear_snapshot(&mut self, revision: Revision, compact: Option<Revision>, now: Now) {
         let Some(job) = &mut self.job else { return };
         job.revision = Some(revision);
+        // Those that were asked for before say nothing of it.
+        (job.answers, job.asked) = (self.questions.saturating_add(1), now.passed);
+        self.questions += 1;
+        self.actions.push_back(Action::AskProgress);
         for archive in &job.waiting {
             let Some(it) = self.archives.get(*archive).filter(|it| it.wants_base) else { continue };
             let first = it.end.and_then(|end| end.later(1));
@@ -816,13 +878,20 @@ impl Machine {
 
     fn hear_base(&mut self, archive: usize, revision: Option<Revision>, moved: bool, now: Now) {
         let base_due = now.passed + self.settings.bases_every;
+        let mut stale = false;
         if let Some(job) = &mut self.job {
             job.making.remove(&archive);
+            stale = job.stale;
         }
         // One that has failed is tried again with the next snapshot.
         let Some(revision) = revision else { return };
+        if !stale {
+            self.actions.push_back(Action::Mark { archive });
+        }
         self.of(archive, |it| {
-            (it.base_due, it.wants_base, it.proven) = (base_due, false, Some(revision));
+            if !stale {
+                (it.base_due, it.wants_base, it.proven) = (base_due, false, Some(revision));
+            }
             match moved {
                 true => (it.open, it.end) = (false, None),
                 false => it.end = it.end.max(Some(revision)),

@@ -210,6 +210,7 @@ impl Capture {
             snapshots,
             bases,
             watcher,
+            based: timelines.clone(),
             timelines,
             reports,
             began: Instant::now(),
@@ -231,6 +232,8 @@ struct Driver {
     watcher: Watcher,
     /// The history that is written of each archive.
     timelines: Vec<Option<TimelineId>>,
+    /// The history of the last base that was made of each.
+    based: Vec<Option<TimelineId>>,
     reports: Reports,
     began: Instant,
     now: fn() -> Moment,
@@ -311,7 +314,7 @@ impl Driver {
             }
             Report::Base { archive, result: Ok(written) } => {
                 let (timeline, revision) = (written.facts.timeline, Some(written.facts.last));
-                self.journal.feed(written.facts.archive, timeline)?;
+                self.based.get_mut(archive).into_iter().for_each(|it| *it = Some(timeline));
                 let moved = self.timelines.get(archive) != Some(&Some(timeline));
                 if moved {
                     self.order(archive, Order::OpenAgain);
@@ -336,6 +339,14 @@ impl Driver {
             Action::LookUp { lease } => self.watcher.look_up(&self.runtime, lease),
             Action::Keep(cut) => self.journal.add(&cut)?,
             Action::ClearJournal => self.journal.clear()?,
+            Action::Unmark => self.journal.feed_none()?,
+            Action::Mark { archive } => {
+                let id = self.bases.archives.get(archive).map(Archive::id);
+                let timeline = self.based.get(archive).copied().flatten();
+                if let Some((id, timeline)) = id.zip(timeline) {
+                    self.journal.feed(id, timeline)?;
+                }
+            }
             Action::Write { archive, from } => match self.journal.having(from).cloned() {
                 Some(kept) => self.order(archive, Order::Write(kept)),
                 None => self.report(Event::Missing { archive }),

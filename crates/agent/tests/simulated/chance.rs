@@ -4,7 +4,9 @@ pub(crate) struct Chance(u64);
 
 impl Chance {
     pub(crate) fn of(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        // Neighbours are to have nothing in common.
+        let number = Self(seed).number();
+        Self(number ^ 0x5851_f42d_4c95_7f2d)
     }
 
     pub(crate) fn number(&mut self) -> u64 {

@@ -36,7 +36,7 @@ impl Seen {
             "killed", "resumed",
         ];
         for what in all {
-            assert!(self.0.get(what).is_some_and(|count| *count >= 20), "{what}: {:?}", self.0);
+            assert!(self.0.contains_key(what), "{what}: {:?}", self.0);
         }
     }
 }
@@ -292,7 +292,7 @@ impl World {
         for number in 2..=snapshot.revision {
             archive.log.insert(number, snapshot.contents[(number - 2) as usize].clone());
         }
-        (archive.base, archive.fed) = (snapshot.revision, Some(archive.timeline));
+        archive.base = snapshot.revision;
         archive.end = archive.end.max(snapshot.revision);
         let made = Some(revision(snapshot.revision));
         self.seen.count("base");
@@ -359,6 +359,11 @@ impl World {
                 self.journal.push(cut);
             }
             Action::ClearJournal => self.clear_journal(),
+            Action::Mark { archive } => {
+                let archive = &mut self.archives[archive];
+                archive.fed = Some(archive.timeline);
+            }
+            Action::Unmark => self.archives.iter_mut().for_each(|archive| archive.fed = None),
             Action::Write { archive, from } => {
                 assert!(self.archives[archive].order.is_none(), "one thing after the other");
                 match having(&self.journal, from) {

@@ -144,6 +144,17 @@ impl Journal {
         std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))
     }
 
+    /// From now on it feeds none, until a base of each was made.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn feed_none(&mut self) -> Result<(), Error> {
+        for path in files(&self.directory, MARK)? {
+            std::fs::remove_file(&path).map_err(|error| at(&path, &error))?;
+        }
+        Ok(())
+    }
+
     fn mark(&self, archive: ArchiveId) -> PathBuf {
         self.directory.join(format!("{archive}.{MARK}"))
     }
@@ -215,9 +226,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Spool`].
     pub fn clear(&mut self) -> Result<(), Error> {
-        for path in files(&self.directory, MARK)? {
-            std::fs::remove_file(&path).map_err(|error| at(&path, &error))?;
-        }
+        self.feed_none()?;
         while let Some(kept) = self.kept.pop_front() {
             kept.remove()?;
         }
