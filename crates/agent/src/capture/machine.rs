@@ -474,8 +474,7 @@ impl Machine {
             Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact, now),
             Event::NoSnapshot => {
                 self.job = None;
-                let ago = self.settings.snapshots_every.saturating_sub(SNAPSHOT_RETRY);
-                self.snapshot = now.passed.checked_sub(ago);
+                self.snapshot_again(now);
             }
             Event::Base { archive, revision, moved } => {
                 self.hear_base(archive, revision, moved, now);
@@ -512,9 +511,7 @@ impl Machine {
             Said::Began { from, witness, newest } => {
                 self.watch = Watch::Open { heard: now.passed, asked: None };
                 self.questions = 0;
-                if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0) {
-                    (job.answers, job.asked) = (1, now.passed);
-                }
+                self.void_job(now);
                 (self.retry, self.failed) = (RETRY_MIN, false);
                 self.begin(from, witness, newest, now);
                 Ok(())
@@ -555,8 +552,12 @@ impl Machine {
             (self.cutter, self.run) = (next.map(Cutter::new), next);
         }
         if self.tail.is_none() {
-            // Nothing shows that it goes on from what any archive has.
+            // Nothing shows that it goes on from what any archive has, nor from what the journal has.
             self.distrust();
+            if self.kept >= Some(from) {
+                self.actions.push_back(Action::ClearJournal);
+            }
+            self.kept = None;
         }
         self.actions.push_back(Action::Tell(Notice::Following { from }));
         self.ahead = None;
@@ -683,6 +684,22 @@ impl Machine {
         self.begin_anew();
         self.watch = Watch::Due { at: Duration::ZERO };
         self.number += 1;
+    }
+
+    /// A snapshot that was under way when the watch ended may be of another history than what is followed
+    /// now.
+    fn void_job(&mut self, now: Now) {
+        if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0 && !job.stale) {
+            job.stale = true;
+            job.waiting.clear();
+            self.snapshot_again(now);
+        }
+    }
+
+    /// The next snapshot may come sooner: nothing came of the last one.
+    fn snapshot_again(&mut self, now: Now) {
+        let ago = self.settings.snapshots_every.saturating_sub(SNAPSHOT_RETRY);
+        self.snapshot = now.passed.checked_sub(ago);
     }
 
     /// What archives have may not be what is followed now: a base of each has to show it.
