@@ -8,8 +8,8 @@ use rekindle_archive::format::segment::LeaseGrant;
 use rekindle_archive::format::{ObjectId, TimelineId};
 use rekindle_archive::{
     Archive, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error, Journal, Level,
-    LogView, LogWriter, Origin, Policy, Progress, PruneRequest, Witness, plan_prune, prepare_base,
-    read_base,
+    LogView, LogWriter, Origin, Policy, Progress, PruneRequest, Store, Witness, plan_prune,
+    prepare_base, read_base,
 };
 use rekindle_bolt::Db;
 use rekindle_etcd::{ClusterId, KeyValue, Lease, MemberId, RaftTerm, Revision, schema};
@@ -37,9 +37,7 @@ fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
                 let key = name.as_bytes();
                 let kv = match is_delete {
                     true => KeyValue { key, mod_revision: number, ..KeyValue::default() },
-                    false => {
-                        KeyValue { key, value, mod_revision: number, ..KeyValue::default() }
-                    }
+                    false => KeyValue { key, value, mod_revision: number, ..KeyValue::default() },
                 };
                 Change { kv, is_delete: *is_delete }
             })
@@ -138,7 +136,9 @@ fn a_base_is_compared_with_what_was_followed_and_writes_nothing_of_it() {
         let at = following.keyspace.clone();
         following.write(5);
         following.follow();
-        for (keyspace, compacted) in [(at, 0), (following.keyspace.clone(), seed.cast_signed() % 30)] {
+        for (keyspace, compacted) in
+            [(at, 0), (following.keyspace.clone(), seed.cast_signed() % 30)]
+        {
             let mut keyspace = keyspace;
             if compacted > 0 {
                 keyspace.compact(compacted + 5);
@@ -378,7 +378,8 @@ fn a_damaged_journal_is_none() {
     let mut journal = Journal::open(&path, 1 << 30).unwrap();
     let names = |path: &Path| {
         let files = std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
-        let mut files: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "cut")).collect();
+        let mut files: Vec<_> =
+            files.filter(|it| it.extension().is_some_and(|it| it == "cut")).collect();
         files.sort();
         files
     };
@@ -409,4 +410,29 @@ fn a_damaged_journal_is_none() {
     bytes[middle] ^= 1;
     std::fs::write(&oldest, bytes).unwrap();
     assert!(matches!(journal.having(revision(3)).unwrap().read(), Err(Error::Damaged { .. })));
+}
+
+/// A segment went into a directory that had the name of the archive while that was away; when it was back,
+/// the segment was called written, for it had been created.
+#[test]
+fn a_segment_that_went_elsewhere_is_not_called_written() {
+    let directory = a_spool();
+    let place = directory.path().join("archive");
+    std::fs::create_dir(&place).unwrap();
+    let store = Store::directory(&place).unwrap();
+    let archive = Archive::init_unencrypted(store, now()).unwrap();
+    let mut keyspace = Keyspace::new();
+    (0..9).for_each(|_| keyspace.write(&[("k", false)], 10));
+    let base = save(&archive, &keyspace, directory.path(), None).unwrap();
+    let mut writer = archive.claim(base.facts.timeline, HOST, "here", now()).unwrap();
+    let away = directory.path().join("away");
+    std::fs::rename(&place, &away).unwrap();
+    keyspace.write(&[("k", false)], 10);
+    let cut = cut(&keyspace, 11, 11);
+    let refused = writer.append(&cut, now()).unwrap_err();
+    assert!(matches!(refused, Error::ClaimGone { .. }), "{refused}");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&away, &place).unwrap();
+    writer.append(&cut, now()).unwrap();
+    assert_eq!(archive.log_end(CLUSTER).unwrap().unwrap().last.get(), 11);
 }

@@ -28,9 +28,13 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a member may leave a question for progress without an answer, beside the flush interval.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a snapshot waits until an archive's log has come to where it is.
+const LOG_WAIT: Duration = Duration::from_secs(60);
 /// How long is waited after a snapshot that could not be had.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
-/// How long is waited for archives when all is to end.
+/// How long is waited for what the watch has still to say when all is to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long is waited for archives then.
 const FAREWELL: Duration = Duration::from_secs(20);
 
 /// How it works.
@@ -182,7 +186,7 @@ pub enum Said {
 /// Where a watch is to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// Behind the cluster's newest revision.
+    /// At the cluster's newest revision: of one that is to come, etcd does not tell its progress.
     Newest,
     /// At this revision.
     Revision(Revision),
@@ -334,6 +338,8 @@ struct Job {
     answers: u32,
     /// When it was asked last for one.
     asked: Duration,
+    /// When it came.
+    since: Duration,
     /// It is of before what is followed now.
     stale: bool,
 }
@@ -353,6 +359,8 @@ pub struct Machine {
     tail: Option<Tail>,
     /// It has still to be seen that the watch goes on from there.
     checking: bool,
+    /// It has said nothing yet, and the revision that it begins at may be compacted away.
+    starting: bool,
     cutter: Option<Cutter>,
     /// The revision from which on nothing was passed over.
     run: Option<Revision>,
@@ -372,6 +380,8 @@ pub struct Machine {
     snapshot: Option<Duration>,
     /// When all was asked to end.
     stopping: Option<Duration>,
+    /// So many answers of the watch are waited for then.
+    last_answers: u32,
     ended: bool,
     actions: VecDeque<Action>,
 }
@@ -390,6 +400,7 @@ impl Machine {
             kept: tail.as_ref().map(Tail::revision),
             tail,
             checking: false,
+            starting: false,
             cutter: None,
             run: None,
             since: None,
@@ -401,6 +412,7 @@ impl Machine {
             job: None,
             snapshot: None,
             stopping: None,
+            last_answers: 0,
             ended: false,
             actions: VecDeque::new(),
         }
@@ -457,7 +469,15 @@ impl Machine {
                 self.of(archive, |it| {
                     let wants_base = !goes_on && it.proven != end;
                     let (told, proven) = (now.passed, it.proven);
-                    *it = Archive { open: true, end, busy: false, wants_base, base_due, proven, told };
+                    *it = Archive {
+                        open: true,
+                        end,
+                        busy: false,
+                        wants_base,
+                        base_due,
+                        proven,
+                        told,
+                    };
                 });
             }
             Event::Closed { archive } => self.of(archive, |it| {
@@ -484,8 +504,11 @@ impl Machine {
             }
             Event::Stop if self.stopping.is_none() => {
                 self.stopping = Some(now.passed);
-                self.number += 1;
-                self.actions.push_back(Action::EndWatch);
+                if let Watch::Open { .. } = self.watch {
+                    // What has happened until now comes before the answer.
+                    self.last_answers = self.questions.saturating_add(1);
+                    self.ask(now);
+                }
             }
             Event::Stop => {}
         }
@@ -551,7 +574,9 @@ impl Machine {
             let next = self.tail.as_ref().map_or(Some(from), |tail| tail.revision().later(1));
             (self.cutter, self.run) = (next.map(Cutter::new), next);
         }
+        self.starting = self.tail.is_none();
         if self.tail.is_none() {
+            self.ask(now);
             // Nothing shows that it goes on from what any archive has, nor from what the journal has.
             self.distrust();
             if self.kept >= Some(from) {
@@ -572,6 +597,7 @@ impl Machine {
                 self.leave_history(revision);
                 return Ok(());
             }
+            self.pass_over_first(revision, 1);
             let Some(cutter) = &mut self.cutter else { return Ok(()) };
             if revision < cutter.next() {
                 // It was said before.
@@ -589,6 +615,29 @@ impl Machine {
             self.look_up_leases(changes);
         }
         Ok(())
+    }
+
+    /// The revision that the watch begins at did not come: it was compacted away, or is the first of an
+    /// empty cluster.
+    fn pass_over_first(&mut self, revision: Revision, behind: u64) {
+        if !std::mem::take(&mut self.starting) {
+            return;
+        }
+        let first = self.cutter.as_ref().map(Cutter::next);
+        if first.and_then(|first| first.later(behind)) == Some(revision)
+            && let Some(next) = first.and_then(|first| first.later(1))
+        {
+            (self.cutter, self.run) = (Some(Cutter::new(next)), Some(next));
+        }
+    }
+
+    /// Asks the watch how far it has come.
+    fn ask(&mut self, now: Now) {
+        if let Watch::Open { asked, .. } = &mut self.watch {
+            asked.get_or_insert(now.passed);
+        }
+        self.questions += 1;
+        self.actions.push_back(Action::AskProgress);
     }
 
     /// Whether what comes first is what is known of it.
@@ -618,12 +667,14 @@ impl Machine {
 
     fn hear_progress(&mut self, revision: Revision, now: Now) {
         self.questions = self.questions.saturating_sub(1);
+        self.last_answers = self.last_answers.saturating_sub(1);
         if let Some(job) = &mut self.job
             && job.revision.is_some()
             && !self.checking
         {
             job.answers = job.answers.saturating_sub(1);
         }
+        self.pass_over_first(revision, 0);
         let head = self.head().unwrap_or_default();
         if self.checking {
             // The last revision that is known should have come first.
@@ -715,7 +766,7 @@ impl Machine {
         }
     }
 
-    /// The next watch begins behind the newest revision, and not at the last that is known.
+    /// The next watch begins at the newest revision, and not at the last that is known.
     fn begin_anew(&mut self) {
         (self.tail, self.checking, self.ahead, self.fresh) = (None, false, None, None);
     }
@@ -741,24 +792,22 @@ impl Machine {
             Watch::Open { asked: Some(asked), .. } if now.passed >= *asked + SILENCE_MAX => {
                 self.silent(now);
             }
-            Watch::Open { heard, asked } if asked.is_none() && now.passed >= *heard + flush => {
-                *asked = Some(now.passed);
-                self.questions += 1;
-                self.actions.push_back(Action::AskProgress);
-            }
-            Watch::Open { .. } => {
-                // What is busy is not asked otherwise.
-                if let Some(job) = self.job.as_mut().filter(|job| job.revision.is_some())
-                    && (job.answers > 0 && now.passed >= job.asked + flush)
-                {
-                    job.asked = now.passed;
-                    self.questions += 1;
-                    self.actions.push_back(Action::AskProgress);
+            Watch::Open { heard, asked } => {
+                let is_quiet = asked.is_none() && now.passed >= *heard + flush;
+                // One that is busy is not asked otherwise.
+                let job = self.job.as_mut().filter(|job| job.revision.is_some() && job.answers > 0);
+                let job = job.filter(|job| now.passed >= job.asked + flush);
+                if is_quiet || job.is_some() {
+                    if let Some(job) = job {
+                        job.asked = now.passed;
+                    }
+                    self.ask(now);
                 }
             }
             _ => {}
         }
         let late = self.ahead.filter(|(_, at)| now.passed >= *at + self.settings.behind_time);
+        let late = late.filter(|_| !self.starting);
         if let (Some(_), Watch::Open { .. }) = (late, &self.watch) {
             self.give_up(self.behind());
         }
@@ -778,10 +827,15 @@ impl Machine {
         let is_old =
             self.since.is_some_and(|since| now.passed >= since + self.settings.flush_every);
         let is_full = cutter.bytes() >= self.settings.flush_bytes;
-        match is_old || is_full || self.stopping.is_some() {
+        match is_old || is_full || self.is_over(now) {
             true => self.cut(now),
             false => Ok(()),
         }
+    }
+
+    /// All is to end, and what has happened until then has come.
+    fn is_over(&self, now: Now) -> bool {
+        self.stopping.is_some_and(|at| self.last_answers == 0 || now.passed >= at + LAST_WORDS)
     }
 
     /// Puts what has come into the journal.
@@ -827,34 +881,15 @@ impl Machine {
     }
 
     fn look_after_bases(&mut self, now: Now) {
-        let (every, is_open) =
-            (self.settings.snapshots_every, matches!(self.watch, Watch::Open { .. }));
-        if self.stopping.is_some() {
-            return;
-        }
-        if self.job.is_none() && is_open && !self.checking {
-            let is_due = |archive: &Archive| {
-                let is_needed = archive.wants_base || archive.end.is_none();
-                archive.open && (is_needed || now.passed >= archive.base_due)
-            };
-            let due = self.archives.iter().enumerate().filter(|(_, archive)| is_due(archive));
-            let waiting: BTreeSet<_> = due.map(|(number, _)| number).collect();
-            let may = self.snapshot.is_none_or(|at| now.passed >= at + every);
-            if may && !waiting.is_empty() {
-                self.snapshot = Some(now.passed);
-                self.job = Some(Job {
-                    revision: None,
-                    waiting,
-                    making: BTreeSet::new(),
-                    answers: 1,
-                    asked: now.passed,
-                    stale: false,
-                });
-                self.actions.push_back(Action::TakeSnapshot);
-            }
+        if self.stopping.is_none() {
+            self.want_bases(now);
         }
         let Some(job) = &mut self.job else { return };
         let Some(revision) = job.revision.filter(|_| job.answers == 0 || job.stale) else { return };
+        if now.passed >= job.since + LOG_WAIT {
+            // Its log does not come on: the others do not wait for it.
+            job.waiting.clear();
+        }
         job.waiting.retain(|number| {
             let Some(archive) = self.archives.get(*number).filter(|archive| archive.open) else {
                 return false;
@@ -874,13 +909,42 @@ impl Machine {
         }
     }
 
+    /// Takes a snapshot where one is due; one that is there already serves archives that come later.
+    fn want_bases(&mut self, now: Now) {
+        let is_needed = |archive: &Archive| archive.wants_base || archive.end.is_none();
+        let is_due = |archive: &Archive| is_needed(archive) || now.passed >= archive.base_due;
+        let open = || self.archives.iter().enumerate().filter(|(_, archive)| archive.open);
+        if let Some(job) = self.job.as_mut().filter(|job| !job.stale) {
+            let late = open().filter(|(number, it)| is_needed(it) && !job.making.contains(number));
+            job.waiting.extend(late.map(|(number, _)| number));
+            return;
+        }
+        let waiting: BTreeSet<_> =
+            open().filter(|(_, it)| is_due(it)).map(|(number, _)| number).collect();
+        let every = self.settings.snapshots_every;
+        let may = self.snapshot.is_none_or(|at| now.passed >= at + every);
+        let is_open = matches!(self.watch, Watch::Open { .. }) && !self.checking;
+        if self.job.is_none() && is_open && may && !waiting.is_empty() {
+            self.snapshot = Some(now.passed);
+            self.job = Some(Job {
+                revision: None,
+                waiting,
+                making: BTreeSet::new(),
+                answers: 1,
+                asked: now.passed,
+                since: now.passed,
+                stale: false,
+            });
+            self.actions.push_back(Action::TakeSnapshot);
+        }
+    }
+
     fn hear_snapshot(&mut self, revision: Revision, compact: Option<Revision>, now: Now) {
         let Some(job) = &mut self.job else { return };
         job.revision = Some(revision);
         // Those that were asked for before say nothing of it.
-        (job.answers, job.asked) = (self.questions.saturating_add(1), now.passed);
-        self.questions += 1;
-        self.actions.push_back(Action::AskProgress);
+        job.answers = self.questions.saturating_add(1);
+        (job.asked, job.since) = (now.passed, now.passed);
         for archive in &job.waiting {
             let Some(it) = self.archives.get(*archive).filter(|it| it.wants_base) else { continue };
             let first = it.end.and_then(|end| end.later(1));
@@ -891,6 +955,7 @@ impl Machine {
                 self.actions.push_back(Action::Tell(gap));
             }
         }
+        self.ask(now);
     }
 
     fn hear_base(&mut self, archive: usize, revision: Option<Revision>, moved: bool, now: Now) {
@@ -917,12 +982,15 @@ impl Machine {
     }
 
     fn end_if_done(&mut self, now: Now) {
-        let Some(stopping) = self.stopping.filter(|_| !self.ended) else { return };
+        let Some(stopping) = self.stopping.filter(|_| !self.ended && self.is_over(now)) else {
+            return;
+        };
         let has_all = |archive: &Archive| {
             let waits = archive.open && archive.end.is_some() && !archive.wants_base;
             !archive.busy && (!waits || archive.end >= self.kept)
         };
-        if self.archives.iter().all(has_all) || now.passed >= stopping + FAREWELL {
+        let is_whole = self.job.is_none() && self.archives.iter().all(has_all);
+        if is_whole || now.passed >= stopping + FAREWELL {
             self.ended = true;
             self.actions.push_back(Action::EndWatch);
             self.actions.push_back(Action::End);

@@ -308,7 +308,8 @@ impl Driver {
             Report::Opened { archive, timeline, end, base_age } => {
                 self.timelines.get_mut(archive).into_iter().for_each(|it| *it = timeline);
                 let id = self.bases.archives.get(archive).map(Archive::id);
-                let ours = timeline.is_some() && id.and_then(|id| self.journal.feeds(id)) == timeline;
+                let ours =
+                    timeline.is_some() && id.and_then(|id| self.journal.feeds(id)) == timeline;
                 let kept = end.is_some_and(|end| self.journal.having(end).is_some());
                 Ok(Some(Event::Opened { archive, end, ours, kept, base_age }))
             }

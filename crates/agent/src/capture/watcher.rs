@@ -135,7 +135,7 @@ async fn follow(
 async fn open(client: &Client, turn: usize, from: From, mouth: &Mouth) -> Result<Watch, Error> {
     let newest = revision(client.linearizable_revision().await?);
     let from = match from {
-        From::Newest => newest.later(1).unwrap_or(newest),
+        From::Newest => newest,
         From::Revision(revision) => revision,
     };
     let members = client.members();

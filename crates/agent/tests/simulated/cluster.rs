@@ -26,6 +26,8 @@ struct Watch {
     from: From,
     /// What comes next, once it has begun.
     next: Option<i64>,
+    /// It has said nothing of a revision.
+    begins: bool,
     asked: bool,
 }
 
@@ -72,7 +74,7 @@ impl Cluster {
     }
 
     pub(crate) fn open_watch(&mut self, number: u64, from: From) {
-        self.watch = Some(Watch { number, from, next: None, asked: false });
+        self.watch = Some(Watch { number, from, next: None, begins: true, asked: false });
     }
 
     pub(crate) fn end_watch(&mut self) {
@@ -101,10 +103,11 @@ impl Cluster {
                 return self.fall(number, false);
             }
             let from = match watch.from {
-                From::Newest => revision(head + 1),
+                From::Newest => revision(head),
                 From::Revision(revision) => revision,
             };
-            watch.next = Some(from.get());
+            // There is no first revision.
+            watch.next = Some(from.get().max(2));
             return Some((number, Said::Began { from, witness, newest }));
         };
         if next == i64::MAX || lies(chance, 60) {
@@ -112,6 +115,14 @@ impl Cluster {
         }
         if next < compact {
             return self.fall(number, true);
+        }
+        if watch.begins && next == compact && next <= head {
+            // Deletes at the very revision of a compaction are gone.
+            let is_gone = self.histories.last().unwrap()[(next - 2) as usize].starts_with('-');
+            if is_gone {
+                (watch.next, watch.begins) = (Some(next + 1), false);
+                return None;
+            }
         }
         if next > head {
             if !watch.asked && !lies(chance, 100) {
@@ -127,12 +138,12 @@ impl Cluster {
         }
         // Where the revision that a watch begins at is a delete and does not come, only the next base shows
         // whether it was compacted away or the cluster is another one.
-        let begins = watch.from == From::Revision(revision(next));
+        let begins = watch.begins;
         let passed = if lies(chance, 50) && !begins { 1 + chance.below(3) } else { 0 };
         let again = if lies(chance, 20) { chance.below(5) } else { 0 };
         let first = (next + passed - again).max(2).min(head);
         let last = (first + chance.below(60)).min(head);
-        watch.next = Some(last + 1);
+        (watch.next, watch.begins) = (Some(last + 1), false);
         let events = (first..=last).flat_map(|number| {
             let content = &self.now()[(number - 2) as usize];
             events(number, content)

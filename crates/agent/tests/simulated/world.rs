@@ -32,8 +32,17 @@ impl Seen {
     /// Each of these happened in a thousand worlds.
     pub(crate) fn check(&self) {
         let all = [
-            "fed", "beat", "base", "another timeline", "behind", "lost", "another history", "gap", "missing",
-            "killed", "resumed",
+            "fed",
+            "beat",
+            "base",
+            "another timeline",
+            "behind",
+            "lost",
+            "another history",
+            "gap",
+            "missing",
+            "killed",
+            "resumed",
         ];
         for what in all {
             assert!(self.0.contains_key(what), "{what}: {:?}", self.0);
@@ -135,6 +144,7 @@ impl World {
             if self.ended {
                 break;
             }
+            self.passed += Duration::from_millis(20);
             self.go_on();
             self.hear(Event::Tick);
         }
@@ -172,7 +182,7 @@ impl World {
             }
             2 if self.bad(40) => self.cluster.go_back(&mut self.chance),
             3 if self.bad(40) => self.kill(),
-            4 if self.bad(10) => self.lose_some_journal(),
+            4 if self.bad(2) => self.lose_some_journal(),
             _ => {}
         }
         self.go_on();
@@ -274,7 +284,8 @@ impl World {
 
     /// As the archive crate does it: what contradicts what was there begins a timeline of its own.
     fn make_base(&mut self, number: usize) {
-        let Some(snapshot) = self.snapshot.as_ref().filter(|_| self.good || !self.chance.once_in(5))
+        let Some(snapshot) =
+            self.snapshot.as_ref().filter(|_| self.good || !self.chance.once_in(5))
         else {
             return self.hear(Event::Base { archive: number, revision: None, moved: false });
         };

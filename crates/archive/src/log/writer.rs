@@ -67,8 +67,8 @@ pub struct LogWriter {
     archive: Archive,
     timeline: TimelineId,
     epoch: Epoch,
-    /// The last one that was created and is not known to be written.
-    created: Option<(Revision, Revision, Moment)>,
+    /// What was created last and is not known to be written, and its name.
+    created: Option<((Revision, Revision, Moment), String)>,
 }
 
 impl Archive {
@@ -176,16 +176,26 @@ impl LogWriter {
     /// [`Error::Overtaken`]; [`Error::Store`].
     pub fn append(&mut self, cut: &Cut, now: Moment) -> Result<(), Error> {
         let own = (cut.first, cut.last, cut.state);
-        if self.created != Some(own) {
-            self.create(cut, now)?;
-            self.created = Some(own);
-        }
+        let created = self.created.take().filter(|(created, _)| *created == own);
+        let name = match created {
+            // It may have been created in another place, where a mount was gone meanwhile.
+            Some((_, name)) if self.is_there(&name)? => name,
+            _ => self.create(cut, now)?,
+        };
+        self.created = Some((own, name));
         self.check_turn()?;
         self.created = None;
         Ok(())
     }
 
-    fn create(&self, cut: &Cut, now: Moment) -> Result<(), Error> {
+    fn is_there(&self, name: &str) -> Result<bool, Error> {
+        match self.archive.store().modified(name) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
+            looked => Ok(looked.map(|_| true)?),
+        }
+    }
+
+    fn create(&self, cut: &Cut, now: Moment) -> Result<String, Error> {
         let Witness { cluster, member, term } = cut.witness;
         let facts = Facts {
             kind: Kind::Segment,
@@ -212,7 +222,8 @@ impl LogWriter {
         let (first, last) = (cut.first, cut.last);
         let place = SegmentName { level: 0, epoch: self.epoch, first, last };
         let name = names::segment(self.timeline, place, facts.id);
-        Ok(self.archive.store().create(&name, built.bytes)?)
+        self.archive.store().create(&name, built.bytes)?;
+        Ok(name)
     }
 
     /// Whether it is still its turn. Its own claim is looked at, too: where a mount is gone, a directory of

@@ -1,6 +1,6 @@
 //! What goes wrong around a capture, and what becomes of it.
 
-use crate::harness::{Place, archived_hash, done, hash, put};
+use crate::harness::{Place, archived_hash, done, hash, put, put_at};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members};
 
@@ -15,7 +15,7 @@ fn a_member_that_dies_is_left() {
         put(&cluster, "before", &member.to_string());
         cluster.member(member).kill();
         for number in 0..5 {
-            put(&cluster, &format!("key-{number}"), &format!("without {member}"));
+            put_at(&cluster, (member + 1) % 3, &format!("key-{number}"), &member.to_string());
         }
         cluster.member(member).start();
     }

@@ -1,8 +1,6 @@
 //! What was followed is what comes back.
 
-use crate::harness::{
-    KvHash, Place, archived_hash, done, hash, put, revision_of, transaction,
-};
+use crate::harness::{KvHash, Place, archived_hash, done, hash, put, revision_of, transaction};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members, Sites};
 use std::collections::BTreeMap;
@@ -83,7 +81,8 @@ fn every_revision_comes_back() {
             ids
         };
         assert_eq!(leases(&restored), leases(&cluster), "{version}: leases");
-        let verdict = done(["archive", "verify", "--level=proven", place.archive().to_str().unwrap()]);
+        let verdict =
+            done(["archive", "verify", "--level=proven", place.archive().to_str().unwrap()]);
         assert!(verdict.contains("OK"), "{verdict}");
     }
 }
@@ -93,15 +92,18 @@ fn every_revision_comes_back() {
 fn a_capture_that_was_killed_goes_on() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
     let place = Place::new();
-    place.capture(&cluster, "host", &[]).wait_for("writing into");
     let mut known = BTreeMap::new();
-    let mut capturing = place.capture(&cluster, "host", &[]);
-    for round in 0..4 {
+    let mut first = place.capture(&cluster, "host", &[]);
+    first.wait_for("writing into");
+    work(&cluster, 0, &mut known);
+    first.stop();
+    for round in 1..5 {
+        let mut capturing = place.capture(&cluster, "host", &[]);
         capturing.wait_for("writing into");
         work(&cluster, round, &mut known);
         capturing.kill();
-        capturing = place.capture(&cluster, "host", &[]);
     }
+    let mut capturing = place.capture(&cluster, "host", &[]);
     capturing.wait_for("writing into");
     let said = capturing.stop();
     assert!(!said.iter().any(|line| line.contains("base of revision")), "{said:#?}");

@@ -191,6 +191,20 @@ pub fn revision_of(response: &Value) -> i64 {
     response["header"]["revision"].as_i64().unwrap()
 }
 
+/// Puts a key at one of the members, which may have to elect a leader first: what it gives up then is
+/// asked of it again.
+pub fn put_at(cluster: &Cluster, member: usize, key: &str, value: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let mut command = cluster.etcdctl_for(cluster.member(member));
+        let output = command.args(["put", "--", key, value]).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{}", told(&output));
+    }
+}
+
 /// Puts a key; the revision.
 pub fn put(cluster: &Cluster, key: &str, value: &str) -> i64 {
     revision_of(&cluster.etcdctl_json(["put", "--", key, value]))
