@@ -1,6 +1,6 @@
 //! Snapshots, and the bases that are made of them.
 
-use super::machine::Event;
+use super::events::Event;
 use super::{Report, Reports, Told};
 use crate::snapshot::{
     Choice, ReceiveFault, Received, Sinks, ask_all, choose, next_batch, receive,

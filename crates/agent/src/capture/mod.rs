@@ -5,12 +5,14 @@
 //! meanwhile.
 
 mod bases;
+mod events;
 mod machine;
 mod tail;
 mod watcher;
 mod writing;
 
-pub use machine::{Action, Event, From, Machine, Notice, Now, Said, Settings};
+pub use events::{Action, Event, From, Notice, Now, Said, Settings};
+pub use machine::Machine;
 pub use tail::Tail;
 
 use bases::{Bases, Snapshots};

@@ -1,6 +1,6 @@
 //! The watch of a cluster, and what is looked up of it.
 
-use super::machine::{Event, From, Said};
+use super::events::{Event, From, Said};
 use super::{Report, Reports, Told};
 use rekindle_archive::Witness;
 use rekindle_client::{Client, Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};

@@ -1,6 +1,6 @@
 //! The thread that writes into one archive.
 
-use super::machine::Event;
+use super::events::Event;
 use super::{Report, Reports, Told, WriterId};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, Cut, Error, Kept, LogEnd, LogWriter};
@@ -73,7 +73,7 @@ impl Writing {
     }
 
     /// Waits for its turn, as long as it takes.
-    fn open(&self, orders: &Receiver<Order>) -> Result<Option<LogWriter>, Over> {
+    fn open(&self, orders: &Receiver<Order>) -> Result<Option<Box<LogWriter>>, Over> {
         let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
         loop {
             match self.try_open(orders) {
@@ -88,7 +88,7 @@ impl Writing {
                         end.map_or(0, |end| (self.now)().0.saturating_sub(end.base_at.0));
                     let _ = self.reports.send(Report::Opened {
                         archive,
-                        timeline: writer.as_ref().map(LogWriter::timeline),
+                        timeline: writer.as_ref().map(|writer| writer.timeline()),
                         end: end.map(|end| end.last),
                         base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),
                     });
@@ -135,7 +135,10 @@ impl Writing {
         // What came until then was listed; what comes now is nobody's but ours.
         let end = self.archive.log_end(self.cluster)?;
         match end.filter(|end| end.timeline == writer.timeline()) {
-            Some(end) => Ok(Opened::Yes { writer: Some(writer), end: Some(end) }),
+            Some(end) => {
+                let writer = Some(Box::new(writer));
+                Ok(Opened::Yes { writer, end: Some(end) })
+            }
             // Another history has begun meanwhile.
             None => self.try_open(orders),
         }
@@ -164,7 +167,7 @@ impl Writing {
         Ok(Some(()))
     }
 
-    fn serve(&self, mut writer: Option<LogWriter>, orders: &Receiver<Order>) -> Left {
+    fn serve(&self, mut writer: Option<Box<LogWriter>>, orders: &Receiver<Order>) -> Left {
         loop {
             let Ok(order) = orders.recv() else { return Left::Over };
             let cut = match (order, &writer) {
@@ -224,7 +227,7 @@ impl Writing {
 /// What came of opening.
 enum Opened {
     /// It is open; without a writer it needs a base first.
-    Yes { writer: Option<LogWriter>, end: Option<LogEnd> },
+    Yes { writer: Option<Box<LogWriter>>, end: Option<LogEnd> },
     /// Nobody wants it any more.
     Over,
 }

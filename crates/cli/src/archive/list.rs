@@ -43,7 +43,7 @@ fn add_log(out: &mut Output, log: &[LogRange]) {
         for (place, range) in of_timeline.iter().enumerate() {
             let before = place.checked_sub(1).and_then(|place| of_timeline.get(place));
             if let Some((from, to)) = before.and_then(|before| gap(before, range)) {
-                rows.push(("gap", format!("revisions {} to {} are in no segment", from, to)));
+                rows.push(("gap", format!("revisions {from} to {to} are in no segment")));
             }
             let (first, last) = (grouped(range.first), grouped(range.last));
             let timeline = range.timeline;

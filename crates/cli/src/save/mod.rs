@@ -309,14 +309,10 @@ impl Attempt<'_> {
             return Ok(Err(failure));
         }
         let started = Instant::now();
-        let missing = missing_directories(self.target.file());
-        let mut snapshot = match NewSnapshot::create(&RealDisk, self.target.file()) {
+        let mut snapshot = match self.begin() {
             Ok(snapshot) => snapshot,
-            Err(error) => return Ok(Err(error.into())),
+            Err(failure) => return Ok(Err(failure)),
         };
-        for directory in missing {
-            eprintln!("made directory {}", directory.display());
-        }
         let mut upload = match self.target {
             Target::Object(object) => Some(object.upload()),
             _ => None,
@@ -369,6 +365,16 @@ impl Attempt<'_> {
                 |base| Ok(Done { output: base.output(&saved), alarm: base.alarm() }),
             )),
         }
+    }
+
+    /// Begins the file, and the directories above it.
+    fn begin(&self) -> Result<NewSnapshot<'static>, Failure> {
+        let missing = missing_directories(self.target.file());
+        let snapshot = NewSnapshot::create(&RealDisk, self.target.file())?;
+        for directory in missing {
+            eprintln!("made directory {}", directory.display());
+        }
+        Ok(snapshot)
     }
 
     /// Makes a base of the file. The failures are as [`Self::save`] has them.
