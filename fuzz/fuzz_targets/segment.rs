@@ -10,7 +10,7 @@ fuzz_target!(|content: &[u8]| {
     let Ok((notes, run)) = segment::parse(content) else { return };
     let again = [&segment::encode(&notes)[..], run].concat();
     let read = segment::parse(&again).expect("what was written can be read");
-    assert!(read == (times, run));
+    assert!(read == (notes, run));
     let Ok(index) = Run::parse_index(run) else { return };
     for (range, entry) in index.blocks() {
         let Ok(mut records) = Run::open(run, &range, entry) else { continue };

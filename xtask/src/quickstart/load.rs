@@ -27,7 +27,12 @@ pub fn transactions(leases: &[String]) -> Vec<String> {
 
 /// How many keys are there after them.
 pub const fn keys() -> usize {
-    ORDERS + SESSIONS - ORDERS.div_ceil(10)
+    orders() + SESSIONS
+}
+
+/// How many of them are orders.
+pub const fn orders() -> usize {
+    ORDERS - ORDERS.div_ceil(10)
 }
 
 /// No conditions, the changes, and nothing else otherwise.

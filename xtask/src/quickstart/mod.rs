@@ -1,8 +1,10 @@
-//! The whole story in one command: a cluster, its snapshot and archive, and three members from it.
+//! The whole story in one command: a cluster, its snapshot, an archive that follows it, a mistake, and
+//! three members of the moment before.
 //!
 //! Every command that it shows is run as shown, and every line below one is of its output. What does
 //! not come out as it must ends the story with an error. No server outlives it.
 
+mod capturing;
 mod load;
 mod shell;
 
@@ -16,18 +18,20 @@ use lexopt::Parser;
 use crate::etcd::{self, Etcd, Site};
 use crate::interrupt::Interrupt;
 use crate::{Command, checkout, tools};
+use capturing::Capturing;
 use shell::Shell;
 
 pub const COMMAND: Command = Command {
     name: "quickstart",
-    summary: "Start an etcd, save it, restore it as three members, and compare",
+    summary: "Start an etcd, follow it, delete by mistake, restore the moment before, and compare",
     help: "
 Usage: cargo xtask quickstart
 
 Builds rekindle, gets etcd 3.6 where it is not there yet (`cargo xtask tools etcd-3.6`), and runs
-the whole way on this machine, showing each command: load an etcd, save it to a file and into an
-archive, restore that as three members, start them, and compare HashKV. It works in a temporary folder and on free ports of
-127.0.0.1; when it ends, nothing of it is left.",
+the whole way on this machine, showing each command: load an etcd, save it to a file, follow it into an
+archive, delete a part of it by mistake, restore the moment before as three members, start them, and
+compare HashKV. It works in a temporary folder and on free ports of 127.0.0.1; when it ends, nothing
+of it is left.",
     run,
 };
 
@@ -76,10 +80,11 @@ impl Story {
     fn tell(mut self) -> Result<()> {
         let [source] = Site::find([SOURCE])?;
         self.load(&source)?;
-        let hash = self.save()?;
+        self.save()?;
+        let (revision, hash) = self.follow()?;
         let members = Site::find(["a", "b", "c"])?;
-        self.restore(&members)?;
-        self.compare(&hash, &members)?;
+        self.restore(&revision, &members)?;
+        self.compare(&revision, &hash, &members)?;
         drop(self.servers);
         println!("All of that is ended and gone. What next: {} save --help", self.rekindle);
         Ok(())
@@ -107,11 +112,10 @@ impl Story {
         Ok(())
     }
 
-    /// Returns the snapshot's HashKV and its revision, as rekindle and the source itself see them.
-    fn save(&self) -> Result<String> {
+    fn save(&self) -> Result<()> {
         self.interrupt.check()?;
         println!(
-            "2. Save it to a file (HashKV: hash, revision, compacted at) and into an archive."
+            "2. Save it to a file, and prove that it is whole (hash, revision, compacted at)."
         );
         let keys = |output: &str| Ok(format!("keys: {}", field(output, "keys")?));
         let saved = self.shell.run_for("rekindle save backup.db", keys)?;
@@ -123,19 +127,41 @@ impl Story {
         let hash = self.shell.run_for("rekindle hashkv backup.db -w simple", all)?;
         let answer = self.shell.run_for("etcdctl endpoint hashkv", all)?;
         check_hashes(&hash, &answer, 1)?;
-        let id = |output: &str| field(output, "id");
-        self.shell.run_for("rekindle archive init --unencrypted archive", id)?;
-        let size = |output: &str| field(output, "size");
-        self.shell.run_for("rekindle save archive --spool .", size)?;
-        Ok(hash)
+        Ok(())
     }
 
-    fn restore(&mut self, members: &[Site; 3]) -> Result<()> {
+    /// Returns the last revision before the mistake, and its HashKV as the source sees it.
+    fn follow(&self) -> Result<(String, String)> {
         self.interrupt.check()?;
-        println!("3. Restore the archive as three members from one read, and start them.");
+        println!("3. Follow it into an archive, and make a mistake.");
+        let id = |output: &str| field(output, "id");
+        self.shell.run_for("rekindle archive init --unencrypted archive", id)?;
+        let capture = "rekindle capture --archive archive --spool spool --flush-interval 1s";
+        shell::show(&format!("{capture} &"));
+        let words: Vec<&str> = capture.split_whitespace().collect();
+        let log = self.shell.folder().join("capture.log");
+        let mut capturing = Capturing::start(self.shell.command(&words), &log)?;
+        tell(&capturing.wait_for("base of revision", &self.interrupt)?);
+        capturing.wait_for("writing into", &self.interrupt)?;
+        self.shell.run("etcdctl put /shop/order/today the-last-one")?;
+        let last = |output: &str| revision_of(output);
+        let revision = self.shell.run_for("etcdctl get /shop/order/today -w fields", last)?;
+        let at = format!("etcdctl endpoint hashkv --rev {revision}");
+        let hash = self.shell.run_for(&at, all)?;
+        let gone = |output: &str| Ok(format!("{} orders gone", output.trim()));
+        self.shell.run_for("etcdctl del --prefix /shop/order/", gone)?;
+        shell::show("kill -INT %2");
+        tell(&capturing.stop()?);
+        Ok((revision, hash))
+    }
+
+    fn restore(&mut self, revision: &str, members: &[Site; 3]) -> Result<()> {
+        self.interrupt.check()?;
+        println!("4. Restore the moment before as three members from one read, and start them.");
         let cluster = etcd::initial_cluster(members);
         let restored = self.shell.run(&format!(
-            "rekindle restore archive --members cluster --initial-cluster {cluster}"
+            "rekindle restore archive --to-revision {revision} --members cluster --initial-cluster \
+             {cluster}"
         ))?;
         tell(&format!("restored {}", field(&restored, "restored")?));
         let began = Instant::now();
@@ -149,14 +175,22 @@ impl Story {
         Ok(())
     }
 
-    fn compare(&mut self, hash: &str, members: &[Site; 3]) -> Result<()> {
+    fn compare(&mut self, revision: &str, hash: &str, members: &[Site; 3]) -> Result<()> {
         self.interrupt.check()?;
-        println!("4. Every member has the source's HashKV (hash, revision), and they take writes.");
+        println!("5. Every member has the HashKV of then (hash, revision), and they take writes.");
         let endpoints = members.each_ref().map(Site::endpoint).join(",");
         self.shell.export("ETCDCTL_ENDPOINTS", endpoints);
-        let answers = self.shell.run("etcdctl endpoint hashkv")?;
+        let answers = self.shell.run(&format!("etcdctl endpoint hashkv --rev {revision}"))?;
         answers.lines().for_each(tell);
-        check_hashes(hash, &answers, members.len())?;
+        let (_, hash) = hash.split_once(", ").context("an endpoint, a hash and a revision")?;
+        check_hashes(&format!("{hash}, -1"), &answers, members.len())?;
+        let orders = "etcdctl get --prefix /shop/order/ --count-only -w fields";
+        let counted = |output: &str| {
+            let count = output.lines().find_map(|line| line.strip_prefix("\"Count\" : "));
+            Ok(format!("{} orders", count.context("no count")?))
+        };
+        let orders = self.shell.run_for(orders, counted)?;
+        ensure!(orders == format!("{} orders", load::orders() + 1), "orders are missing: {orders}");
         let leases = self.shell.run_unseen("etcdctl lease list", None)?;
         ensure!(leases.starts_with(&format!("found {LEASES} leases")), "lost leases: {leases}");
         let put = self.shell.run_for("etcdctl put /shop/open yes", all)?;
@@ -208,6 +242,12 @@ fn field(output: &str, word: &str) -> Result<String> {
     let mut values = output.lines().filter_map(|line| line.trim_start().strip_prefix(word));
     let value = values.find(|value| value.starts_with(' '));
     Ok(value.with_context(|| format!("nothing about `{word}` in:\n{output}"))?.trim().to_owned())
+}
+
+/// `"Revision" : 57`
+fn revision_of(fields: &str) -> Result<String> {
+    let found = fields.lines().find_map(|line| line.strip_prefix("\"Revision\" : "));
+    Ok(found.with_context(|| format!("no revision in:\n{fields}"))?.to_owned())
 }
 
 /// `lease 390da1fdf30fc103 granted with TTL(3600s)`

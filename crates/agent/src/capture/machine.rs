@@ -124,8 +124,11 @@ pub struct Machine {
     leases: BTreeSet<i64>,
     archives: Vec<Archive>,
     job: Option<Job>,
-    /// When the last snapshot was asked for.
-    snapshot: Option<Duration>,
+    /// When the next snapshot may be taken.
+    next_snapshot: Duration,
+    /// Snapshots and bases that have failed one after the other: etcd is to be spared when nothing comes of
+    /// it.
+    failures: u32,
     /// When all was asked to end.
     stopping: Option<Duration>,
     /// So many answers of the watch are waited for then.
@@ -158,7 +161,8 @@ impl Machine {
             leases: BTreeSet::new(),
             archives: (0..archives).map(|_| Archive::default()).collect(),
             job: None,
-            snapshot: None,
+            next_snapshot: Duration::ZERO,
+            failures: 0,
             stopping: None,
             last_answers: 0,
             ended: false,
@@ -242,7 +246,8 @@ impl Machine {
             Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact, now),
             Event::NoSnapshot => {
                 self.job = None;
-                self.snapshot_again(now);
+                self.next_snapshot = now.passed + self.patience(SNAPSHOT_RETRY);
+                self.failures += 1;
             }
             Event::Base { archive, revision, moved } => {
                 self.hear_base(archive, revision, moved, now);
@@ -491,14 +496,14 @@ impl Machine {
         if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0 && !job.stale) {
             job.stale = true;
             job.waiting.clear();
-            self.snapshot_again(now);
+            self.next_snapshot = now.passed + self.patience(SNAPSHOT_RETRY);
         }
     }
 
-    /// The next snapshot may come sooner: nothing came of the last one.
-    fn snapshot_again(&mut self, now: Now) {
-        let ago = self.settings.snapshots_every.saturating_sub(SNAPSHOT_RETRY);
-        self.snapshot = now.passed.checked_sub(ago);
+    /// The longer nothing comes of it, the longer is waited for the next try.
+    fn patience(&self, first: Duration) -> Duration {
+        let longest = self.settings.bases_every.max(first);
+        first.saturating_mul(1 << self.failures.min(16)).min(longest)
     }
 
     /// What archives have may not be what is followed now: a base of each has to show it.
@@ -669,11 +674,10 @@ impl Machine {
         }
         let waiting: BTreeSet<_> =
             open().filter(|(_, it)| is_due(it)).map(|(number, _)| number).collect();
-        let every = self.settings.snapshots_every;
-        let may = self.snapshot.is_none_or(|at| now.passed >= at + every);
+        let may = now.passed >= self.next_snapshot;
         let is_open = matches!(self.watch, Watch::Open { .. }) && !self.checking;
         if self.job.is_none() && is_open && may && !waiting.is_empty() {
-            self.snapshot = Some(now.passed);
+            self.next_snapshot = now.passed + self.settings.snapshots_every;
             self.job = Some(Job {
                 revision: None,
                 waiting,
@@ -713,8 +717,13 @@ impl Machine {
             job.making.remove(&archive);
             stale = job.stale;
         }
-        // One that has failed is tried again with the next snapshot.
-        let Some(revision) = revision else { return };
+        // One that has failed is tried again with a later snapshot.
+        let Some(revision) = revision else {
+            self.next_snapshot = now.passed + self.patience(self.settings.snapshots_every);
+            self.failures += 1;
+            return;
+        };
+        self.failures = 0;
         if !stale {
             self.actions.push_back(Action::Mark { archive });
         }

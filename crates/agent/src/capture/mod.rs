@@ -205,6 +205,7 @@ impl Capture {
         let bases = Bases { archives: self.archives, spool: self.spool, now: self.now };
         let timelines = vec![None; orders.len()];
         let watcher = Watcher::new(client, said, reports.clone());
+        watcher.look_at_auth(&runtime);
         let mut driver = Driver {
             machine,
             journal,

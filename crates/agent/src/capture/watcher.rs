@@ -14,6 +14,8 @@ use tokio::task::AbortHandle;
 
 /// How long is waited for a message before it is looked for questions; these come at once.
 const WAIT: Duration = Duration::from_secs(60);
+/// How often is looked whether users and roles have changed.
+const AUTH_EVERY: Duration = Duration::from_secs(10);
 /// Leases that are looked up at once.
 const LOOKING_UP: usize = 4;
 
@@ -74,6 +76,26 @@ impl Watcher {
             // One question that waits is enough.
             let _ = current.questions.try_send(());
         }
+    }
+
+    /// Looks now and then whether users and roles have changed: a watch tells nothing of that.
+    pub(super) fn look_at_auth(&self, runtime: &Runtime) {
+        let (client, reports) = (Arc::clone(&self.client), self.reports.clone());
+        runtime.spawn(async move {
+            let mut known = None;
+            loop {
+                // Where it cannot be known, bases come by their schedule.
+                if let Ok(found) = client.auth_status().await {
+                    let now = (found.enabled, found.auth_revision);
+                    if known.replace(now).is_some_and(|before| before != now)
+                        && reports.send(Report::Event(Event::AuthChanged)).is_err()
+                    {
+                        return;
+                    }
+                }
+                tokio::time::sleep(AUTH_EVERY).await;
+            }
+        });
     }
 
     /// Looks up a lease.

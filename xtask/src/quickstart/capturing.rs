@@ -1,0 +1,66 @@
+//! A capture that runs in the background of the story.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::checkout;
+use crate::interrupt::Interrupt;
+
+/// How long it may take for what it is waited for.
+const WITHIN: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// It ends with the story at the latest.
+pub struct Capturing {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Capturing {
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let output = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| checkout::missing(&command))?;
+        Ok(Self { child, log: log.to_path_buf() })
+    }
+
+    /// Waits until it has said this; the line.
+    pub fn wait_for(&mut self, text: &str, interrupt: &Interrupt) -> Result<String> {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let said = fs::read_to_string(&self.log)?;
+            if let Some(line) = said.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            interrupt.check()?;
+            if let Some(status) = self.child.try_wait()? {
+                bail!("capture ended ({status}):\n{said}");
+            }
+            ensure!(Instant::now() < deadline, "capture does not say \"{text}\":\n{said}");
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Interrupts it, which makes it write what has come; what it said last.
+    pub fn stop(mut self) -> Result<String> {
+        let pid = self.child.id().to_string();
+        checkout::run_quietly(Command::new("kill").args(["-INT", &pid]))?;
+        let status = self.child.wait()?;
+        let said = fs::read_to_string(&self.log)?;
+        ensure!(status.success(), "capture ended ({status}):\n{said}");
+        Ok(said.lines().last().unwrap_or_default().to_owned())
+    }
+}
+
+impl Drop for Capturing {
+    fn drop(&mut self) {
+        // It fails only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
