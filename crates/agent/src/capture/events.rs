@@ -70,11 +70,8 @@ pub enum Event {
         archive: usize,
         /// Up to where it has the log. None: it needs a base first.
         end: Option<Revision>,
-        /// What it has is what was followed here: a base was made of it since, and the cluster has not
-        /// become another one.
+        /// It is marked: what the journal had went on from what the archive had.
         ours: bool,
-        /// The journal has that revision.
-        kept: bool,
         /// So long ago was its last base.
         base_age: Duration,
     },
@@ -82,6 +79,8 @@ pub enum Event {
     Closed {
         /// Its number.
         archive: usize,
+        /// Another host writes into it.
+        overtaken: bool,
     },
     /// What an archive was to be given is in its log for good.
     Written {
@@ -187,7 +186,12 @@ pub enum Action {
     /// Take the journal away: it is of another history.
     ClearJournal,
     /// What comes next is not known to go on from what archives have, until a base of each was made.
-    Unmark,
+    UnmarkAll,
+    /// The same of one archive.
+    Unmark {
+        /// Its number.
+        archive: usize,
+    },
     /// It goes on from what this archive has, of which a base was made.
     Mark {
         /// Its number.

@@ -66,8 +66,9 @@ struct Archive {
     wants_base: bool,
     /// When the next one is due.
     base_due: Duration,
-    /// The revision of the last one that was made here, compared with what was there.
-    proven: Option<Revision>,
+    /// What was followed here goes on from what it has: a base has shown it, or the journal that was there
+    /// at the beginning. Nobody else has written into it since.
+    trusted: bool,
     /// When it was told anything last.
     told: Duration,
 }
@@ -116,6 +117,8 @@ pub struct Machine {
     since: Option<Duration>,
     /// The last revision in the journal.
     kept: Option<Revision>,
+    /// The same at the beginning, as long as what is followed is known to go on from there.
+    start: Option<Revision>,
     /// The newest revision that any member was seen at, and when; until it has come.
     ahead: Option<(Revision, Duration)>,
     /// When it was last known that nothing more had come.
@@ -149,6 +152,7 @@ impl Machine {
             failed: false,
             questions: 0,
             kept: tail.as_ref().map(Tail::revision),
+            start: tail.as_ref().map(Tail::revision),
             tail,
             checking: false,
             starting: false,
@@ -215,25 +219,33 @@ impl Machine {
                     cutter.add_lease(LeaseGrant { id, ttl_s });
                 }
             }
-            Event::Opened { archive, end, ours, kept, base_age } => {
-                let goes_on = ours && (kept || end.is_some_and(|end| self.has_come(end)));
+            Event::Opened { archive, end, ours, base_age } => {
+                let has_come = end.is_some_and(|end| self.has_come(end));
+                let is_old = ours && end.is_some() && end <= self.start;
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
+                let mut trusted = false;
                 self.of(archive, |it| {
-                    let wants_base = !goes_on && it.proven != end;
-                    let (told, proven) = (now.passed, it.proven);
+                    trusted = it.trusted && (has_come || it.end == end) || is_old;
+                    let wants_base = it.wants_base || !trusted;
+                    let told = now.passed;
                     *it = Archive {
                         open: true,
                         end,
                         busy: false,
                         wants_base,
                         base_due,
-                        proven,
+                        trusted,
                         told,
                     };
                 });
+                if ours && !trusted {
+                    self.actions.push_back(Action::Unmark { archive });
+                }
             }
-            Event::Closed { archive } => self.of(archive, |it| {
-                *it = Archive { end: it.end, proven: it.proven, ..Archive::default() };
+            Event::Closed { archive, overtaken } => self.of(archive, |it| {
+                let (end, wants_base) = (it.end, it.wants_base);
+                let trusted = it.trusted && !overtaken;
+                *it = Archive { end, wants_base, trusted, ..Archive::default() };
             }),
             Event::Written { archive, last } => self.of(archive, |it| {
                 (it.busy, it.told) = (false, now.passed);
@@ -508,9 +520,10 @@ impl Machine {
 
     /// What archives have may not be what is followed now: a base of each has to show it.
     fn distrust(&mut self) {
-        self.actions.push_back(Action::Unmark);
+        self.start = None;
+        self.actions.push_back(Action::UnmarkAll);
         for archive in &mut self.archives {
-            (archive.wants_base, archive.proven) = (true, None);
+            (archive.wants_base, archive.trusted) = (true, false);
         }
         if let Some(job) = &mut self.job {
             // What is being made of it is made; it shows nothing.
@@ -729,10 +742,10 @@ impl Machine {
         }
         self.of(archive, |it| {
             if !stale {
-                (it.base_due, it.wants_base, it.proven) = (base_due, false, Some(revision));
+                (it.base_due, it.wants_base, it.trusted) = (base_due, false, true);
             }
             match moved {
-                true => (it.open, it.end) = (false, None),
+                true => (it.open, it.end) = (false, Some(revision)),
                 false => it.end = it.end.max(Some(revision)),
             }
         });

@@ -313,8 +313,7 @@ impl Driver {
                 let id = self.bases.archives.get(archive).map(Archive::id);
                 let ours =
                     timeline.is_some() && id.and_then(|id| self.journal.feeds(id)) == timeline;
-                let kept = end.is_some_and(|end| self.journal.having(end).is_some());
-                Ok(Some(Event::Opened { archive, end, ours, kept, base_age }))
+                Ok(Some(Event::Opened { archive, end, ours, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
                 let (timeline, revision) = (written.facts.timeline, Some(written.facts.last));
@@ -343,7 +342,12 @@ impl Driver {
             Action::LookUp { lease } => self.watcher.look_up(&self.runtime, lease),
             Action::Keep(cut) => self.journal.add(&cut)?,
             Action::ClearJournal => self.journal.clear()?,
-            Action::Unmark => self.journal.feed_none()?,
+            Action::UnmarkAll => self.journal.feed_none()?,
+            Action::Unmark { archive } => {
+                if let Some(archive) = self.bases.archives.get(archive) {
+                    self.journal.feed_not(archive.id())?;
+                }
+            }
             Action::Mark { archive } => {
                 let id = self.bases.archives.get(archive).map(Archive::id);
                 let timeline = self.based.get(archive).copied().flatten();

@@ -42,8 +42,10 @@ struct Over;
 
 /// How serving an archive ended.
 enum Left {
-    /// It is to be opened again.
-    Again,
+    /// It is to be opened again; another host writes into it where `overtaken`.
+    Again {
+        overtaken: bool,
+    },
     Over,
 }
 
@@ -55,10 +57,11 @@ impl Writing {
         std::thread::Builder::new().name(name).spawn(move || {
             // That nobody listens any more ends it.
             while let Ok(writer) = self.open(&ordered) {
-                if let Left::Over = self.serve(writer, &ordered) {
-                    return;
-                }
-                self.report(Event::Closed { archive: self.number });
+                let overtaken = match self.serve(writer, &ordered) {
+                    Left::Over => return,
+                    Left::Again { overtaken } => overtaken,
+                };
+                self.report(Event::Closed { archive: self.number, overtaken });
             }
         })?;
         Ok(orders)
@@ -171,7 +174,7 @@ impl Writing {
         loop {
             let Ok(order) = orders.recv() else { return Left::Over };
             let cut = match (order, &writer) {
-                (Order::OpenAgain, _) => return Left::Again,
+                (Order::OpenAgain, _) => return Left::Again { overtaken: false },
                 // Without a base nothing was ordered.
                 (_, None) => continue,
                 (Order::Beat(cut), Some(_)) => cut,
@@ -209,12 +212,12 @@ impl Writing {
                 }
                 Err(Error::Overtaken { host, .. }) => {
                     self.tell(Told::StandingBy { archive, host });
-                    return Err(Left::Again);
+                    return Err(Left::Again { overtaken: true });
                 }
                 Err(error) => {
                     self.tell_failure(error, &mut failed);
                     match orders.recv_timeout(retry) {
-                        Ok(Order::OpenAgain) => return Err(Left::Again),
+                        Ok(Order::OpenAgain) => return Err(Left::Again { overtaken: false }),
                         Err(RecvTimeoutError::Disconnected) => return Err(Left::Over),
                         _ => retry = (retry * 2).min(RETRY_MAX),
                     }

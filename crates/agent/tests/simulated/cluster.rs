@@ -17,6 +17,8 @@ pub(crate) struct Cluster {
     pub term: u64,
     /// Nobody lies, fails or goes back any more.
     pub good: bool,
+    /// It fails more often.
+    wild: bool,
     watch: Option<Watch>,
 }
 
@@ -32,8 +34,9 @@ struct Watch {
 }
 
 impl Cluster {
-    pub(crate) fn new() -> Self {
-        Self { histories: vec![Vec::new()], compact: 0, term: 2, good: false, watch: None }
+    pub(crate) fn new(wild: bool) -> Self {
+        let histories = vec![Vec::new()];
+        Self { histories, compact: 0, term: 2, good: false, wild, watch: None }
     }
 
     fn now(&self) -> &Vec<Content> {
@@ -59,7 +62,9 @@ impl Cluster {
 
     /// It is restored: what came behind some revision is gone, and other things happen.
     pub(crate) fn go_back(&mut self, chance: &mut Chance) {
-        let keep = chance.below(self.head()).max(1) as usize - 1;
+        // Often only what came last is gone.
+        let gone = if chance.once_in(2) { chance.below(self.head()) } else { chance.below(8) };
+        let keep = (self.head() - gone).max(1) as usize - 1;
         let mut history = self.now().clone();
         history.truncate(keep);
         self.histories.push(history);
@@ -110,7 +115,7 @@ impl Cluster {
             watch.next = Some(from.get().max(2));
             return Some((number, Said::Began { from, witness, newest }));
         };
-        if next == i64::MAX || lies(chance, 60) {
+        if next == i64::MAX || lies(chance, if self.wild { 12 } else { 60 }) {
             return self.fall(number, false);
         }
         if next < compact {

@@ -83,6 +83,7 @@ struct Snapshot {
 
 pub(crate) struct World {
     chance: Chance,
+    wild: bool,
     machine: Machine,
     cluster: Cluster,
     wall: i64,
@@ -98,25 +99,28 @@ pub(crate) struct World {
     pub(crate) seen: Seen,
 }
 
-fn settings() -> Settings {
+/// In wild worlds everything happens more often.
+fn settings(wild: bool) -> Settings {
     Settings {
         flush_every: Duration::from_secs(1),
         flush_bytes: 2000,
         behind_max: 200,
         behind_time: Duration::from_secs(2),
-        snapshots_every: Duration::from_secs(20),
-        bases_every: Duration::from_secs(60),
+        snapshots_every: Duration::from_secs(if wild { 1 } else { 20 }),
+        bases_every: Duration::from_secs(if wild { 3 } else { 60 }),
     }
 }
 
 impl World {
     pub(crate) fn new(mut chance: Chance) -> Self {
-        let mut cluster = Cluster::new();
+        let wild = chance.once_in(2);
+        let mut cluster = Cluster::new(wild);
         let count = chance.below(30);
         cluster.write(count, &mut chance);
         Self {
             chance,
-            machine: Machine::new(settings(), ARCHIVES, None),
+            machine: Machine::new(settings(wild), ARCHIVES, None),
+            wild,
             cluster,
             wall: 1_790_000_000_000,
             passed: Duration::ZERO,
@@ -180,7 +184,7 @@ impl World {
                 self.cluster.compact =
                     self.cluster.compact.max(self.chance.below(self.cluster.head() + 1));
             }
-            2 if self.bad(40) => self.cluster.go_back(&mut self.chance),
+            2 if self.bad(if self.wild { 5 } else { 40 }) => self.cluster.go_back(&mut self.chance),
             3 if self.bad(40) => self.kill(),
             4 if self.bad(2) => self.lose_some_journal(),
             _ => {}
@@ -232,7 +236,8 @@ impl World {
         if close {
             // Another one had its turn; what was under way is not answered.
             (archive.open, archive.order) = (false, None);
-            return self.hear(Event::Closed { archive: number });
+            let overtaken = self.chance.once_in(2);
+            return self.hear(Event::Closed { archive: number, overtaken });
         }
         match archive.order.take() {
             Some(order) if fail => archive.order = Some(order),
@@ -262,9 +267,8 @@ impl World {
         (archive.open, archive.order) = (true, None);
         let end = (archive.base > 0).then(|| revision(archive.end));
         let ours = archive.fed == Some(archive.timeline) && archive.base > 0;
-        let kept = end.is_some_and(|end| having(&self.journal, end).is_some());
         let base_age = Duration::from_secs(30);
-        self.hear(Event::Opened { archive: number, end, ours, kept, base_age });
+        self.hear(Event::Opened { archive: number, end, ours, base_age });
     }
 
     /// What the archive is said to have is what the cluster had, in one history, without a hole.
@@ -311,7 +315,7 @@ impl World {
         self.hear(Event::Base { archive: number, revision: made, moved });
         if moved {
             self.archives[number].open = false;
-            self.hear(Event::Closed { archive: number });
+            self.hear(Event::Closed { archive: number, overtaken: false });
         }
     }
 
@@ -328,7 +332,7 @@ impl World {
         if tail.is_some() {
             self.seen.count("resumed");
         }
-        self.machine = Machine::new(settings(), ARCHIVES, tail);
+        self.machine = Machine::new(settings(self.wild), ARCHIVES, tail);
         self.cluster.end_watch();
         (self.asked, self.snapshot) = (false, None);
         for archive in &mut self.archives {
@@ -374,7 +378,8 @@ impl World {
                 let archive = &mut self.archives[archive];
                 archive.fed = Some(archive.timeline);
             }
-            Action::Unmark => self.archives.iter_mut().for_each(|archive| archive.fed = None),
+            Action::UnmarkAll => self.archives.iter_mut().for_each(|archive| archive.fed = None),
+            Action::Unmark { archive } => self.archives[archive].fed = None,
             Action::Write { archive, from } => {
                 assert!(self.archives[archive].order.is_none(), "one thing after the other");
                 match having(&self.journal, from) {

@@ -144,6 +144,18 @@ impl Journal {
         std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))
     }
 
+    /// From now on it does not feed this archive, until a base of it was made.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn feed_not(&mut self, archive: ArchiveId) -> Result<(), Error> {
+        let path = self.mark(archive);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path, &error)),
+            _ => Ok(()),
+        }
+    }
+
     /// From now on it feeds none, until a base of each was made.
     ///
     /// # Errors
