@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tables: None,
         now: &now,
         log: None,
+        leaves: false,
         full: false,
         progress,
     };

@@ -112,8 +112,16 @@ fn save(
     let at = now();
     let clock = move || at;
     let tables = Some(tables);
-    let request =
-        BaseRequest { archive, origin: &origin, tables, log, full: false, now: &clock, progress };
+    let request = BaseRequest {
+        archive,
+        origin: &origin,
+        tables,
+        log,
+        leaves: false,
+        full: false,
+        now: &clock,
+        progress,
+    };
     prepare_base(&request, &keyspace.backend())?.publish(now())
 }
 

@@ -60,6 +60,7 @@ fn save(archive: &Archive, records: &Pairs) -> Result<(), Error> {
         tables: None,
         now: &now,
         log: None,
+        leaves: false,
         full: false,
         progress,
     };

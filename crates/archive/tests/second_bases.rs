@@ -289,6 +289,7 @@ fn what_was_cut_off_contradicts_nothing() {
         origin: &origin,
         tables,
         log: None,
+        leaves: false,
         full: false,
         now: &now,
         progress,

@@ -185,6 +185,14 @@ fn spool(path: &Path, error: &io::Error) -> Error {
     Error::Spool { path: path.display().to_string(), cause: error.to_string() }
 }
 
+/// What is known of an archive before a base of it is made.
+pub(super) struct Before {
+    /// What its log has, as far as the journal has it, too.
+    pub log: Option<LogView>,
+    /// The cluster is another one than that.
+    pub leaves: bool,
+}
+
 /// What bases are made with.
 pub(super) struct Bases {
     pub archives: Vec<Archive>,
@@ -198,14 +206,15 @@ impl Bases {
         &self,
         number: usize,
         snapshot: Arc<Taken>,
-        log: Option<LogView>,
+        before: Before,
         reports: Reports,
     ) -> io::Result<()> {
         let Some(archive) = self.archives.get(number).cloned() else { return Ok(()) };
         let (spool, now) = (self.spool.clone(), self.now);
         let thread = std::thread::Builder::new().name(format!("base {number}"));
         thread.spawn(move || {
-            let base = Base { archive: &archive, snapshot: &snapshot, spool: &spool, now };
+            let Before { log, leaves } = before;
+            let base = Base { archive: &archive, snapshot: &snapshot, spool: &spool, leaves, now };
             let mut result = base.make(log.as_ref());
             if let (Err(Error::Spool { .. } | Error::Damaged { .. }), Some(_)) = (&result, &log) {
                 // The journal may be what is damaged: then the log comes from the snapshot.
@@ -223,6 +232,7 @@ struct Base<'a> {
     archive: &'a Archive,
     snapshot: &'a Taken,
     spool: &'a Path,
+    leaves: bool,
     now: fn() -> Moment,
 }
 
@@ -235,6 +245,7 @@ impl Base<'_> {
             origin: &self.snapshot.origin,
             tables: Some(self.spool),
             log,
+            leaves: self.leaves,
             full: false,
             now: &self.now,
             progress: Progress { walked: &walked, stop: &stop },

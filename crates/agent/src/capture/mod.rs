@@ -15,10 +15,10 @@ pub use events::{Action, Event, From, Notice, Now, Said, Settings};
 pub use machine::Machine;
 pub use tail::Tail;
 
-use bases::{Bases, Snapshots};
+use bases::{Bases, Before, Snapshots};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::{ObjectId, TimelineId};
-use rekindle_archive::{Archive, BaseWritten, Journal, LogView};
+use rekindle_archive::{Archive, BaseWritten, Journal};
 use rekindle_client::Client;
 use rekindle_etcd::{ClusterId, Revision};
 use std::path::PathBuf;
@@ -341,7 +341,13 @@ impl Driver {
             Action::AskProgress => self.watcher.ask_progress(),
             Action::LookUp { lease } => self.watcher.look_up(&self.runtime, lease),
             Action::Keep(cut) => self.journal.add(&cut)?,
-            Action::ClearJournal => self.journal.clear()?,
+            Action::ClearJournal => {
+                // First of all: what comes of it later must not go on from what is there.
+                for archive in &self.bases.archives {
+                    self.journal.leave(archive.id())?;
+                }
+                self.journal.clear()?;
+            }
             Action::UnmarkAll => self.journal.feed_none()?,
             Action::Unmark { archive } => {
                 if let Some(archive) = self.bases.archives.get(archive) {
@@ -364,7 +370,9 @@ impl Driver {
             Action::MakeBase { archive, end } => {
                 let log = end.zip(self.timelines.get(archive).copied().flatten());
                 let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
-                self.make_base(archive, log)?;
+                let id = self.bases.archives.get(archive).map(Archive::id);
+                let leaves = id.is_some_and(|id| self.journal.has_left(id));
+                self.make_base(archive, Before { log, leaves })?;
             }
             Action::DropSnapshot => self.snapshots.drop_it(),
             Action::Tell(notice) => tell(Told::Notice(notice)),
@@ -373,12 +381,12 @@ impl Driver {
         Ok(())
     }
 
-    fn make_base(&self, archive: usize, log: Option<LogView>) -> Result<(), Error> {
+    fn make_base(&self, archive: usize, before: Before) -> Result<(), Error> {
         let Some(snapshot) = self.snapshots.taken() else {
             self.report(Event::Base { archive, revision: None, moved: false });
             return Ok(());
         };
-        Ok(self.bases.make(archive, snapshot, log, self.reports.clone())?)
+        Ok(self.bases.make(archive, snapshot, before, self.reports.clone())?)
     }
 
     fn report(&self, event: Event) {

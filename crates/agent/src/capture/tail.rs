@@ -112,6 +112,7 @@ mod tests {
         assert_eq!(check(7, &[put(b"a"), delete(b"c"), put(b"c")]), Match::Other);
         assert_eq!(check(7, &[put(b"c"), put(b"a")]), Match::Other);
         assert_eq!(check(7, &[put(b"a"), delete(b"b"), put(b"c"), put(b"d")]), Match::Other);
+        assert_eq!(check(7, &[put(b"c")]), Match::Other, "what was put is not gone");
         assert_eq!(check(6, &[put(b"a")]), Match::Before);
         assert_eq!(check(8, &[put(b"a")]), Match::Other, "it should have come first");
         let deletes = Tail::of(revision(7), witness, &[delete(b"b")]);

@@ -63,6 +63,8 @@ struct Archive {
     open: bool,
     /// The timeline that the journal feeds.
     fed: Option<u64>,
+    /// The cluster is known to be another one.
+    left: bool,
     /// What it was given, and has not answered.
     order: Option<Order>,
     /// A base is being made of it.
@@ -185,7 +187,7 @@ impl World {
                     self.cluster.compact.max(self.chance.below(self.cluster.head() + 1));
             }
             2 if self.bad(if self.wild { 5 } else { 40 }) => self.cluster.go_back(&mut self.chance),
-            3 if self.bad(40) => self.kill(),
+            3 if self.bad(if self.wild { 6 } else { 40 }) => self.kill(),
             4 if self.bad(2) => self.lose_some_journal(),
             _ => {}
         }
@@ -295,9 +297,17 @@ impl World {
         };
         let archive = &mut self.archives[number];
         let at = |at: i64| snapshot.contents.get((at - 2) as usize);
-        let seen = archive.log.range(..=snapshot.revision);
-        let agrees = seen.into_iter().all(|(number, it)| at(*number) == Some(it));
-        let moved = archive.base == 0 || !agrees || archive.end > snapshot.revision;
+        // It is compared with its last base, and with its log as far as the journal goes on from there.
+        let last = archive.end.min(snapshot.revision);
+        let is_kept = |at: i64| having(&self.journal, revision(at)).is_some();
+        let compared = match (archive.base + 1..=last).all(is_kept) {
+            true => last,
+            false => archive.base,
+        };
+        let mut seen = archive.log.range(..=compared.min(snapshot.revision));
+        let agrees = seen.all(|(number, it)| at(*number) == Some(it));
+        let went_back = archive.base > snapshot.revision;
+        let moved = archive.base == 0 || !agrees || went_back || archive.left;
         if moved {
             self.timelines += 1;
             (archive.timeline, archive.end) = (self.timelines, 0);
@@ -373,10 +383,13 @@ impl World {
                 }
                 self.journal.push(cut);
             }
-            Action::ClearJournal => self.clear_journal(),
+            Action::ClearJournal => {
+                self.archives.iter_mut().for_each(|archive| archive.left = true);
+                self.clear_journal();
+            }
             Action::Mark { archive } => {
                 let archive = &mut self.archives[archive];
-                archive.fed = Some(archive.timeline);
+                (archive.fed, archive.left) = (Some(archive.timeline), false);
             }
             Action::UnmarkAll => self.archives.iter_mut().for_each(|archive| archive.fed = None),
             Action::Unmark { archive } => self.archives[archive].fed = None,

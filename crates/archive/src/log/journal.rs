@@ -141,7 +141,27 @@ impl Journal {
     /// [`Error::Spool`].
     pub fn feed(&mut self, archive: ArchiveId, timeline: TimelineId) -> Result<(), Error> {
         let path = self.mark(archive);
-        std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))
+        std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))?;
+        remove_if_there(&self.left(archive))
+    }
+
+    /// The cluster is another one than what this archive has: its next base begins a history.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn leave(&mut self, archive: ArchiveId) -> Result<(), Error> {
+        let path = self.left(archive);
+        std::fs::write(&path, b"").map_err(|error| at(&path, &error))
+    }
+
+    /// Whether that is so, and no base of it was made since.
+    #[must_use]
+    pub fn has_left(&self, archive: ArchiveId) -> bool {
+        self.left(archive).exists()
+    }
+
+    fn left(&self, archive: ArchiveId) -> PathBuf {
+        self.directory.join(format!("{archive}.left"))
     }
 
     /// From now on it does not feed this archive, until a base of it was made.
@@ -149,11 +169,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Spool`].
     pub fn feed_not(&mut self, archive: ArchiveId) -> Result<(), Error> {
-        let path = self.mark(archive);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path, &error)),
-            _ => Ok(()),
-        }
+        remove_if_there(&self.mark(archive))
     }
 
     /// From now on it feeds none, until a base of each was made.
@@ -389,10 +405,14 @@ impl Kept {
     }
 
     fn remove(&self) -> Result<(), Error> {
-        match std::fs::remove_file(&*self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&self.path, &error)),
-            _ => Ok(()),
-        }
+        remove_if_there(&self.path)
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, &error)),
+        _ => Ok(()),
     }
 }
 

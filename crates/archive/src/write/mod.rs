@@ -80,6 +80,8 @@ pub struct BaseRequest<'a> {
     pub tables: Option<&'a Path>,
     /// What whoever follows the cluster has put into the archive's log, and still has at hand.
     pub log: Option<&'a LogView>,
+    /// The cluster is known to be another one than what the archive's log has: a history begins.
+    pub leaves: bool,
     /// Write all records anew, and share none with an older base.
     pub full: bool,
     /// The clock.
@@ -171,6 +173,9 @@ pub fn prepare_base<'a, S: ReadAt>(
         },
         Choice::Begins(_) => (None, Some(Comparison::First)),
     };
+    if let (Choice::GoesOn(timeline), true) = (&choice, request.leaves) {
+        choice = Choice::leaves(*timeline);
+    }
     let header = Facts {
         kind: Kind::Base,
         archive: request.archive.id(),
@@ -565,7 +570,16 @@ mod tests {
         let now = || Moment(1);
         let (archive, origin, tables) = (&archive, &origin, None);
         let full = false;
-        let request = BaseRequest { archive, origin, tables, log: None, full, now: &now, progress };
+        let request = BaseRequest {
+            archive,
+            origin,
+            tables,
+            log: None,
+            leaves: false,
+            full,
+            now: &now,
+            progress,
+        };
         let prepared = prepare_base(&request, &a_backend()).unwrap();
         let facts = &prepared.facts;
         let [pack] = &prepared.written[..] else { panic!("{:?}", prepared.written) };

@@ -25,6 +25,15 @@ impl Choice {
         })
     }
 
+    /// One that leaves another, of which nobody knows where.
+    pub(super) fn leaves(parent: TimelineId) -> Self {
+        Self::Begins(TimelineOrigin {
+            parent: Some(parent),
+            fork: Revision::default(),
+            reason: "the cluster has not what was followed before: it was restored, or is another one",
+        })
+    }
+
     /// Its id; it is made if it is not there.
     pub(super) fn open(
         &self,

@@ -155,8 +155,16 @@ pub fn prepare<T>(
         current: true,
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
-    let request =
-        BaseRequest { archive, origin: &origin, tables, now, log: None, full: false, progress };
+    let request = BaseRequest {
+        archive,
+        origin: &origin,
+        tables,
+        now,
+        log: None,
+        leaves: false,
+        full: false,
+        progress,
+    };
     then(prepare_base(&request, &keyspace.backend())?)
 }
 

@@ -64,6 +64,7 @@ impl Fixture {
             tables,
             now: &now,
             log: None,
+            leaves: false,
             full: false,
             progress,
         };

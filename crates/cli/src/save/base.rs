@@ -58,6 +58,7 @@ impl Place {
                     origin,
                     tables: Some(self.spool.directory()),
                     log: None,
+                    leaves: false,
                     full: self.full,
                     now: &now,
                     progress: Progress { walked: &walked, stop },
