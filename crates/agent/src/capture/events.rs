@@ -217,8 +217,11 @@ pub enum Action {
     MakeBase {
         /// The archive's number.
         archive: usize,
-        /// Up to where the archive's log has what the journal has.
+        /// Up to where the archive has a log.
         end: Option<Revision>,
+        /// That was followed here all the way. Otherwise what came since its last base has to be compared
+        /// with the journal, or a history begins.
+        followed: bool,
     },
     /// The snapshot is needed no more.
     DropSnapshot,

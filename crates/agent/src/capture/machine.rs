@@ -650,6 +650,7 @@ impl Machine {
         if self.stopping.is_none() {
             self.want_bases(now);
         }
+        let (run, head) = (self.run, self.head().unwrap_or_default());
         let Some(job) = &mut self.job else { return };
         let Some(revision) = job.revision.filter(|_| job.answers == 0 || job.stale) else { return };
         if now.passed >= job.since + LOG_WAIT {
@@ -665,7 +666,10 @@ impl Machine {
                 // The log comes first, so that the base can be compared with it.
                 return true;
             }
-            self.actions.push_back(Action::MakeBase { archive: *number, end: archive.end });
+            let end = archive.end;
+            let has_come = end.is_some_and(|end| run.is_some_and(|run| run <= end) && end <= head);
+            let followed = (archive.trusted || has_come) && end <= Some(revision.max(head));
+            self.actions.push_back(Action::MakeBase { archive: *number, end, followed });
             job.making.insert(*number);
             false
         });

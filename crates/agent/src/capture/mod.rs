@@ -132,6 +132,8 @@ enum Report {
     Opened {
         archive: usize,
         timeline: Option<TimelineId>,
+        /// The revision of its newest base.
+        base: Option<Revision>,
         end: Option<Revision>,
         base_age: Duration,
     },
@@ -214,6 +216,7 @@ impl Capture {
             bases,
             watcher,
             based: timelines.clone(),
+            last_base: vec![None; timelines.len()],
             timelines,
             reports,
             began: Instant::now(),
@@ -237,6 +240,8 @@ struct Driver {
     timelines: Vec<Option<TimelineId>>,
     /// The history of the last base that was made of each.
     based: Vec<Option<TimelineId>>,
+    /// The revision of each one's newest base.
+    last_base: Vec<Option<Revision>>,
     reports: Reports,
     began: Instant,
     now: fn() -> Moment,
@@ -308,7 +313,8 @@ impl Driver {
                 tell(told);
                 Ok(None)
             }
-            Report::Opened { archive, timeline, end, base_age } => {
+            Report::Opened { archive, timeline, base, end, base_age } => {
+                self.last_base.get_mut(archive).into_iter().for_each(|it| *it = base);
                 self.timelines.get_mut(archive).into_iter().for_each(|it| *it = timeline);
                 let id = self.bases.archives.get(archive).map(Archive::id);
                 let ours =
@@ -318,6 +324,7 @@ impl Driver {
             Report::Base { archive, result: Ok(written) } => {
                 let (timeline, revision) = (written.facts.timeline, Some(written.facts.last));
                 self.based.get_mut(archive).into_iter().for_each(|it| *it = Some(timeline));
+                self.last_base.get_mut(archive).into_iter().for_each(|it| *it = revision);
                 let moved = self.timelines.get(archive) != Some(&Some(timeline));
                 if moved {
                     self.order(archive, Order::OpenAgain);
@@ -367,11 +374,17 @@ impl Driver {
             },
             Action::Beat { archive, cut } => self.order(archive, Order::Beat(cut)),
             Action::TakeSnapshot => self.snapshots.take(),
-            Action::MakeBase { archive, end } => {
+            Action::MakeBase { archive, end, followed } => {
                 let log = end.zip(self.timelines.get(archive).copied().flatten());
                 let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
                 let id = self.bases.archives.get(archive).map(Archive::id);
-                let leaves = id.is_some_and(|id| self.journal.has_left(id));
+                let base = self.last_base.get(archive).copied().flatten();
+                let is_known = match end.zip(base) {
+                    Some((end, base)) if end > base => self.journal.reaches(base, end),
+                    _ => true,
+                };
+                let has_left = id.is_some_and(|id| self.journal.has_left(id));
+                let leaves = has_left || !followed && !is_known;
                 self.make_base(archive, Before { log, leaves })?;
             }
             Action::DropSnapshot => self.snapshots.drop_it(),

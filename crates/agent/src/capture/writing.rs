@@ -92,6 +92,7 @@ impl Writing {
                     let _ = self.reports.send(Report::Opened {
                         archive,
                         timeline: writer.as_ref().map(|writer| writer.timeline()),
+                        base: end.map(|end| end.base),
                         end: end.map(|end| end.last),
                         base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),
                     });

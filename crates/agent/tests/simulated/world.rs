@@ -69,6 +69,8 @@ struct Archive {
     order: Option<Order>,
     /// A base is being made of it.
     making: bool,
+    /// What it has was followed here all the way, when that began.
+    followed: bool,
 }
 
 enum Order {
@@ -307,7 +309,9 @@ impl World {
         let mut seen = archive.log.range(..=compared.min(snapshot.revision));
         let agrees = seen.all(|(number, it)| at(*number) == Some(it));
         let went_back = archive.base > snapshot.revision;
-        let moved = archive.base == 0 || !agrees || went_back || archive.left;
+        let is_known = (archive.base + 1..=archive.end).all(is_kept);
+        let leaves = archive.left || !archive.followed && !is_known;
+        let moved = archive.base == 0 || !agrees || went_back || leaves;
         if moved {
             self.timelines += 1;
             (archive.timeline, archive.end) = (self.timelines, 0);
@@ -409,7 +413,10 @@ impl World {
                 self.archives[archive].order = Some(Order::Beat);
             }
             Action::TakeSnapshot => self.asked = true,
-            Action::MakeBase { archive, .. } => self.archives[archive].making = true,
+            Action::MakeBase { archive, followed, .. } => {
+                let archive = &mut self.archives[archive];
+                (archive.making, archive.followed) = (true, followed);
+            }
             Action::DropSnapshot => self.snapshot = None,
             Action::Tell(notice) => self.note(&notice),
             Action::End => self.ended = true,

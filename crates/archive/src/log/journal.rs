@@ -262,6 +262,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether it has everything behind a revision up to another one.
+    #[must_use]
+    pub fn reaches(&self, after: Revision, last: Revision) -> bool {
+        let mut next = after.later(1);
+        for kept in self.kept.iter().filter(|kept| kept.last > after) {
+            if Some(kept.first) > next {
+                return false;
+            }
+            if kept.last >= last {
+                return true;
+            }
+            next = kept.last.later(1);
+        }
+        last <= after
+    }
+
     /// What it has up to a revision, for a base of a timeline.
     #[must_use]
     pub fn view(&self, timeline: TimelineId, last: Revision) -> LogView {
