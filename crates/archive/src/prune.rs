@@ -330,6 +330,9 @@ struct Look {
     data: Vec<Listed>,
     /// Of them what the kept log has.
     log: BTreeSet<String>,
+    /// Of each base behind which no other of its timeline comes: what the log has behind it. It is as new as
+    /// nothing else, and stays as long as that base does.
+    tails: BTreeMap<String, BTreeSet<String>>,
     marks: Vec<Mark>,
 }
 
@@ -353,15 +356,18 @@ impl Look {
             needs.insert(entry.name.clone(), of_base);
         }
         let (mut log, marks) = (kept_log(archive, request, &stock)?, marks(archive)?);
+        let mut tails = tails(&listing.bases, &stock);
         for mark in marks.iter().filter(|mark| mark.erased) {
-            log.retain(|name| !mark.objects.contains(name));
+            let logs = tails.values_mut().chain([&mut log]);
+            logs.for_each(|log| log.retain(|name| !mark.objects.contains(name)));
         }
-        Ok(Self { bases: listing.bases, needs, data, log, marks })
+        Ok(Self { bases: listing.bases, needs, data, log, tails, marks })
     }
 
     /// What the bases of these names need, and the kept log.
     fn needed(&self, wanted: impl Fn(&String) -> bool) -> BTreeSet<String> {
-        let of_bases = self.needs.iter().filter(|(name, _)| wanted(name)).flat_map(|(_, it)| it);
+        let needs = self.needs.iter().chain(&self.tails);
+        let of_bases = needs.filter(|(name, _)| wanted(name)).flat_map(|(_, it)| it);
         of_bases.chain(&self.log).cloned().collect()
     }
 
@@ -404,6 +410,21 @@ pub(crate) fn needs_of(base: &Base, stock: &Stock) -> BTreeSet<String> {
         needs.extend(stock.touching(part).map(|segment| segment.name.clone()));
     }
     needs
+}
+
+/// Names of the segments behind each base that no other of its timeline comes behind.
+fn tails(bases: &[BaseEntry], stock: &Stock) -> BTreeMap<String, BTreeSet<String>> {
+    let newest: BTreeMap<_, _> = {
+        let mut bases: Vec<_> = bases.iter().collect();
+        bases.sort_by_key(|base| base.header.facts.last);
+        bases.into_iter().map(|base| (base.header.facts.timeline, base)).collect()
+    };
+    let tail = |base: &BaseEntry| {
+        let log = stock.log(base.header.facts.timeline).iter();
+        let behind = log.filter(|it| !it.is_empty() && it.last > base.header.facts.last);
+        (base.name.clone(), behind.map(|segment| segment.name.clone()).collect())
+    };
+    newest.into_values().map(tail).collect()
 }
 
 /// Names of the segments that are young enough for the kept log.

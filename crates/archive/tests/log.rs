@@ -444,3 +444,33 @@ fn a_segment_that_went_elsewhere_is_not_called_written() {
     writer.append(&cut, now()).unwrap();
     assert_eq!(archive.log_end(CLUSTER).unwrap().unwrap().last.get(), 11);
 }
+
+/// The newest of all that can be brought back once went, for no base needed it: what was followed behind
+/// the last base, before the disaster.
+#[test]
+fn what_follows_the_last_base_is_not_pruned() {
+    let mut following = Following::new();
+    following.write(5);
+    following.follow();
+    following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    following.write(5);
+    following.follow();
+    let archive = following.saving.archive.clone();
+    let end = || archive.log_end(CLUSTER).unwrap().unwrap().last.get();
+    let last = following.keyspace.revision;
+    assert_eq!(end(), last);
+    for _ in 0..3 {
+        advance(72 * 3_600_000);
+        let policy = Policy { last: 1, ..Policy::default() };
+        let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+        plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap();
+        assert_eq!(end(), last);
+    }
+    // A later base that was made without it needs it no more.
+    following.keyspace.compact(last);
+    following.write(1);
+    following.try_save(&following.keyspace, None).unwrap();
+    let policy = Policy { last: 1, ..Policy::default() };
+    let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+    assert!(!plan_prune(&archive, &request).unwrap().marked.is_empty());
+}

@@ -82,6 +82,10 @@ struct Job {
     waiting: BTreeSet<usize>,
     /// Archives that get a base of it now.
     making: BTreeSet<usize>,
+    /// Those, and those that had one or failed to: once is enough.
+    tried: BTreeSet<usize>,
+    /// Up to where it was compacted.
+    compact: Option<Revision>,
     /// So many answers of the watch are still to come, until it is known that the watch outlived the
     /// snapshot: both are of one history then, for none survives that its cluster is restored.
     answers: u32,
@@ -220,27 +224,8 @@ impl Machine {
                 }
             }
             Event::Opened { archive, end, ours, base_age } => {
-                let has_come = end.is_some_and(|end| self.has_come(end));
-                let is_old = ours && end.is_some() && end <= self.start;
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
-                let mut trusted = false;
-                self.of(archive, |it| {
-                    trusted = it.trusted && (has_come || it.end == end) || is_old;
-                    let wants_base = it.wants_base || !trusted;
-                    let told = now.passed;
-                    *it = Archive {
-                        open: true,
-                        end,
-                        busy: false,
-                        wants_base,
-                        base_due,
-                        trusted,
-                        told,
-                    };
-                });
-                if ours && !trusted {
-                    self.actions.push_back(Action::Unmark { archive });
-                }
+                self.hear_opened(archive, end, ours, base_due, now);
             }
             Event::Closed { archive, overtaken } => self.of(archive, |it| {
                 let (end, wants_base) = (it.end, it.wants_base);
@@ -282,12 +267,34 @@ impl Machine {
 
     /// Whether a revision came in this run, so that what comes next goes on from it.
     fn has_come(&self, revision: Revision) -> bool {
-        self.run.is_some_and(|run| run <= revision) && Some(revision) <= self.head()
+        is_of(self.run, revision, self.head())
     }
 
     fn of(&mut self, archive: usize, change: impl FnOnce(&mut Archive)) {
         if let Some(archive) = self.archives.get_mut(archive) {
             change(archive);
+        }
+    }
+
+    fn hear_opened(
+        &mut self,
+        archive: usize,
+        end: Option<Revision>,
+        ours: bool,
+        base_due: Duration,
+        now: Now,
+    ) {
+        let has_come = end.is_some_and(|end| self.has_come(end));
+        let is_old = ours && end.is_some() && end <= self.start;
+        let mut trusted = false;
+        self.of(archive, |it| {
+            trusted = it.trusted && (has_come || it.end == end) || is_old;
+            let wants_base = it.wants_base || !trusted;
+            let (open, busy, told) = (true, false, now.passed);
+            *it = Archive { open, end, busy, wants_base, base_due, trusted, told };
+        });
+        if ours && !trusted {
+            self.actions.push_back(Action::Unmark { archive });
         }
     }
 
@@ -650,7 +657,7 @@ impl Machine {
         if self.stopping.is_none() {
             self.want_bases(now);
         }
-        let (run, head) = (self.run, self.head().unwrap_or_default());
+        let (run, head) = (self.run, self.head());
         let Some(job) = &mut self.job else { return };
         let Some(revision) = job.revision.filter(|_| job.answers == 0 || job.stale) else { return };
         if now.passed >= job.since + LOG_WAIT {
@@ -667,10 +674,16 @@ impl Machine {
                 return true;
             }
             let end = archive.end;
-            let has_come = end.is_some_and(|end| run.is_some_and(|run| run <= end) && end <= head);
-            let followed = (archive.trusted || has_come) && end <= Some(revision.max(head));
+            if let (Some(first), Some(last)) = (end.and_then(|end| end.later(1)), job.compact)
+                && first <= last
+            {
+                let gap = Notice::Gap { archive: *number, first, last };
+                self.actions.push_back(Action::Tell(gap));
+            }
+            let followed = archive.trusted || end.is_some_and(|end| is_of(run, end, head));
             self.actions.push_back(Action::MakeBase { archive: *number, end, followed });
             job.making.insert(*number);
+            job.tried.insert(*number);
             false
         });
         if job.waiting.is_empty() && job.making.is_empty() {
@@ -685,7 +698,7 @@ impl Machine {
         let is_due = |archive: &Archive| is_needed(archive) || now.passed >= archive.base_due;
         let open = || self.archives.iter().enumerate().filter(|(_, archive)| archive.open);
         if let Some(job) = self.job.as_mut().filter(|job| !job.stale) {
-            let late = open().filter(|(number, it)| is_needed(it) && !job.making.contains(number));
+            let late = open().filter(|(number, it)| is_needed(it) && !job.tried.contains(number));
             job.waiting.extend(late.map(|(number, _)| number));
             return;
         }
@@ -699,6 +712,8 @@ impl Machine {
                 revision: None,
                 waiting,
                 making: BTreeSet::new(),
+                tried: BTreeSet::new(),
+                compact: None,
                 answers: 1,
                 asked: now.passed,
                 since: now.passed,
@@ -713,17 +728,7 @@ impl Machine {
         job.revision = Some(revision);
         // Those that were asked for before say nothing of it.
         job.answers = self.questions.saturating_add(1);
-        (job.asked, job.since) = (now.passed, now.passed);
-        for archive in &job.waiting {
-            let Some(it) = self.archives.get(*archive).filter(|it| it.wants_base) else { continue };
-            let first = it.end.and_then(|end| end.later(1));
-            if let (Some(first), Some(last)) = (first, compact)
-                && first <= last
-            {
-                let gap = Notice::Gap { archive: *archive, first, last };
-                self.actions.push_back(Action::Tell(gap));
-            }
-        }
+        (job.asked, job.since, job.compact) = (now.passed, now.passed, compact);
         self.ask(now);
     }
 
@@ -770,6 +775,11 @@ impl Machine {
             self.actions.push_back(Action::End);
         }
     }
+}
+
+/// Whether a revision is of a run that has come so far.
+fn is_of(run: Option<Revision>, revision: Revision, head: Option<Revision>) -> bool {
+    run.is_some_and(|run| run <= revision) && Some(revision) <= head
 }
 
 /// The revision that made a change.

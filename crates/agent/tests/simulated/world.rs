@@ -7,7 +7,7 @@ use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::{run, segment};
 use rekindle_archive::{Cut, Witness};
 use rekindle_etcd::{KeyValue, RecordKey, Revision};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const ARCHIVES: usize = 2;
@@ -83,6 +83,8 @@ struct Snapshot {
     revision: i64,
     compact: i64,
     contents: Vec<Content>,
+    /// Archives that a base was made of it for, or was to be.
+    tried: BTreeSet<usize>,
 }
 
 pub(crate) struct World {
@@ -219,7 +221,8 @@ impl World {
         }
         let contents = self.cluster.histories.last().unwrap().clone();
         let (taken, compact) = (self.cluster.head(), self.cluster.compact);
-        self.snapshot = Some(Snapshot { revision: taken, compact, contents });
+        let tried = BTreeSet::new();
+        self.snapshot = Some(Snapshot { revision: taken, compact, contents, tried });
         let compact = Revision::new(compact).filter(|it| it.get() > 0);
         self.hear(Event::Snapshot { revision: revision(taken), compact });
     }
@@ -414,6 +417,8 @@ impl World {
             }
             Action::TakeSnapshot => self.asked = true,
             Action::MakeBase { archive, followed, .. } => {
+                let snapshot = self.snapshot.as_mut().unwrap();
+                assert!(snapshot.tried.insert(archive), "one that fails is not tried at once again");
                 let archive = &mut self.archives[archive];
                 (archive.making, archive.followed) = (true, followed);
             }
