@@ -260,6 +260,14 @@ pub enum Error {
         /// Where it should lie.
         object: String,
     },
+    /// What was followed is not in the journal of this host as it was put there.
+    #[error("{path} of the journal cannot be read: {cause}")]
+    Journal {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: String,
+    },
     /// A file of the spool cannot be read or written.
     #[error("{path}: {cause}")]
     Spool {

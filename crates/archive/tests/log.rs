@@ -417,7 +417,7 @@ fn a_damaged_journal_is_none() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&oldest, bytes).unwrap();
-    assert!(matches!(journal.having(revision(3)).unwrap().read(), Err(Error::Damaged { .. })));
+    assert!(matches!(journal.having(revision(3)).unwrap().read(), Err(Error::Journal { .. })));
 }
 
 /// A segment went into a directory that had the name of the archive while that was away; when it was back,

@@ -37,6 +37,18 @@ impl Spool {
         self.file.parent().unwrap_or(Path::new("/"))
     }
 
+    /// Whoever writes there delays etcd's own writes.
+    pub(crate) fn warn_of_etcds_disk(&self) {
+        let there = self.directory().ancestors().find(|path| path.exists());
+        if there.is_some_and(shares_disk_with_etcd) {
+            eprintln!(
+                "warning: the spool {} is on the disk of {ETCDS_LOG}: a snapshot that is written there slows \
+                 etcd down; name another disk with --spool",
+                self.directory().display()
+            );
+        }
+    }
+
     /// The snapshot lies here as a whole.
     pub(crate) fn check_space(&self, snapshot: u64) -> Result<(), Failure> {
         let there = self.directory().ancestors().find(|path| path.exists());
@@ -46,13 +58,7 @@ impl Spool {
         let leftover = std::fs::metadata(leftover).map_or(0, |found| found.len());
         let free = free_space(there)?.saturating_add(leftover);
         let need = snapshot.saturating_add(SPACE_MARGIN);
-        if shares_disk_with_etcd(there) {
-            eprintln!(
-                "warning: the spool {} is on the disk of {ETCDS_LOG}: a save slows etcd down there; \
-                 name another disk with --spool",
-                there.display()
-            );
-        }
+        self.warn_of_etcds_disk();
         if free >= need {
             return Ok(());
         }

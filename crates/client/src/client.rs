@@ -63,6 +63,19 @@ impl Client {
         Self::new(Config { endpoints, ..self.config.clone() })
     }
 
+    /// A client for its members, and behind them those at these endpoints that are none of them yet.
+    ///
+    /// # Errors
+    /// Those of [`Client::new`].
+    pub fn with_more<E: Into<String>>(
+        &self,
+        endpoints: impl IntoIterator<Item = E>,
+    ) -> Result<Self, Error> {
+        let endpoints = endpoints.into_iter().map(E::into);
+        let endpoints = self.config.endpoints.iter().cloned().chain(endpoints).collect();
+        Self::new(Config { endpoints, ..self.config.clone() })
+    }
+
     /// Makes a call that changes nothing, at the first member that can answer.
     pub(crate) async fn read<Q, P>(&self, method: &Method<Q, P>, request: Q) -> Result<P, Error>
     where

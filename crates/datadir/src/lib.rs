@@ -23,7 +23,7 @@ mod swap;
 pub use disk::{Disk, Identity, Lock, NewFile, Stat};
 pub use error::Error;
 pub use place::{Place, WalPlace};
-pub use real::RealDisk;
+pub use real::{RealDisk, free_space};
 pub use restore::{
     Ended, Job, Progress, Restored, Target, Undo, check_resume, check_target, plan_roll_back,
     restore, resume, roll_back,

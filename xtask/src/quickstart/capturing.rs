@@ -46,9 +46,13 @@ impl Capturing {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Interrupts it, which makes it write what has come; what it said last.
     pub fn stop(mut self) -> Result<String> {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         checkout::run_quietly(Command::new("kill").args(["-INT", &pid]))?;
         let status = self.child.wait()?;
         let said = fs::read_to_string(&self.log)?;

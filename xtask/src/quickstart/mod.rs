@@ -150,7 +150,7 @@ impl Story {
         let hash = self.shell.run_for(&at, all)?;
         let gone = |output: &str| Ok(format!("{} orders gone", output.trim()));
         self.shell.run_for("etcdctl del --prefix /shop/order/", gone)?;
-        shell::show("kill -INT %2");
+        shell::show(&format!("kill -INT {}", capturing.pid()));
         tell(&capturing.stop()?);
         Ok((revision, hash))
     }

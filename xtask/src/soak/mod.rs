@@ -35,7 +35,7 @@ leaves its folder for a look.
 
 With --orders: what several do on one archive at once (save, prune, forget, copy, restore), in N orders
 of their operations each; N clean histories, of which none may raise an alarm; and N worlds in which
-capture is killed, lied to and left alone. 10000 take some twenty minutes.",
+capture is killed, lied to and left alone.",
     run,
 };
 

@@ -1,16 +1,15 @@
 //! Snapshots, and the bases that are made of them.
 
 use super::events::Event;
+use super::members::Members;
 use super::{Report, Reports, Told};
-use crate::snapshot::{
-    Choice, ReceiveFault, Received, Sinks, ask_all, choose, next_batch, receive,
-};
+use crate::snapshot::{NoMember, Received, Sinks, ask_all, next_batch, pick, receive};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
     Archive, BaseRequest, BaseWritten, Error, LogView, Origin, Progress, prepare_base,
 };
-use rekindle_client::{Client, Member, Status};
-use rekindle_datadir::{FileSource, NewSnapshot, RealDisk};
+use rekindle_client::{Member, Status};
+use rekindle_datadir::{FileSource, NewSnapshot, RealDisk, free_space};
 use rekindle_etcd::{Backend, ClusterId, Crc32c, MemberId};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,21 +17,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-/// How often members that are behind are asked again, and how often.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-const ASK_TIMES: usize = 50;
+/// How long members that are behind have time to catch up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Room beside a snapshot that should stay free.
+const SPACE_MARGIN: u64 = 64 << 20;
 
 /// What snapshots are taken of.
 pub(super) struct Place {
     pub cluster: ClusterId,
-    pub client: Arc<Client>,
+    pub members: Arc<Members>,
     pub spool: PathBuf,
     pub now: fn() -> Moment,
     pub reports: Reports,
     pub runtime: Handle,
+    /// True once all is to end.
+    pub over: watch::Receiver<bool>,
 }
 
 /// A snapshot that lies in the spool.
@@ -43,10 +47,12 @@ pub(super) struct Taken {
     crc: u32,
 }
 
-/// The thread that takes snapshots.
+/// The thread that takes snapshots. It ends with this, and uses the runtime until then.
 pub(super) struct Snapshots {
-    orders: Sender<Order>,
+    orders: Option<Sender<Order>>,
     taken: Arc<Mutex<Option<Arc<Taken>>>>,
+    over: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 enum Order {
@@ -55,26 +61,42 @@ enum Order {
 }
 
 impl Snapshots {
-    pub(super) fn start(place: Place) -> io::Result<Self> {
+    pub(super) fn start(place: Place, over: watch::Sender<bool>) -> io::Result<Self> {
         let (orders, ordered) = channel();
         let taken: Arc<Mutex<Option<Arc<Taken>>>> = Arc::default();
         let theirs = Arc::clone(&taken);
         let thread = std::thread::Builder::new().name("snapshots".to_owned());
-        thread.spawn(move || place.serve(&ordered, &theirs))?;
-        Ok(Self { orders, taken })
+        let thread = thread.spawn(move || place.serve(&ordered, &theirs))?;
+        Ok(Self { orders: Some(orders), taken, over, thread: Some(thread) })
     }
 
     pub(super) fn take(&self) {
-        let _ = self.orders.send(Order::Take);
+        self.order(Order::Take);
     }
 
     pub(super) fn drop_it(&self) {
-        let _ = self.orders.send(Order::Drop);
+        self.order(Order::Drop);
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
     }
 
     /// The one that is there.
     pub(super) fn taken(&self) -> Option<Arc<Taken>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        self.over.send_replace(true);
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -105,37 +127,33 @@ impl Place {
         }
     }
 
+    /// What a call of the cluster comes to, unless all ends before.
+    fn wait<T, E: std::fmt::Display>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, String> {
+        let mut over = self.over.clone();
+        self.runtime.block_on(async {
+            tokio::select! {
+                answer = call => answer.map_err(|error| error.to_string()),
+                _ = over.wait_for(|over| *over) => Err("capture has ended".to_owned()),
+            }
+        })
+    }
+
     /// Takes one from the first member that can give it.
     fn take(&self) -> Result<(NewSnapshot<'static>, Taken, Event), String> {
-        let (members, floor) = self.runtime.block_on(self.members())?;
+        let client = self.members.client();
+        let floor = self.wait(client.linearizable_revision())?;
+        let candidates = self.wait(async { Ok::<_, NoMember>(ask_all(&client).await) })?;
         let mut failures = Vec::new();
-        for (member, status) in members {
+        for (member, status) in self.wait(pick(&client, candidates, floor, PATIENCE))? {
             match self.take_from(&member, &status, floor) {
                 Ok(taken) => return Ok(taken),
                 Err(cause) => failures.push(format!("{}: {cause}", member.endpoint())),
             }
         }
         Err(failures.join("; "))
-    }
-
-    /// Members that are up to date, the best first, and the revision that the cluster was at.
-    async fn members(&self) -> Result<(Vec<(Member, Status)>, i64), String> {
-        let floor = self.client.linearizable_revision().await.map_err(|error| error.to_string())?;
-        for _ in 0..ASK_TIMES {
-            let candidates = ask_all(&self.client).await;
-            match choose(&candidates, floor) {
-                Choice::From(order) => {
-                    let member = |index: usize| {
-                        let status = candidates.get(index)?.status.as_ref().ok()?.clone();
-                        Some((self.client.members().get(index)?.clone(), status))
-                    };
-                    return Ok((order.into_iter().filter_map(member).collect(), floor));
-                }
-                Choice::Behind { .. } => tokio::time::sleep(ASK_AGAIN).await,
-                Choice::Nobody => return Err("no member can give a snapshot".to_owned()),
-            }
-        }
-        Err(format!("no member has caught up with revision {floor}"))
     }
 
     fn take_from(
@@ -145,13 +163,12 @@ impl Place {
         floor: i64,
     ) -> Result<(NewSnapshot<'static>, Taken, Event), String> {
         let path = self.spool.join(format!("capture-{}.db", self.cluster));
+        self.check_space(status.db_size)?;
         let mut snapshot = NewSnapshot::create(&RealDisk, &path).map_err(|it| it.to_string())?;
-        let stream = self.runtime.block_on(member.snapshot());
-        let mut stream = stream.map_err(|error| error.to_string())?;
+        let mut stream = self.wait(member.snapshot())?;
         let sinks = Sinks { snapshot: &mut snapshot, upload: None };
-        let next = || self.runtime.block_on(next_batch(&mut stream));
+        let next = || self.wait(next_batch(&mut stream));
         let received = receive(next, self.now, sinks, &AtomicU64::new(0));
-        let received: Result<Received, ReceiveFault<rekindle_client::Error>> = received;
         let Received { crc, state, .. } = received.map_err(|fault| fault.to_string())?;
         snapshot.flush().map_err(|error| error.to_string())?;
         let path = snapshot.part().to_owned();
@@ -168,6 +185,20 @@ impl Place {
         };
         let event = Event::Snapshot { revision, compact };
         Ok((snapshot, Taken { path, origin, crc }, event))
+    }
+
+    fn check_space(&self, snapshot: u64) -> Result<(), String> {
+        let free = free_space(&self.spool).map_err(|error| error.to_string())?;
+        let need = snapshot.saturating_add(SPACE_MARGIN);
+        match free >= need {
+            true => Ok(()),
+            false => Err(format!(
+                "{} has {} MiB free, and a snapshot may need {} MiB: make room, or name another --spool",
+                self.spool.display(),
+                free >> 20,
+                need >> 20
+            )),
+        }
     }
 }
 
@@ -191,11 +222,12 @@ pub(super) struct Before {
     pub log: Option<LogView>,
     /// The cluster is another one than that.
     pub leaves: bool,
+    /// It was followed here all the way: without the journal, it is known nevertheless.
+    pub followed: bool,
 }
 
 /// What bases are made with.
 pub(super) struct Bases {
-    pub archives: Vec<Archive>,
     pub spool: PathBuf,
     pub now: fn() -> Moment,
 }
@@ -205,19 +237,22 @@ impl Bases {
     pub(super) fn make(
         &self,
         number: usize,
+        archive: &Archive,
         snapshot: Arc<Taken>,
         before: Before,
         reports: Reports,
     ) -> io::Result<()> {
-        let Some(archive) = self.archives.get(number).cloned() else { return Ok(()) };
-        let (spool, now) = (self.spool.clone(), self.now);
+        let (archive, spool, now) = (archive.clone(), self.spool.clone(), self.now);
         let thread = std::thread::Builder::new().name(format!("base {number}"));
         thread.spawn(move || {
-            let Before { log, leaves } = before;
-            let base = Base { archive: &archive, snapshot: &snapshot, spool: &spool, leaves, now };
+            let Before { log, leaves, followed } = before;
+            let mut base =
+                Base { archive: &archive, snapshot: &snapshot, spool: &spool, leaves, now };
             let mut result = base.make(log.as_ref());
-            if let (Err(Error::Spool { .. } | Error::Damaged { .. }), Some(_)) = (&result, &log) {
-                // The journal may be what is damaged: then the log comes from the snapshot.
+            if let Err(error @ Error::Journal { .. }) = result {
+                let _ = reports.send(Report::Told(Told::JournalFailed { error }));
+                // The log comes from the snapshot then, and nothing compares it with what was followed.
+                base.leaves |= !followed;
                 result = base.make(None);
             }
             let result = result.map(Box::new);

@@ -57,11 +57,11 @@ pub enum Event {
         /// What it said.
         said: Said,
     },
-    /// A lease was looked up. None: there is no such lease any more.
+    /// A lease was looked up.
     Lease {
-        /// The seconds that it was granted.
+        /// Its id.
         id: i64,
-        /// See there.
+        /// The seconds that it was granted. None: it has ended, or nobody answered.
         ttl_s: Option<u64>,
     },
     /// An archive can be written into.

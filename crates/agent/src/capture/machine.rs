@@ -32,6 +32,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const LOG_WAIT: Duration = Duration::from_secs(60);
 /// How long is waited after a snapshot that could not be had.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
+/// How long what has come waits for the leases that it hangs on.
+const LOOK_UP_WAIT: Duration = Duration::from_secs(1);
 /// How long is waited for what the watch has still to say when all is to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long is waited for archives then.
@@ -128,7 +130,9 @@ pub struct Machine {
     /// When it was last known that nothing more had come.
     fresh: Option<Now>,
     witness: Witness,
+    /// Leases that were looked up, and those of which the answer is still to come.
     leases: BTreeSet<i64>,
+    looking_up: BTreeSet<i64>,
     archives: Vec<Archive>,
     job: Option<Job>,
     /// When the next snapshot may be taken.
@@ -138,8 +142,8 @@ pub struct Machine {
     failures: u32,
     /// When all was asked to end.
     stopping: Option<Duration>,
-    /// So many answers of the watch are waited for then.
-    last_answers: u32,
+    /// So many answers of the watch are waited for then; none before it could be asked.
+    last_answers: Option<u32>,
     ended: bool,
     actions: VecDeque<Action>,
 }
@@ -167,12 +171,13 @@ impl Machine {
             fresh: None,
             witness: Witness::default(),
             leases: BTreeSet::new(),
+            looking_up: BTreeSet::new(),
             archives: (0..archives).map(|_| Archive::default()).collect(),
             job: None,
             next_snapshot: Duration::ZERO,
             failures: 0,
             stopping: None,
-            last_answers: 0,
+            last_answers: None,
             ended: false,
             actions: VecDeque::new(),
         }
@@ -190,6 +195,18 @@ impl Machine {
     #[must_use]
     pub fn written(&self, archive: usize) -> Option<Revision> {
         self.archives.get(archive)?.end
+    }
+
+    /// The last revision that was put into the journal.
+    #[must_use]
+    pub fn kept(&self) -> Option<Revision> {
+        self.kept
+    }
+
+    /// Whether the watch has answered, after all was asked to end, that what has come is all.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.last_answers == Some(0)
     }
 
     /// How far the newest revision that was seen is ahead of what has come.
@@ -218,11 +235,7 @@ impl Machine {
             Event::Tick => {}
             Event::Watch { watch, said } if watch == self.number => self.hear_watch(said, now)?,
             Event::Watch { .. } => {}
-            Event::Lease { id, ttl_s } => {
-                if let (Some(cutter), Some(ttl_s)) = (&mut self.cutter, ttl_s) {
-                    cutter.add_lease(LeaseGrant { id, ttl_s });
-                }
-            }
+            Event::Lease { id, ttl_s } => self.hear_lease(id, ttl_s),
             Event::Opened { archive, end, ours, base_age } => {
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
                 self.hear_opened(archive, end, ours, base_due, now);
@@ -252,17 +265,23 @@ impl Machine {
             Event::AuthChanged => {
                 self.archives.iter_mut().for_each(|it| it.base_due = now.passed);
             }
-            Event::Stop if self.stopping.is_none() => {
-                self.stopping = Some(now.passed);
-                if let Watch::Open { .. } = self.watch {
-                    // What has happened until now comes before the answer.
-                    self.last_answers = self.questions.saturating_add(1);
-                    self.ask(now);
-                }
+            Event::Stop => {
+                self.stopping.get_or_insert(now.passed);
+                self.ask_at_last(now);
             }
-            Event::Stop => {}
         }
         Ok(())
+    }
+
+    /// What has happened until now comes before the answer.
+    fn ask_at_last(&mut self, now: Now) {
+        if self.stopping.is_some()
+            && self.last_answers.is_none()
+            && matches!(self.watch, Watch::Open { .. })
+        {
+            self.last_answers = Some(self.questions.saturating_add(1));
+            self.ask(now);
+        }
     }
 
     /// Whether a revision came in this run, so that what comes next goes on from it.
@@ -273,6 +292,15 @@ impl Machine {
     fn of(&mut self, archive: usize, change: impl FnOnce(&mut Archive)) {
         if let Some(archive) = self.archives.get_mut(archive) {
             change(archive);
+        }
+    }
+
+    fn hear_lease(&mut self, id: i64, ttl_s: Option<u64>) {
+        self.looking_up.remove(&id);
+        match (&mut self.cutter, ttl_s) {
+            (Some(cutter), Some(ttl_s)) => cutter.add_lease(LeaseGrant { id, ttl_s }),
+            // If it is there after all, the next record that hangs on it asks again.
+            _ => _ = self.leases.remove(&id),
         }
     }
 
@@ -309,6 +337,7 @@ impl Machine {
                 self.void_job(now);
                 (self.retry, self.failed) = (RETRY_MIN, false);
                 self.begin(from, witness, newest, now);
+                self.ask_at_last(now);
                 Ok(())
             }
             Said::Changes { events, witness, newest } => {
@@ -323,6 +352,7 @@ impl Machine {
             }
             Said::Ended { compacted } => {
                 self.number += 1;
+                self.last_answers = self.last_answers.filter(|answers| *answers == 0);
                 self.watch = Watch::Due { at: now.passed + self.retry };
                 (self.retry, self.failed) = ((self.retry * 2).min(RETRY_MAX), true);
                 if compacted {
@@ -429,6 +459,7 @@ impl Machine {
     fn look_up_leases(&mut self, changes: &[WatchEvent]) {
         for lease in changes.iter().filter_map(|event| Some(event.kv.as_ref()?.lease)) {
             if lease != 0 && self.leases.insert(lease) {
+                self.looking_up.insert(lease);
                 self.actions.push_back(Action::LookUp { lease });
             }
         }
@@ -439,7 +470,7 @@ impl Machine {
 
     fn hear_progress(&mut self, revision: Revision, now: Now) {
         self.questions = self.questions.saturating_sub(1);
-        self.last_answers = self.last_answers.saturating_sub(1);
+        self.last_answers = self.last_answers.map(|answers| answers.saturating_sub(1));
         if let Some(job) = &mut self.job
             && job.revision.is_some()
             && !self.checking
@@ -545,7 +576,7 @@ impl Machine {
     }
 
     fn look_after_watch(&mut self, now: Now) -> Result<(), Error> {
-        if self.stopping.is_some() {
+        if self.is_over(now) {
             return Ok(());
         }
         let flush = self.settings.flush_every;
@@ -597,8 +628,10 @@ impl Machine {
 
     fn cut_if_due(&mut self, now: Now) -> Result<(), Error> {
         let Some(cutter) = &self.cutter else { return Ok(()) };
-        let is_old =
-            self.since.is_some_and(|since| now.passed >= since + self.settings.flush_every);
+        // What it hangs on is told with it, where that is known soon.
+        let wait = if self.looking_up.is_empty() { Duration::ZERO } else { LOOK_UP_WAIT };
+        let due = self.since.map(|since| since + self.settings.flush_every + wait);
+        let is_old = due.is_some_and(|due| now.passed >= due);
         let is_full = cutter.bytes() >= self.settings.flush_bytes;
         match is_old || is_full || self.is_over(now) {
             true => self.cut(now),
@@ -608,7 +641,8 @@ impl Machine {
 
     /// All is to end, and what has happened until then has come.
     fn is_over(&self, now: Now) -> bool {
-        self.stopping.is_some_and(|at| self.last_answers == 0 || now.passed >= at + LAST_WORDS)
+        let is_late = |at| now.passed >= at + LAST_WORDS;
+        self.stopping.is_some_and(|at| self.is_complete() || is_late(at))
     }
 
     /// Puts what has come into the journal.

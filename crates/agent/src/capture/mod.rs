@@ -7,6 +7,7 @@
 mod bases;
 mod events;
 mod machine;
+mod members;
 mod tail;
 mod watcher;
 mod writing;
@@ -16,10 +17,11 @@ pub use machine::Machine;
 pub use tail::Tail;
 
 use bases::{Bases, Before, Snapshots};
+use members::Members;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::{ObjectId, TimelineId};
 use rekindle_archive::{Archive, BaseWritten, Journal};
-use rekindle_client::Client;
+use rekindle_client::{Client, Endpoint};
 use rekindle_etcd::{ClusterId, Revision};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use watcher::Watcher;
 use writing::{Order, Writing};
 
@@ -40,7 +42,7 @@ const WAITING: usize = 16;
 
 /// What is to be followed, and into what.
 pub struct Capture {
-    /// The cluster: all its members.
+    /// The cluster; members that it lists are asked, too.
     pub cluster: Client,
     /// The archives.
     pub archives: Vec<Archive>,
@@ -61,6 +63,11 @@ pub struct Capture {
 pub enum Told {
     /// What the machine noticed.
     Notice(Notice),
+    /// The cluster has other members than before.
+    Members {
+        /// Where it is asked now.
+        endpoints: Vec<Endpoint>,
+    },
     /// The cluster cannot be watched now.
     WatchFailed {
         /// Why.
@@ -109,6 +116,13 @@ pub enum Told {
         /// Why.
         error: rekindle_archive::Error,
     },
+    /// A base cannot be compared with what was followed; the log comes from its snapshot.
+    JournalFailed {
+        /// Why.
+        error: rekindle_archive::Error,
+    },
+    /// It is to end: what has come is written first.
+    Stopping,
     /// How far it is, now and then.
     Status(Status),
 }
@@ -160,13 +174,24 @@ pub enum Error {
     Threads(#[from] std::io::Error),
 }
 
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How far it was.
+    pub status: Status,
+    /// The cluster has answered at last that this was all.
+    pub complete: bool,
+    /// Archives that this host writes into and that have not everything that came; the journal has it.
+    pub lacking: Vec<usize>,
+}
+
 impl Capture {
     /// Follows the cluster until `stop`, and then writes what has come.
     ///
     /// # Errors
     /// What this host cannot go on without. What fails of the cluster or of an archive is told, and tried
     /// again.
-    pub fn run(self, stop: &AtomicBool, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
+    pub fn run(self, stop: &AtomicBool, tell: &mut dyn FnMut(Told)) -> Result<Ended, Error> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let header = runtime.block_on(self.cluster.header())?;
@@ -181,17 +206,21 @@ impl Capture {
         let writer = journal.writer()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let (said, saying) = mpsc::channel(WAITING);
-        let client = Arc::new(self.cluster);
-        let snapshots = Snapshots::start(bases::Place {
+        let members = Arc::new(runtime.block_on(Members::of(self.cluster, reports.clone())));
+        let (is_over, over) = watch::channel(false);
+        let place = bases::Place {
             cluster,
-            client: Arc::clone(&client),
+            members: Arc::clone(&members),
             spool: self.spool.clone(),
             now: self.now,
             reports: reports.clone(),
             runtime: runtime.handle().clone(),
-        })?;
-        let orders = self.archives.iter().enumerate().map(|(number, archive)| {
-            Writing {
+            over,
+        };
+        let snapshots = Snapshots::start(place, is_over)?;
+        let mut destinations = Vec::new();
+        for (number, archive) in self.archives.into_iter().enumerate() {
+            let writing = Writing {
                 number,
                 archive: archive.clone(),
                 cluster,
@@ -200,24 +229,26 @@ impl Capture {
                 flush_every: self.settings.flush_every,
                 now: self.now,
                 reports: reports.clone(),
-            }
-            .start()
-        });
-        let orders = orders.collect::<Result<Vec<_>, _>>()?;
-        let bases = Bases { archives: self.archives, spool: self.spool, now: self.now };
-        let timelines = vec![None; orders.len()];
-        let watcher = Watcher::new(client, said, reports.clone());
-        watcher.look_at_auth(&runtime);
+            };
+            let orders = writing.start()?;
+            destinations.push(Destination {
+                archive,
+                orders,
+                timeline: None,
+                based: None,
+                base: None,
+                stands_by: false,
+            });
+        }
+        let watcher = Watcher::new(members, said, reports.clone());
+        watcher.look_around(&runtime);
         let mut driver = Driver {
             machine,
             journal,
-            orders,
+            destinations,
             snapshots,
-            bases,
+            bases: Bases { spool: self.spool, now: self.now },
             watcher,
-            based: timelines.clone(),
-            last_base: vec![None; timelines.len()],
-            timelines,
             reports,
             began: Instant::now(),
             now: self.now,
@@ -227,21 +258,29 @@ impl Capture {
     }
 }
 
-/// Does what the machine says.
+/// An archive that is written into.
+struct Destination {
+    archive: Archive,
+    /// To its thread.
+    orders: Sender<Order>,
+    /// The history that is written.
+    timeline: Option<TimelineId>,
+    /// That of the last base that was made of it here.
+    based: Option<TimelineId>,
+    /// The revision of its newest base.
+    base: Option<Revision>,
+    /// Another host writes into it.
+    stands_by: bool,
+}
+
+/// Does what the machine says. What uses the runtime goes before it.
 struct Driver {
     machine: Machine,
     journal: Journal,
-    /// To the thread of each archive.
-    orders: Vec<Sender<Order>>,
+    destinations: Vec<Destination>,
     snapshots: Snapshots,
     bases: Bases,
     watcher: Watcher,
-    /// The history that is written of each archive.
-    timelines: Vec<Option<TimelineId>>,
-    /// The history of the last base that was made of each.
-    based: Vec<Option<TimelineId>>,
-    /// The revision of each one's newest base.
-    last_base: Vec<Option<Revision>>,
     reports: Reports,
     began: Instant,
     now: fn() -> Moment,
@@ -255,8 +294,8 @@ impl Driver {
         mut saying: mpsc::Receiver<Report>,
         stop: &AtomicBool,
         tell: &mut dyn FnMut(Told),
-    ) -> Result<(), Error> {
-        let mut status = Instant::now();
+    ) -> Result<Ended, Error> {
+        let (mut status, mut stopping) = (Instant::now(), false);
         loop {
             let next = async {
                 tokio::select! {
@@ -270,8 +309,12 @@ impl Driver {
                 Some(report) => self.event(report, tell)?,
                 None => Some(Event::Tick),
             };
+            let stopped = stop.load(Ordering::Relaxed).then_some(Event::Stop);
+            if stopped.is_some() && !std::mem::replace(&mut stopping, true) {
+                tell(Told::Stopping);
+            }
             let mut ended = false;
-            for event in event.into_iter().chain(self.stopped(stop)) {
+            for event in event.into_iter().chain(stopped) {
                 let now = Now { wall: (self.now)(), passed: self.began.elapsed() };
                 for action in self.machine.step(event, now)? {
                     ended |= action == Action::End;
@@ -279,7 +322,7 @@ impl Driver {
                 }
             }
             if ended {
-                return Ok(());
+                return Ok(self.ended());
             }
             if status.elapsed() >= STATUS_EVERY {
                 status = Instant::now();
@@ -288,17 +331,23 @@ impl Driver {
         }
     }
 
-    fn stopped(&self, stop: &AtomicBool) -> Option<Event> {
-        stop.load(Ordering::Relaxed).then_some(Event::Stop)
-    }
-
     fn status(&self) -> Status {
-        let archives = (0..self.orders.len()).map(|number| self.machine.written(number));
+        let archives = (0..self.destinations.len()).map(|number| self.machine.written(number));
         Status {
             head: self.machine.head(),
             behind: self.machine.behind(),
             archives: archives.collect(),
         }
+    }
+
+    fn ended(&self) -> Ended {
+        let (status, kept) = (self.status(), self.machine.kept());
+        let lacks = |(place, end): (&Destination, &Option<Revision>)| {
+            !place.stands_by && (end.is_none() || *end < kept)
+        };
+        let numbered = self.destinations.iter().zip(&status.archives).map(lacks).enumerate();
+        let lacking = numbered.filter(|(_, lacks)| *lacks).map(|(number, _)| number).collect();
+        Ended { status, complete: self.machine.is_complete(), lacking }
     }
 
     /// What a report is to the machine.
@@ -310,24 +359,27 @@ impl Driver {
         match report {
             Report::Event(event) => Ok(Some(event)),
             Report::Told(told) => {
+                if let Told::StandingBy { archive, .. } = told
+                    && let Some(place) = self.destinations.get_mut(archive)
+                {
+                    place.stands_by = true;
+                }
                 tell(told);
                 Ok(None)
             }
             Report::Opened { archive, timeline, base, end, base_age } => {
-                self.last_base.get_mut(archive).into_iter().for_each(|it| *it = base);
-                self.timelines.get_mut(archive).into_iter().for_each(|it| *it = timeline);
-                let id = self.bases.archives.get(archive).map(Archive::id);
-                let ours =
-                    timeline.is_some() && id.and_then(|id| self.journal.feeds(id)) == timeline;
+                let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
+                (place.timeline, place.base, place.stands_by) = (timeline, base, false);
+                let ours = timeline.is_some() && self.journal.feeds(place.archive.id()) == timeline;
                 Ok(Some(Event::Opened { archive, end, ours, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
-                let (timeline, revision) = (written.facts.timeline, Some(written.facts.last));
-                self.based.get_mut(archive).into_iter().for_each(|it| *it = Some(timeline));
-                self.last_base.get_mut(archive).into_iter().for_each(|it| *it = revision);
-                let moved = self.timelines.get(archive) != Some(&Some(timeline));
+                let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
+                let (timeline, revision) = (Some(written.facts.timeline), Some(written.facts.last));
+                (place.based, place.base) = (timeline, revision);
+                let moved = place.timeline != timeline;
                 if moved {
-                    self.order(archive, Order::OpenAgain);
+                    let _ = place.orders.send(Order::OpenAgain);
                 }
                 tell(Told::Base { archive, written });
                 Ok(Some(Event::Base { archive, revision, moved }))
@@ -350,22 +402,22 @@ impl Driver {
             Action::Keep(cut) => self.journal.add(&cut)?,
             Action::ClearJournal => {
                 // First of all: what comes of it later must not go on from what is there.
-                for archive in &self.bases.archives {
-                    self.journal.leave(archive.id())?;
+                for place in &self.destinations {
+                    self.journal.leave(place.archive.id())?;
                 }
                 self.journal.clear()?;
             }
             Action::UnmarkAll => self.journal.feed_none()?,
             Action::Unmark { archive } => {
-                if let Some(archive) = self.bases.archives.get(archive) {
-                    self.journal.feed_not(archive.id())?;
+                if let Some(place) = self.destinations.get(archive) {
+                    self.journal.feed_not(place.archive.id())?;
                 }
             }
             Action::Mark { archive } => {
-                let id = self.bases.archives.get(archive).map(Archive::id);
-                let timeline = self.based.get(archive).copied().flatten();
-                if let Some((id, timeline)) = id.zip(timeline) {
-                    self.journal.feed(id, timeline)?;
+                if let Some(place) = self.destinations.get(archive)
+                    && let Some(timeline) = place.based
+                {
+                    self.journal.feed(place.archive.id(), timeline)?;
                 }
             }
             Action::Write { archive, from } => match self.journal.having(from).cloned() {
@@ -375,17 +427,7 @@ impl Driver {
             Action::Beat { archive, cut } => self.order(archive, Order::Beat(cut)),
             Action::TakeSnapshot => self.snapshots.take(),
             Action::MakeBase { archive, end, followed } => {
-                let log = end.zip(self.timelines.get(archive).copied().flatten());
-                let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
-                let id = self.bases.archives.get(archive).map(Archive::id);
-                let base = self.last_base.get(archive).copied().flatten();
-                let is_known = match end.zip(base) {
-                    Some((end, base)) if end > base => self.journal.reaches(base, end),
-                    _ => true,
-                };
-                let has_left = id.is_some_and(|id| self.journal.has_left(id));
-                let leaves = has_left || !followed && !is_known;
-                self.make_base(archive, Before { log, leaves })?;
+                self.make_base(archive, end, followed)?
             }
             Action::DropSnapshot => self.snapshots.drop_it(),
             Action::Tell(notice) => tell(Told::Notice(notice)),
@@ -394,12 +436,21 @@ impl Driver {
         Ok(())
     }
 
-    fn make_base(&self, archive: usize, before: Before) -> Result<(), Error> {
-        let Some(snapshot) = self.snapshots.taken() else {
-            self.report(Event::Base { archive, revision: None, moved: false });
+    fn make_base(&self, number: usize, end: Option<Revision>, followed: bool) -> Result<(), Error> {
+        let place = self.destinations.get(number);
+        let Some((place, snapshot)) = place.zip(self.snapshots.taken()) else {
+            self.report(Event::Base { archive: number, revision: None, moved: false });
             return Ok(());
         };
-        Ok(self.bases.make(archive, snapshot, before, self.reports.clone())?)
+        let log = end.zip(place.timeline);
+        let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
+        let is_known = match end.zip(place.base) {
+            Some((end, base)) if end > base => self.journal.reaches(base, end),
+            _ => true,
+        };
+        let leaves = self.journal.has_left(place.archive.id()) || !followed && !is_known;
+        let before = Before { log, leaves, followed };
+        Ok(self.bases.make(number, &place.archive, snapshot, before, self.reports.clone())?)
     }
 
     fn report(&self, event: Event) {
@@ -408,8 +459,8 @@ impl Driver {
     }
 
     fn order(&self, archive: usize, order: Order) {
-        if let Some(orders) = self.orders.get(archive) {
-            let _ = orders.send(order);
+        if let Some(place) = self.destinations.get(archive) {
+            let _ = place.orders.send(order);
         }
     }
 }

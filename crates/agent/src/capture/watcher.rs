@@ -1,6 +1,7 @@
 //! The watch of a cluster, and what is looked up of it.
 
 use super::events::{Event, From, Said};
+use super::members::Members;
 use super::{Report, Reports, Told};
 use rekindle_archive::Witness;
 use rekindle_client::{Client, Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};
@@ -14,14 +15,14 @@ use tokio::task::AbortHandle;
 
 /// How long is waited for a message before it is looked for questions; these come at once.
 const WAIT: Duration = Duration::from_secs(60);
-/// How often is looked whether users and roles have changed.
-const AUTH_EVERY: Duration = Duration::from_secs(10);
+/// How often is looked whether users and roles have changed, and members.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Leases that are looked up at once.
 const LOOKING_UP: usize = 4;
 
 /// Watches a cluster at one of its members.
 pub(super) struct Watcher {
-    client: Arc<Client>,
+    members: Arc<Members>,
     said: mpsc::Sender<Report>,
     reports: Reports,
     /// The member that is watched at.
@@ -37,9 +38,9 @@ struct Current {
 }
 
 impl Watcher {
-    pub(super) fn new(client: Arc<Client>, said: mpsc::Sender<Report>, reports: Reports) -> Self {
+    pub(super) fn new(members: Arc<Members>, said: mpsc::Sender<Report>, reports: Reports) -> Self {
         let looking_up = Arc::new(Semaphore::new(LOOKING_UP));
-        Self { client, said, reports, turn: Arc::default(), current: None, looking_up }
+        Self { members, said, reports, turn: Arc::default(), current: None, looking_up }
     }
 
     /// Begins a watch.
@@ -49,7 +50,7 @@ impl Watcher {
             self.turn.fetch_add(1, Ordering::Relaxed);
         }
         let (questions, asked) = mpsc::channel(1);
-        let (client, turn) = (Arc::clone(&self.client), self.turn.load(Ordering::Relaxed));
+        let (client, turn) = (self.members.client(), self.turn.load(Ordering::Relaxed));
         let mouth = Mouth { watch, said: self.said.clone() };
         let reports = self.reports.clone();
         let task = runtime.spawn(async move {
@@ -78,12 +79,14 @@ impl Watcher {
         }
     }
 
-    /// Looks now and then whether users and roles have changed: a watch tells nothing of that.
-    pub(super) fn look_at_auth(&self, runtime: &Runtime) {
-        let (client, reports) = (Arc::clone(&self.client), self.reports.clone());
+    /// Looks now and then whether users, roles or members have changed: a watch tells nothing of that.
+    pub(super) fn look_around(&self, runtime: &Runtime) {
+        let (members, reports) = (Arc::clone(&self.members), self.reports.clone());
         runtime.spawn(async move {
             let mut known = None;
             loop {
+                members.list().await;
+                let client = members.client();
                 // Where it cannot be known, bases come by their schedule.
                 if let Ok(found) = client.auth_status().await {
                     let now = (found.enabled, found.auth_revision);
@@ -93,14 +96,14 @@ impl Watcher {
                         return;
                     }
                 }
-                tokio::time::sleep(AUTH_EVERY).await;
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         });
     }
 
     /// Looks up a lease.
     pub(super) fn look_up(&self, runtime: &Runtime, id: i64) {
-        let (client, reports) = (Arc::clone(&self.client), self.reports.clone());
+        let (client, reports) = (self.members.client(), self.reports.clone());
         let looking_up = Arc::clone(&self.looking_up);
         runtime.spawn(async move {
             let Ok(_permit) = looking_up.acquire().await else { return };

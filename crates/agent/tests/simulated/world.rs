@@ -418,7 +418,10 @@ impl World {
             Action::TakeSnapshot => self.asked = true,
             Action::MakeBase { archive, followed, .. } => {
                 let snapshot = self.snapshot.as_mut().unwrap();
-                assert!(snapshot.tried.insert(archive), "one that fails is not tried at once again");
+                assert!(
+                    snapshot.tried.insert(archive),
+                    "one that fails is not tried at once again"
+                );
                 let archive = &mut self.archives[archive];
                 (archive.making, archive.followed) = (true, followed);
             }

@@ -228,7 +228,7 @@ impl Journal {
     }
 
     /// Adds a cut behind the last one; where it begins before that one's end, all that was there goes.
-    /// What is too much goes from the front.
+    /// What is too much goes from the front, and what the disk has no room for.
     ///
     /// # Errors
     /// [`Error::Spool`].
@@ -236,17 +236,27 @@ impl Journal {
         if self.last().is_some_and(|last| cut.first <= last) {
             self.clear()?;
         }
-        let kept = Kept::write(&self.directory, cut)?;
+        let kept = loop {
+            match Kept::write(&self.directory, cut) {
+                Ok(kept) => break kept,
+                Err((_, error)) if is_full(&error) && !self.kept.is_empty() => {
+                    self.forget_oldest()?
+                }
+                Err((path, error)) => return Err(at(&path, &error)),
+            }
+        };
         self.bytes += kept.bytes;
         self.kept.push_back(kept);
-        while self.bytes > self.bytes_max
-            && self.kept.len() > 1
-            && let Some(oldest) = self.kept.pop_front()
-        {
-            self.bytes -= oldest.bytes;
-            oldest.remove()?;
+        while self.bytes > self.bytes_max && self.kept.len() > 1 {
+            self.forget_oldest()?;
         }
         Ok(())
+    }
+
+    fn forget_oldest(&mut self) -> Result<(), Error> {
+        let Some(oldest) = self.kept.pop_front() else { return Ok(()) };
+        self.bytes -= oldest.bytes;
+        oldest.remove()
     }
 
     /// Takes all of it away: the cluster is another one.
@@ -287,11 +297,11 @@ impl Journal {
 }
 
 impl Kept {
-    fn write(directory: &Path, cut: &Cut) -> Result<Self, Error> {
+    /// Nothing of it is left where that fails.
+    fn write(directory: &Path, cut: &Cut) -> Result<Self, (Arc<Path>, io::Error)> {
         let (first, last) = (cut.first, cut.last);
         let name = format!("{:020}-{:020}.{EXTENSION}", first.get(), last.get());
         let path: Arc<Path> = directory.join(name).into();
-        let failed = |error: io::Error| at(&path, &error);
         let mut bytes = Vec::with_capacity(HEAD + cut.content.len() + DIGEST);
         bytes.extend_from_slice(MAGIC);
         for number in [first.get(), last.get()] {
@@ -312,7 +322,10 @@ impl Kept {
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&path);
         // It is not synced: what a host loses that goes down comes from a snapshot.
-        file.and_then(|mut file| file.write_all(&bytes)).map_err(failed)?;
+        if let Err(error) = file.and_then(|mut file| file.write_all(&bytes)) {
+            let _ = std::fs::remove_file(&path);
+            return Err((path, error));
+        }
         Ok(Self {
             path,
             first,
@@ -372,10 +385,10 @@ impl Kept {
     /// The cut itself.
     ///
     /// # Errors
-    /// [`Error::Spool`], [`Error::Damaged`].
+    /// [`Error::Journal`].
     pub fn read(&self) -> Result<Cut, Error> {
-        let mut bytes = std::fs::read(&*self.path).map_err(|error| at(&self.path, &error))?;
-        let damaged = |fault| Error::damaged(&self.path.display().to_string(), fault);
+        let damaged = |fault| self.damaged(&fault);
+        let mut bytes = std::fs::read(&*self.path).map_err(|error| self.damaged(&error))?;
         let end = bytes.len().checked_sub(DIGEST).filter(|end| *end >= HEAD);
         let end = end.ok_or_else(|| damaged(FormatFault::Ends { what: WHAT }))?;
         let (head, digest) = bytes.split_at(end);
@@ -405,24 +418,34 @@ impl Kept {
     /// As [`Self::read`].
     pub fn last_records(&self) -> Result<Vec<(RecordKey, Vec<u8>)>, Error> {
         let cut = self.read()?;
-        let damaged = |fault| Error::damaged(&self.path.display().to_string(), fault);
-        let (_, content) = segment::parse(&cut.content).map_err(damaged)?;
-        let run = Run::parse_index(content).map_err(damaged)?;
-        let mut found = Vec::new();
-        for (range, entry) in run.blocks().filter(|(_, it)| it.last.revision == self.last) {
-            let mut records = Run::open(content, &range, entry).map_err(damaged)?;
-            while let Some(key) = records.advance() {
-                if key.revision == self.last {
-                    found.push((key, records.value().to_vec()));
+        let find = || -> Result<_, FormatFault> {
+            let (_, content) = segment::parse(&cut.content)?;
+            let run = Run::parse_index(content)?;
+            let mut found = Vec::new();
+            for (range, entry) in run.blocks().filter(|(_, it)| it.last.revision == self.last) {
+                let mut records = Run::open(content, &range, entry)?;
+                while let Some(key) = records.advance() {
+                    if key.revision == self.last {
+                        found.push((key, records.value().to_vec()));
+                    }
                 }
             }
-        }
-        Ok(found)
+            Ok(found)
+        };
+        find().map_err(|fault| self.damaged(&fault))
+    }
+
+    pub(super) fn damaged(&self, why: &dyn std::fmt::Display) -> Error {
+        Error::Journal { path: self.path.display().to_string(), cause: why.to_string() }
     }
 
     fn remove(&self) -> Result<(), Error> {
         remove_if_there(&self.path)
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Error> {

@@ -113,5 +113,5 @@ impl LogRows {
 }
 
 fn damaged(key: RecordKey, fault: FormatFault) -> Error {
-    Error::damaged(&format!("the journal, from revision {} on", key.revision), fault)
+    Error::Journal { path: format!("revision {}", key.revision), cause: fault.to_string() }
 }

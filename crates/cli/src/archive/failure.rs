@@ -94,6 +94,15 @@ impl From<Error> for Failure {
             ),
             Error::TooLate | Error::Vanished { .. } => Self::new(Code::Transient, what)
                 .remedy("run it again: the base is written in full then"),
+            Error::Overtaken { .. } => Self::new(Code::Refused, what)
+                .remedy("one writer at a time: stop the other one, or let it write"),
+            Error::ClaimGone { .. } => Self::new(Code::NotFound, what).remedy(
+                "look whether the archive's place is mounted; nothing of the archive is removed by hand",
+            ),
+            Error::Spool { .. } | Error::Journal { .. } => Self::new(Code::Failed, what).remedy(
+                "look at the spool's disk, its free space and its rights, or name another --spool; one \
+                 capture at a time uses a spool",
+            ),
             Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }

@@ -5,10 +5,9 @@ mod words;
 use crate::archive::{Pin, keep_to_ourselves, now, open_at, with_signing_key};
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
-use crate::save::all_members;
 use crate::spool::Spool;
 use crate::stores::parse_bytes;
-use crate::terminal::{self, Calls};
+use crate::terminal;
 use crate::time::parse_duration;
 use crate::{archive::WriteKeys, args};
 use args::{ConnectArgs, SpoolArgs, StoreArgs};
@@ -70,10 +69,9 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
         pins.push(Pin::check(spool.directory(), &archive, args.keys.fingerprint)?);
         archives.push(with_signing_key(archive, &args.keys)?);
     }
-    let calls = Calls::new(terminal::stop_flag()?)?;
-    let connection = connect(&args.connect)?;
-    // A member that fails is left for another one.
-    let cluster = calls.wait(all_members(connection.client))?;
+    let stop = terminal::stop_flag()?;
+    let cluster = connect(&args.connect)?.client;
+    spool.warn_of_etcds_disk();
     let places = archives.iter().map(|archive| archive.store().place().to_owned()).collect();
     for pin in pins {
         pin.keep()?;
@@ -88,9 +86,23 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
         now,
     };
     let mut words = Words::new(places);
-    let ended = capture.run(calls.stop(), &mut |told| words.say(told));
+    let ended = capture.run(&stop, &mut |told| words.say(told));
     words.end();
-    ended.map_err(Failure::from)
+    let ended = ended?;
+    if !ended.complete {
+        eprintln!("warning: no member has answered at last whether anything came after this");
+    }
+    eprintln!("ended: {}", words.state(&ended.status));
+    match ended.lacking.iter().map(|archive| words.place(*archive)).collect::<Vec<_>>()[..] {
+        [] => Ok(()),
+        ref lacking => {
+            let what = format!("not everything that came is in {}", lacking.join(", "));
+            Err(Failure::new(Code::Transient, what).remedy(
+                "run rekindle capture again on this host, with the same --spool: it goes on from what lies \
+                 there, or makes a base",
+            ))
+        }
+    }
 }
 
 fn settings(args: &CaptureArgs) -> Result<Settings, Failure> {

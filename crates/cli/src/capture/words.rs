@@ -19,7 +19,6 @@ pub(super) struct Words {
     bar: Option<ProgressBar>,
     line: Option<Instant>,
     failure: Option<(String, Instant)>,
-    last: Option<Status>,
 }
 
 impl Words {
@@ -28,12 +27,24 @@ impl Words {
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {msg}")) {
             bar.set_style(style);
         }
-        Self { places, bar, line: None, failure: None, last: None }
+        Self { places, bar, line: None, failure: None }
     }
 
     pub(super) fn say(&mut self, told: Told) {
         match told {
-            Told::Status(status) => self.status(status),
+            Told::Status(status) => self.status(&status),
+            Told::Members { endpoints } => {
+                let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+                self.print(&format!("the cluster's members are at {}", endpoints.join(", ")));
+            }
+            Told::Stopping => {
+                self.print(
+                    "ending: what has come is written first; interrupt again to end at once",
+                );
+            }
+            Told::JournalFailed { error } => self.print(&format!(
+                "warning: the next base cannot be compared with what was followed: {error}"
+            )),
             Told::Notice(notice) => self.print(&self.notice(&notice)),
             Told::WatchFailed { cause } => self.fail(format!("the watch has ended: {cause}")),
             Told::SnapshotFailed { cause } => self.fail(format!("there is no snapshot: {cause}")),
@@ -59,17 +70,14 @@ impl Words {
         }
     }
 
-    /// The last words.
+    /// Nothing is shown any more.
     pub(super) fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        if let Some(status) = self.last.take() {
-            eprintln!("ended: {}", self.state(&status));
-        }
     }
 
-    fn place(&self, archive: usize) -> &str {
+    pub(super) fn place(&self, archive: usize) -> &str {
         self.places.get(archive).map_or("an archive", String::as_str)
     }
 
@@ -92,8 +100,8 @@ impl Words {
         }
     }
 
-    fn status(&mut self, status: Status) {
-        let state = self.state(&status);
+    fn status(&mut self, status: &Status) {
+        let state = self.state(status);
         if let Some(bar) = &self.bar {
             bar.set_message(state);
             bar.tick();
@@ -103,10 +111,9 @@ impl Words {
             self.line = Some(Instant::now());
             eprintln!("{state}");
         }
-        self.last = Some(status);
     }
 
-    fn state(&self, status: &Status) -> String {
+    pub(super) fn state(&self, status: &Status) -> String {
         let revision = |revision: Option<rekindle_etcd::Revision>| {
             revision.map_or_else(|| "none".to_owned(), |revision| grouped(revision.get()))
         };

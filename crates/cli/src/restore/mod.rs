@@ -426,9 +426,7 @@ fn check_space(backend: &Backend<&Source>, targets: &[Target]) -> Result<(), Fai
 }
 
 pub(crate) fn free_space(path: &Path) -> Result<u64, Failure> {
-    let found = rustix::fs::statvfs(path)
-        .map_err(|error| Failure::io("looking at", path, &error.into()))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    rekindle_datadir::free_space(path).map_err(|error| Failure::io("looking at", path, &error))
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use crate::status::SOUND;
 use crate::terminal::{self, Calls};
 use crate::time;
 use rekindle_agent::snapshot::{
-    Candidate, Choice, ReceiveFault, Received, Sinks, ask_all, choose, complaints, next_batch,
-    receive,
+    self, NoMember, ReceiveFault, Received, Sinks, ask_all, complaints, next_batch, receive,
 };
 use rekindle_archive::Origin;
 use rekindle_archive::format::header::Moment;
@@ -27,9 +26,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// How often members that are behind are asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &SaveArgs) -> Result<(), Failure> {
     let target = Target::new(args)?;
@@ -204,7 +200,7 @@ pub(crate) fn missing_directories(target: &Path) -> Vec<&Path> {
 }
 
 /// A client of every member; where they cannot be listed, of the endpoints that were given.
-pub(crate) async fn all_members(client: Client) -> Result<Client, Failure> {
+async fn all_members(client: Client) -> Result<Client, Failure> {
     Ok(match client.of_all_members().await {
         Ok(all) => all,
         Err(error) => {
@@ -236,51 +232,17 @@ async fn pick(
         }
         Err(error) => return Err(explain(error)),
     };
-    let deadline = Instant::now() + patience;
-    // Alarms come with each member's status: to ask for them would be a write, through raft.
-    let mut candidates = ask_all(client).await;
+    let candidates = ask_all(client).await;
     for complaint in complaints(&candidates) {
         eprintln!("warning: {complaint}");
     }
-    loop {
-        match choose(&candidates, floor) {
-            Choice::From(order) => {
-                let member = |index: usize| {
-                    let status = candidates.get(index)?.status.as_ref().ok()?.clone();
-                    Some((client.members().get(index)?.clone(), status))
-                };
-                let members = order.into_iter().filter_map(member).collect();
-                return Ok(Chosen { members, floor });
-            }
-            Choice::Behind { .. } if Instant::now() < deadline => {
-                tokio::time::sleep(ASK_AGAIN).await;
-                candidates = ask_all(client).await;
-            }
-            Choice::Behind { nearest, revision } => {
-                let endpoint = client.members().get(nearest).map(Member::endpoint);
-                let endpoint = endpoint.map(ToString::to_string).unwrap_or_default();
-                let what = format!(
-                    "no member has caught up with revision {floor}: {endpoint} is nearest, at {revision}"
-                );
-                return Err(Failure::new(Code::Transient, what)
-                    .remedy("give more --endpoints, or --cluster for all members"));
-            }
-            Choice::Nobody => return Err(nobody(client, &candidates)),
-        }
-    }
-}
-
-fn nobody(client: &Client, candidates: &[Candidate]) -> Failure {
-    let mut what = "no member can give a snapshot:".to_owned();
-    for (member, candidate) in client.members().iter().zip(candidates) {
-        let why = match &candidate.status {
-            Err(error) => error.clone(),
-            Ok(status) if status.is_learner => "it is a learner".to_owned(),
-            Ok(_) => "it has raised the alarm CORRUPT".to_owned(),
-        };
-        what += &format!("\n  {}: {why}", member.endpoint());
-    }
-    Failure::new(Code::Failed, what)
+    let picked = snapshot::pick(client, candidates, floor, patience).await;
+    let members = picked.map_err(|error| match error {
+        NoMember::Behind { .. } => Failure::new(Code::Transient, error.to_string())
+            .remedy("give more --endpoints, or --cluster for all members"),
+        NoMember::Nobody { .. } => Failure::new(Code::Failed, error.to_string()),
+    })?;
+    Ok(Chosen { members, floor })
 }
 
 /// One try, from one member.

@@ -1,8 +1,10 @@
 //! What goes wrong around a capture, and what becomes of it.
 
-use crate::harness::{Place, archived_hash, done, hash, put, put_at};
+use crate::harness::{Place, archived_hash, done, hash, opened_hash, put, put_at};
 use rekindle_testkit::Version;
-use rekindle_testkit::etcd::{Cluster, Members};
+use rekindle_testkit::etcd::{Cluster, Members, Sites};
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 /// The member that is watched dies: another one goes on, without a hole.
 #[test]
@@ -87,4 +89,131 @@ fn an_archive_that_fails_catches_up() {
             assert_eq!(archived_hash(&point), hash(&cluster, revision), "{point}");
         }
     }
+}
+
+/// Every member is replaced by another one: those that were named at the beginning are all gone.
+#[test]
+fn members_are_replaced() {
+    // It would first watch for seconds whether the new one stays.
+    let hasty = "--strict-reconfig-check=false";
+    let cluster = Cluster::with(Version::LATEST).members(Members(1)).flag(hasty).start();
+    let place = Place::new();
+    let mut capturing = place.capture(&cluster, "host", &[]);
+    capturing.wait_for("writing into");
+    put(&cluster, "a", "1");
+    let (first, sites) = (cluster.member(0), Sites::new(Members(1)));
+    let site = sites.iter().next().unwrap();
+    let peer_urls = format!("--peer-urls={}", site.peer_url());
+    cluster.etcdctl(["member", "add", "another", &peer_urls]);
+    let both = format!("{}={},another={}", first.name(), first.peer_url(), site.peer_url());
+    let another = Cluster::with(Version::LATEST)
+        .on(sites)
+        .flag("--name=another")
+        .flag(format!("--initial-cluster={both}"))
+        .flag("--initial-cluster-state=existing")
+        .flag(hasty)
+        .start();
+    capturing.wait_for(another.member(0).client_url());
+    // Leadership goes over first, or the first one's removal would wait for an election.
+    let members = cluster.etcdctl_json(["member", "list"]);
+    let id = |name: &str| {
+        let members = members["members"].as_array().unwrap();
+        let member = members.iter().find(|it| it["name"] == name).unwrap();
+        format!("{:x}", member["ID"].as_u64().unwrap())
+    };
+    cluster.etcdctl(["move-leader", &id("another")]);
+    another.etcdctl(["member", "remove", &id(first.name())]);
+    first.kill();
+    let last = put(&another, "a", "2");
+    let said = capturing.stop();
+    assert_eq!(archived_hash(&place.at(last)), hash(&another, last), "{said:#?}");
+}
+
+/// Into a sealed archive, by a host that cannot read it.
+#[test]
+fn a_sealed_archive_is_written_without_its_identity() {
+    let keys = tempfile::tempdir().unwrap();
+    let [one, other] = ["one.key", "other.key"].map(|name| keys.path().join(name));
+    let [generate, elsewhere] =
+        [&one, &other].map(|it| format!("--generate-keys={}", it.display()));
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::with(&[&generate, &elsewhere]);
+    let mut capturing = place.capture(&cluster, "host", &[]);
+    capturing.wait_for("writing into");
+    let middle = put(&cluster, "canary-of-a-key", "canary-of-a-value");
+    let last = put(&cluster, "a", "2");
+    capturing.stop();
+    let identity = format!("--identity={}", one.display());
+    for revision in [middle, last] {
+        let point = place.at(revision);
+        assert_eq!(opened_hash(&point, &[&identity]), hash(&cluster, revision));
+    }
+    let mut files = vec![place.archive()];
+    while let Some(path) = files.pop() {
+        match std::fs::read_dir(&path) {
+            Ok(found) => files.extend(found.map(|it| it.unwrap().path())),
+            Err(_) => {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(!bytes.windows(6).any(|it| it == b"canary"), "{}", path.display());
+            }
+        }
+    }
+}
+
+/// It ends while an archive has not everything: that is not called success, and the next run mends it.
+#[test]
+fn what_is_not_written_at_the_end_is_said() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let mut capturing = place.capture(&cluster, "host", &[]);
+    capturing.wait_for("writing into");
+    let away = place.path().join("away");
+    std::fs::rename(place.archive(), &away).unwrap();
+    let last = put(&cluster, "a", "1");
+    capturing.wait_for("cannot be written into now");
+    let said = capturing.stop_with(5);
+    assert!(said.iter().any(|line| line.contains("not everything that came is in")), "{said:#?}");
+    std::fs::remove_dir_all(place.archive()).unwrap_or_default();
+    std::fs::rename(&away, place.archive()).unwrap();
+    place.capture(&cluster, "host", &[]).wait_for("writing into");
+    let mut capturing = place.capture(&cluster, "host", &[]);
+    capturing.wait_for("writing into");
+    let said = capturing.stop();
+    assert!(!said.iter().any(|line| line.contains("base of revision")), "{said:#?}");
+    assert_eq!(archived_hash(&place.at(last)), hash(&cluster, last));
+}
+
+/// Where the spool is full, the oldest of the journal makes room, and following goes on.
+#[test]
+fn a_full_spool_ends_nothing() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let spool = place.path().join("small");
+    std::fs::create_dir(&spool).unwrap();
+    let script = "mount -t tmpfs -o size=70m none \"$1\" && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(&spool);
+    command.arg(env!("CARGO_BIN_EXE_rekindle"));
+    command.args(["capture", "--flush-interval=1s", "--archive"]).arg(place.archive());
+    command.arg(format!("--endpoints={}", cluster.client_urls().join(",")));
+    command.arg("--spool").arg(&spool);
+    let mut capturing = crate::harness::Capturing::start(command);
+    capturing.wait_for("writing into");
+    // Nothing of it can be compressed.
+    let mut last = 0;
+    for number in 0..100 {
+        let mut noise = vec![0; 500_000];
+        std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+        let text: String = noise.iter().map(|byte| char::from(b' ' + byte % 94)).collect();
+        let mut command = cluster.etcdctl_for(cluster.member(0));
+        let mut child = command.args(["put", &format!("noise-{}", number % 5), "-w=json"]);
+        child = child.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        let told = child.wait_with_output().unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        last = crate::harness::revision_of(&told);
+    }
+    capturing.stop();
+    assert_eq!(archived_hash(&place.at(last)), hash(&cluster, last));
 }

@@ -38,8 +38,15 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
+        Self::with(&["--unencrypted"])
+    }
+
+    /// With an archive that was made with these flags.
+    pub fn with(flags: &[&str]) -> Self {
         let this = Self { directory: tempfile::tempdir().unwrap() };
-        done(["archive", "init", "--unencrypted", this.archive().to_str().unwrap()]);
+        let archive = this.archive();
+        let init = ["archive", "init", archive.to_str().unwrap()];
+        done(init.iter().chain(flags));
         this
     }
 
@@ -88,7 +95,7 @@ pub struct Capturing {
 }
 
 impl Capturing {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (line, lines) = channel();
@@ -133,11 +140,16 @@ impl Capturing {
     }
 
     /// Interrupts it, and waits until it has written everything; what it said.
-    pub fn stop(mut self) -> Vec<String> {
+    pub fn stop(self) -> Vec<String> {
+        self.stop_with(0)
+    }
+
+    /// The same where it ends with another code.
+    pub fn stop_with(mut self, code: i32) -> Vec<String> {
         signal("-INT", self.child.id());
         let status = self.child.wait().unwrap();
         self.said.extend(self.lines.iter());
-        assert!(status.success(), "{status}: {:#?}", self.said);
+        assert_eq!(status.code(), Some(code), "{:#?}", self.said);
         std::mem::take(&mut self.said)
     }
 }
@@ -181,7 +193,13 @@ pub fn hash(cluster: &Cluster, revision: i64) -> KvHash {
 
 /// What the archive gives for it.
 pub fn archived_hash(point: &str) -> KvHash {
-    let told: Value = serde_json::from_str(&done(["hashkv", "-w=json", point])).unwrap();
+    opened_hash(point, &[])
+}
+
+/// The same of a sealed archive, with what opens it.
+pub fn opened_hash(point: &str, keys: &[&str]) -> KvHash {
+    let told = done(["hashkv", "-w=json", point].iter().chain(keys));
+    let told: Value = serde_json::from_str(&told).unwrap();
     let hash = told["hash"].as_i64().unwrap().unsigned_abs();
     KvHash { hash, compact_revision: told["compactRevision"].as_i64().unwrap() }
 }
