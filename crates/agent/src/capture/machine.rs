@@ -28,6 +28,10 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a member may leave a question for progress without an answer, beside the flush interval.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How often is asked when all is to end.
+const ASK_AT_LAST: Duration = Duration::from_millis(100);
 /// How long a snapshot waits until an archive's log has come to where it is.
 const LOG_WAIT: Duration = Duration::from_secs(60);
 /// How long is waited after a snapshot that could not be had.
@@ -108,8 +112,9 @@ pub struct Machine {
     /// How long is waited after the next failure of a watch.
     retry: Duration,
     failed: bool,
-    /// So often it was asked for progress, and has not answered.
-    questions: u32,
+    /// When it was asked for progress and has not answered: some versions of etcd leave out an answer, for
+    /// example of a watch that has just begun.
+    questions: VecDeque<Duration>,
     /// The last revision that is known, with which the next watch begins.
     tail: Option<Tail>,
     /// It has still to be seen that the watch goes on from there.
@@ -158,7 +163,7 @@ impl Machine {
             number: 0,
             retry: RETRY_MIN,
             failed: false,
-            questions: 0,
+            questions: VecDeque::new(),
             kept: tail.as_ref().map(Tail::revision),
             start: tail.as_ref().map(Tail::revision),
             tail,
@@ -279,7 +284,7 @@ impl Machine {
             && self.last_answers.is_none()
             && matches!(self.watch, Watch::Open { .. })
         {
-            self.last_answers = Some(self.questions.saturating_add(1));
+            self.last_answers = Some(self.unanswered(now) + 1);
             self.ask(now);
         }
     }
@@ -333,7 +338,7 @@ impl Machine {
         match said {
             Said::Began { from, witness, newest } => {
                 self.watch = Watch::Open { heard: now.passed, asked: None };
-                self.questions = 0;
+                self.questions.clear();
                 self.void_job(now);
                 (self.retry, self.failed) = (RETRY_MIN, false);
                 self.begin(from, witness, newest, now);
@@ -438,8 +443,14 @@ impl Machine {
         if let Watch::Open { asked, .. } = &mut self.watch {
             asked.get_or_insert(now.passed);
         }
-        self.questions += 1;
+        self.questions.push_back(now.passed);
         self.actions.push_back(Action::AskProgress);
+    }
+
+    /// So many answers may come yet.
+    fn unanswered(&mut self, now: Now) -> u32 {
+        self.questions.retain(|asked| now.passed < *asked + ANSWER_MAX);
+        u32::try_from(self.questions.len()).unwrap_or(u32::MAX - 1)
     }
 
     /// Whether what comes first is what is known of it.
@@ -469,7 +480,7 @@ impl Machine {
     }
 
     fn hear_progress(&mut self, revision: Revision, now: Now) {
-        self.questions = self.questions.saturating_sub(1);
+        self.questions.pop_front();
         self.last_answers = self.last_answers.map(|answers| answers.saturating_sub(1));
         if let Some(job) = &mut self.job
             && job.revision.is_some()
@@ -597,11 +608,13 @@ impl Machine {
                 self.silent(now);
             }
             Watch::Open { heard, asked } => {
+                let is_last = self.stopping.is_some()
+                    && self.questions.back().is_none_or(|last| now.passed >= *last + ASK_AT_LAST);
                 let is_quiet = asked.is_none() && now.passed >= *heard + flush;
                 // One that is busy is not asked otherwise.
                 let job = self.job.as_mut().filter(|job| job.revision.is_some() && job.answers > 0);
                 let job = job.filter(|job| now.passed >= job.asked + flush);
-                if is_quiet || job.is_some() {
+                if is_quiet || is_last || job.is_some() {
                     if let Some(job) = job {
                         job.asked = now.passed;
                     }
@@ -758,10 +771,11 @@ impl Machine {
     }
 
     fn hear_snapshot(&mut self, revision: Revision, compact: Option<Revision>, now: Now) {
+        let before = self.unanswered(now);
         let Some(job) = &mut self.job else { return };
         job.revision = Some(revision);
         // Those that were asked for before say nothing of it.
-        job.answers = self.questions.saturating_add(1);
+        job.answers = before + 1;
         (job.asked, job.since, job.compact) = (now.passed, now.passed, compact);
         self.ask(now);
     }

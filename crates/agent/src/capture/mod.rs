@@ -427,7 +427,7 @@ impl Driver {
             Action::Beat { archive, cut } => self.order(archive, Order::Beat(cut)),
             Action::TakeSnapshot => self.snapshots.take(),
             Action::MakeBase { archive, end, followed } => {
-                self.make_base(archive, end, followed)?
+                self.make_base(archive, end, followed)?;
             }
             Action::DropSnapshot => self.snapshots.drop_it(),
             Action::Tell(notice) => tell(Told::Notice(notice)),

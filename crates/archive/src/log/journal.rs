@@ -240,7 +240,7 @@ impl Journal {
             match Kept::write(&self.directory, cut) {
                 Ok(kept) => break kept,
                 Err((_, error)) if is_full(&error) && !self.kept.is_empty() => {
-                    self.forget_oldest()?
+                    self.forget_oldest()?;
                 }
                 Err((path, error)) => return Err(at(&path, &error)),
             }
