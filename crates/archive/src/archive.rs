@@ -9,7 +9,7 @@ use crate::keys::{
     Sealing, Secret, Secrets, Signer, SigningKey,
 };
 use crate::names::SegmentName;
-use crate::plan::cover::{Piece, SegmentEntry, cover};
+use crate::plan::cover::{Piece, SegmentEntry, cover, superseded};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::{ClusterId, Revision};
@@ -549,6 +549,16 @@ impl Stock {
     /// All segments.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
         self.logs.values().flatten()
+    }
+
+    /// Names of segments of which a merged one of the same turn has everything and is not going itself.
+    pub(crate) fn superseded(&self, going: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for log in self.logs.values() {
+            let staying: Vec<_> = log.iter().filter(|it| !going(&it.name)).cloned().collect();
+            names.extend(superseded(&staying).into_iter().map(|it| it.name.clone()));
+        }
+        names
     }
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.

@@ -37,7 +37,8 @@ pub use keys::{
     Sealing, Signer, SigningKey,
 };
 pub use log::{
-    Activity, Change, Claim, Cut, Cutter, Journal, Kept, LogEnd, LogView, LogWriter, Witness,
+    Activity, Change, Claim, Cut, Cutter, Journal, Kept, LogEnd, LogView, LogWriter, Merge, Merged,
+    Merger, Merging, Witness, Written,
 };
 pub use names::Epoch;
 pub use prune::{GRACE, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_prune};

@@ -357,10 +357,13 @@ impl Look {
         }
         let (mut log, marks) = (kept_log(archive, request, &stock)?, marks(archive)?);
         let mut tails = tails(&listing.bases, &stock);
-        for mark in marks.iter().filter(|mark| mark.erased) {
-            let logs = tails.values_mut().chain([&mut log]);
-            logs.for_each(|log| log.retain(|name| !mark.objects.contains(name)));
-        }
+        let is_erased =
+            |name: &str| marks.iter().any(|mark| mark.erased && mark.objects.contains(name));
+        let logs = tails.values_mut().chain([&mut log]);
+        logs.for_each(|names| names.retain(|name| !is_erased(name)));
+        let superseded = stock.superseded(is_erased);
+        let all = needs.values_mut().chain(tails.values_mut()).chain([&mut log]);
+        all.for_each(|names| names.retain(|name| !superseded.contains(name)));
         Ok(Self { bases: listing.bases, needs, data, log, tails, marks })
     }
 

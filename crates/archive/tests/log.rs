@@ -4,15 +4,18 @@
 mod keyspaces;
 
 use keyspaces::{Keyspace, Saving, a_spool, advance, now, now_is, seeds, verdict};
+use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::segment::LeaseGrant;
 use rekindle_archive::format::{ObjectId, TimelineId};
 use rekindle_archive::{
-    Archive, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error, Journal, Level,
-    LogView, LogWriter, Origin, Policy, Progress, PruneRequest, Store, Witness, plan_prune,
+    Archive, BaseRecords, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error,
+    ForgetRequest, Forgotten, GRACE, Journal, Level, LogView, LogWriter, Merging, Origin, Policy,
+    Progress, PruneRequest, Store, VerifyProgress, Witness, Written, plan_forget, plan_prune,
     prepare_base, read_base,
 };
 use rekindle_bolt::Db;
-use rekindle_etcd::{ClusterId, KeyValue, Lease, MemberId, RaftTerm, Revision, schema};
+use rekindle_etcd::{ClusterId, KeyValue, Lease, MemberId, RaftTerm, Records, Revision, schema};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -64,7 +67,8 @@ impl Following {
             keyspace.write(&[(&format!("/key/{}", number % 7), false)], 200);
         }
         let base = saving.save(&keyspace);
-        let journal = Journal::open(&saving.spool.path().join("journal"), 1 << 30).unwrap();
+        let journal =
+            Journal::open(&saving.spool.path().join("journal"), 1 << 30, now_is()).unwrap();
         let writer = saving.archive.claim(base.facts.timeline, HOST, "here", now()).unwrap();
         let end = keyspace.revision;
         Self { saving, keyspace, journal, writer, end }
@@ -83,11 +87,11 @@ impl Following {
     }
 
     /// Writes what has come into the log.
-    fn follow(&mut self) {
+    fn follow(&mut self) -> Written {
         let cut = cut(&self.keyspace, self.end + 1, self.keyspace.revision);
         self.end = self.keyspace.revision;
         self.journal.add(&cut).unwrap();
-        self.writer.append(&cut, now()).unwrap();
+        self.writer.append(&cut, now()).unwrap()
     }
 
     fn view(&self) -> LogView {
@@ -286,7 +290,7 @@ fn heartbeats() {
         let listed = archive.store().list("timelines").unwrap();
         listed.into_iter().filter(|it| it.name.ends_with(".seg")).count()
     };
-    assert_eq!(segments(&archive), 4);
+    assert_eq!(segments(&archive), 2, "only the last one says anything");
     let grace = 1000;
     let prune = |log| {
         let policy = Policy { log: Some(log), last: 1, ..Policy::default() };
@@ -294,10 +298,10 @@ fn heartbeats() {
         plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap()
     };
     prune(3_600_000);
-    assert_eq!(segments(&archive), 4, "the log is kept");
+    assert_eq!(segments(&archive), 2, "the log is kept");
     following.try_save(&following.keyspace, Some(&following.view())).unwrap();
     advance(7_200_000);
-    assert_eq!(prune(3_600_000).marked, 3, "the base needs what has records");
+    assert_eq!(prune(3_600_000).marked, 1, "the base needs what has records");
 }
 
 #[test]
@@ -331,14 +335,14 @@ fn a_journal_is_kept() {
     let path = directory.path().join("journal");
     let cuts: Vec<_> = (0..4).map(|n| cut(&keyspace, 2 + n * 10, 11 + n * 10)).collect();
     let id = {
-        let mut journal = Journal::open(&path, 1 << 30).unwrap();
-        let other = Journal::open(&path, 1 << 30).unwrap_err();
+        let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
+        let other = Journal::open(&path, 1 << 30, now_is()).unwrap_err();
         assert!(other.to_string().contains("another capture on this host uses it"), "{other}");
         cuts.iter().for_each(|cut| journal.add(cut).unwrap());
         journal.writer().unwrap()
     };
     let archive = following_id();
-    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
     assert_eq!(journal.writer().unwrap(), id);
     assert_eq!((journal.first(), journal.last()), (Some(revision(2)), Some(revision(41))));
     for (number, cut) in cuts.iter().enumerate() {
@@ -353,7 +357,7 @@ fn a_journal_is_kept() {
     assert_eq!(journal.feeds(archive), None);
     journal.feed(archive, timeline).unwrap();
     drop(journal);
-    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
     assert_eq!(journal.feeds(archive), Some(timeline));
     journal.clear().unwrap();
     assert_eq!((journal.first(), journal.feeds(archive)), (None, None));
@@ -361,7 +365,7 @@ fn a_journal_is_kept() {
     // It is bounded, and what does not go on from it stands beside it.
     drop(journal);
     let bytes = cuts[0].content.len() as u64;
-    let mut journal = Journal::open(&path, bytes * 2 + bytes / 2).unwrap();
+    let mut journal = Journal::open(&path, bytes * 2 + bytes / 2, now_is()).unwrap();
     [0, 1, 3].iter().for_each(|n| journal.add(&cuts[*n]).unwrap());
     assert_eq!((journal.first(), journal.last()), (Some(revision(12)), Some(revision(41))));
     assert!(journal.having(revision(25)).is_none());
@@ -383,7 +387,7 @@ fn a_damaged_journal_is_none() {
     let path = directory.path().join("journal");
     let mut keyspace = Keyspace::new();
     (0..20).for_each(|_| keyspace.write(&[("k", false)], 100));
-    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
     let names = |path: &Path| {
         let files = std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
         let mut files: Vec<_> =
@@ -405,12 +409,12 @@ fn a_damaged_journal_is_none() {
                 bytes.truncate(at);
             }
             std::fs::write(&newest, bytes).unwrap();
-            let journal = Journal::open(&path, 1 << 30).unwrap();
+            let journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
             assert_eq!(journal.last(), Some(revision(11)), "byte {at}");
         }
     }
     // An older one is found out when it is read, or not needed.
-    let mut journal = Journal::open(&path, 1 << 30).unwrap();
+    let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
     journal.add(&cuts[1]).unwrap();
     let oldest = names(&path).remove(0);
     let mut bytes = std::fs::read(&oldest).unwrap();
@@ -473,4 +477,166 @@ fn what_follows_the_last_base_is_not_pruned() {
     let policy = Policy { last: 1, ..Policy::default() };
     let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
     assert!(!plan_prune(&archive, &request).unwrap().marked.is_empty());
+}
+
+/// Follows for some hours, merging what is due. When each revision came.
+fn follow_and_merge(following: &mut Following, hours: i64) -> BTreeMap<i64, Moment> {
+    let (mut merging, mut came) = (Merging::default(), BTreeMap::new());
+    for _ in 0..hours * 60 {
+        following.write(1);
+        let written = following.follow();
+        let kept = following.journal.newest().unwrap().clone();
+        came.insert(kept.last.get(), kept.state);
+        merging.wrote(kept, written);
+        advance(60_000);
+        while let Some(merge) = merging.due(now_is()) {
+            let merged = following.writer.merger().merge(&merge, now);
+            merging.done(&merge, merged, now_is());
+        }
+    }
+    came
+}
+
+/// Names of all segments.
+fn segments(archive: &Archive) -> BTreeSet<String> {
+    let listed = archive.store().list("timelines").unwrap().into_iter().map(|it| it.name);
+    listed.filter(|name| name.ends_with(".seg")).collect()
+}
+
+fn of_level(segments: &BTreeSet<String>, level: u8) -> usize {
+    segments.iter().filter(|name| name.contains(&format!("/log/{level}/"))).count()
+}
+
+/// Brings back some of all revisions, and compares them with what the cluster was then.
+fn compare(following: &Following, came: &BTreeMap<i64, Moment>) {
+    let archive = &following.saving.archive;
+    let entry = archive.list().unwrap().bases.remove(0);
+    let behind = archive.following(&entry).unwrap();
+    assert_eq!(behind.last().get(), following.end);
+    for (number, at) in came.iter().step_by(97).chain(came.last_key_value()) {
+        let base = read_base(archive, &entry).unwrap();
+        let (base, tail) = behind.up_to(base, revision(*number)).unwrap();
+        assert_eq!((tail.at, tail.reckoned), (*at, false), "{number}");
+        let mut records = BaseRecords::with_tail(archive, &entry, &base, Some(&tail)).unwrap();
+        let mut then = following.keyspace.clone();
+        then.records.retain(|(revision, ..), _| revision <= number);
+        for (key, value) in then.pairs() {
+            let pair = records.next_record().unwrap().unwrap();
+            assert_eq!((pair.key, pair.value), (&key[..], &value[..]), "{number}");
+        }
+        assert!(records.next_record().unwrap().is_none(), "{number}");
+        let found = behind.at(*at).unwrap().unwrap();
+        assert_eq!((found.revision.get(), found.at), (*number, *at));
+    }
+}
+
+/// A day of segments becomes a few, and a prune takes away what they were made of: every revision comes
+/// back with its time, and so do bases that were made meanwhile.
+#[test]
+fn a_log_is_merged() {
+    let mut following = Following::new();
+    let mut came = follow_and_merge(&mut following, 20);
+    let middle = following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    assert_eq!((agreed(&middle).new, middle.objects), (0, 0));
+    came.append(&mut follow_and_merge(&mut following, 6));
+    let archive = following.saving.archive.clone();
+    let before = segments(&archive);
+    assert_eq!(of_level(&before, 0), came.len());
+    assert!(of_level(&before, 1) > 26 * 12 - 5, "{}", of_level(&before, 1));
+    assert!(of_level(&before, 2) >= 24 && of_level(&before, 3) == 1);
+    compare(&following, &came);
+    for log in [Some(30 * 24 * 3_600_000), None] {
+        for _ in 0..2 {
+            let policy = Policy { log, last: 10, ..Policy::default() };
+            let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+            plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap();
+            advance(2000);
+        }
+        let left = segments(&archive);
+        // Of a day, an hour and five minutes, each at both ends of what was followed in two runs.
+        assert!(left.len() < 2 * (24 + 12 + 5), "{} of {}", left.len(), before.len());
+        compare(&following, &came);
+        for entry in archive.list().unwrap().bases {
+            let mut then = following.keyspace.clone();
+            then.records.retain(|(it, ..), _| *it <= entry.header.facts.last.get());
+            assert!(keyspaces::read_back(&archive, &entry).unwrap() == then.pairs());
+        }
+        let verdict = verdict(&archive, now_is()).unwrap();
+        assert!(verdict.findings.is_empty(), "{:?}", verdict.findings);
+        assert!(verdict.points.iter().all(|point| point.level == Some(Level::Proven)));
+    }
+}
+
+/// Where the journal has it no more, it stays as it was written.
+#[test]
+fn what_the_journal_has_lost_is_not_merged() {
+    let mut following = Following::new();
+    let directory = following.saving.spool.path().join("small");
+    following.journal = Journal::open(&directory, 2000, now_is()).unwrap();
+    follow_and_merge(&mut following, 2);
+    let segments = segments(&following.saving.archive);
+    assert_eq!(of_level(&segments, 0), 120);
+    assert_eq!(of_level(&segments, 2), 0, "an hour of it is more than the journal keeps");
+    let archive = &following.saving.archive;
+    assert_eq!(archive.log_end(CLUSTER).unwrap().unwrap().last.get(), following.end);
+}
+
+/// What was erased from a log comes back by none of: a merge of what the journal has, the next base, whoever
+/// begins to write anew.
+#[test]
+fn what_was_erased_does_not_come_back_from_the_journal() {
+    let mut following = Following::new();
+    let mut merging = Merging::default();
+    for number in 0..4 {
+        let key = if number == 1 { "/secret" } else { "/other" };
+        following.keyspace.write(&[(key, false)], 300);
+        let written = following.follow();
+        merging.wrote(following.journal.newest().unwrap().clone(), written);
+    }
+    let archive = following.saving.archive.clone();
+    assert!(!archive.log_end(CLUSTER).unwrap().unwrap().has_hole);
+    let what = Forgotten { key: b"/secret".to_vec(), prefix: false, to: None };
+    let progress = VerifyProgress { done: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let request = ForgetRequest { what: &what, now: &now, progress };
+    let plan = || plan_forget(&archive, &request).unwrap();
+    plan().carry_out(&archive, &request).unwrap();
+    assert!(archive.log_end(CLUSTER).unwrap().unwrap().has_hole);
+
+    let before = segments(&archive);
+    advance(600_000);
+    let merge = merging.due(now_is()).unwrap();
+    let refused = following.writer.merger().merge(&merge, now).unwrap_err();
+    assert!(matches!(refused, Error::Vanished { .. }), "{refused}");
+    merging.done(&merge, Err(refused), now_is());
+    assert_eq!(segments(&archive), before);
+    assert!(merging.due(now_is()).is_none(), "it is not tried again and again");
+
+    // The cluster has forgotten it, too.
+    following.keyspace.write(&[("/secret", true)], 1);
+    following.keyspace.compact(following.keyspace.revision);
+    following.keyspace.write(&[("/other", false)], 10);
+    following.journal.add(&cut(&following.keyspace, following.end + 1, following.end + 2)).unwrap();
+    following.end += 2;
+    let base = following.try_save(&following.keyspace, Some(&following.view())).unwrap();
+    let entry = archive.list().unwrap().bases.into_iter().find(|it| it.name == base.name).unwrap();
+    let back = keyspaces::read_back(&archive, &entry).unwrap();
+    assert!(back == following.keyspace.pairs());
+    let plan = plan();
+    let points: Vec<_> = plan.points().collect();
+    assert!(plan.is_empty(), "{points:?}");
+    assert!(!archive.log_end(CLUSTER).unwrap().unwrap().has_hole, "the base stands behind it");
+}
+
+/// Nobody can say any more what was erased meanwhile.
+#[test]
+fn an_old_journal_begins_anew() {
+    let mut following = Following::new();
+    following.write(3);
+    following.follow();
+    let path = following.saving.spool.path().join("journal");
+    drop(following.journal);
+    advance(GRACE / 2);
+    assert!(Journal::open(&path, 1 << 30, now_is()).unwrap().newest().is_some());
+    advance(GRACE / 2);
+    assert!(Journal::open(&path, 1 << 30, now_is()).unwrap().newest().is_none());
 }

@@ -70,6 +70,8 @@ pub enum Event {
         archive: usize,
         /// Up to where it has the log. None: it needs a base first.
         end: Option<Revision>,
+        /// Of its log some is gone, or was erased: what the journal has of that must not bring it back.
+        has_hole: bool,
         /// It is marked: what the journal had went on from what the archive had.
         ours: bool,
         /// So long ago was its last base.

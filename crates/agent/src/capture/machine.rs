@@ -241,9 +241,10 @@ impl Machine {
             Event::Watch { watch, said } if watch == self.number => self.hear_watch(said, now)?,
             Event::Watch { .. } => {}
             Event::Lease { id, ttl_s } => self.hear_lease(id, ttl_s),
-            Event::Opened { archive, end, ours, base_age } => {
+            Event::Opened { archive, end, has_hole, ours, base_age } => {
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
                 self.hear_opened(archive, end, ours, base_due, now);
+                self.of(archive, |it| it.wants_base |= has_hole);
             }
             Event::Closed { archive, overtaken } => self.of(archive, |it| {
                 let (end, wants_base) = (it.end, it.wants_base);

@@ -149,6 +149,8 @@ enum Report {
         /// The revision of its newest base.
         base: Option<Revision>,
         end: Option<Revision>,
+        /// Of its log some is gone.
+        has_hole: bool,
         base_age: Duration,
     },
     /// A base was made or not.
@@ -197,7 +199,7 @@ impl Capture {
         let header = runtime.block_on(self.cluster.header())?;
         let cluster = ClusterId(header.cluster_id);
         let directory = self.spool.join(format!("journal-{cluster}"));
-        let journal = Journal::open(&directory, self.journal_max)?;
+        let journal = Journal::open(&directory, self.journal_max, (self.now)())?;
         let tail = match journal.newest() {
             None => None,
             Some(kept) => Some(Tail::new(kept.last, kept.witness, kept.last_records()?)),
@@ -367,11 +369,11 @@ impl Driver {
                 tell(told);
                 Ok(None)
             }
-            Report::Opened { archive, timeline, base, end, base_age } => {
+            Report::Opened { archive, timeline, base, end, has_hole, base_age } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
                 (place.timeline, place.base, place.stands_by) = (timeline, base, false);
                 let ours = timeline.is_some() && self.journal.feeds(place.archive.id()) == timeline;
-                Ok(Some(Event::Opened { archive, end, ours, base_age }))
+                Ok(Some(Event::Opened { archive, end, has_hole, ours, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };

@@ -3,10 +3,13 @@
 use super::events::Event;
 use super::{Report, Reports, Told, WriterId};
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{Archive, Cut, Error, Kept, LogEnd, LogWriter};
+use rekindle_archive::{
+    Archive, Cut, Error, Kept, LogEnd, LogWriter, Merge, Merged, Merging, Written,
+};
 use rekindle_etcd::ClusterId;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Whoever writes nothing for so many flush intervals has lost his turn.
@@ -94,6 +97,7 @@ impl Writing {
                         timeline: writer.as_ref().map(|writer| writer.timeline()),
                         base: end.map(|end| end.base),
                         end: end.map(|end| end.last),
+                        has_hole: end.is_some_and(|end| end.has_hole),
                         base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),
                     });
                     return Ok(writer);
@@ -172,26 +176,35 @@ impl Writing {
     }
 
     fn serve(&self, mut writer: Option<Box<LogWriter>>, orders: &Receiver<Order>) -> Left {
+        let mut merging = Background::new(self.now);
         loop {
             let Ok(order) = orders.recv() else { return Left::Over };
-            let cut = match (order, &writer) {
-                (Order::OpenAgain, _) => return Left::Again { overtaken: false },
-                // Without a base nothing was ordered.
-                (_, None) => continue,
-                (Order::Beat(cut), Some(_)) => cut,
-                (Order::Write(kept), Some(_)) => match kept.read() {
-                    Ok(cut) => cut,
+            let Some(writer) = &mut writer else {
+                match order {
+                    Order::OpenAgain => return Left::Again { overtaken: false },
+                    // Without a base nothing was ordered.
+                    _ => continue,
+                }
+            };
+            let (cut, kept) = match order {
+                Order::OpenAgain => return Left::Again { overtaken: false },
+                Order::Beat(cut) => (cut, None),
+                Order::Write(kept) => match kept.read() {
+                    Ok(cut) => (cut, Some(kept)),
                     Err(_) => {
                         self.report(Event::Missing { archive: self.number });
                         continue;
                     }
                 },
             };
-            let Some(writer) = &mut writer else { continue };
             match self.append(writer, &cut, orders) {
-                Ok(()) => self.report(Event::Written { archive: self.number, last: cut.last }),
+                Ok(written) => {
+                    self.report(Event::Written { archive: self.number, last: cut.last });
+                    merging.wrote(kept, written);
+                }
                 Err(left) => return left,
             }
+            merging.go_on(writer);
         }
     }
 
@@ -201,15 +214,15 @@ impl Writing {
         writer: &mut LogWriter,
         cut: &Cut,
         orders: &Receiver<Order>,
-    ) -> Result<(), Left> {
+    ) -> Result<Written, Left> {
         let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
         loop {
             match writer.append(cut, (self.now)()) {
-                Ok(()) => {
+                Ok(written) => {
                     if failed {
                         self.tell(Told::ArchiveBack { archive });
                     }
-                    return Ok(());
+                    return Ok(written);
                 }
                 Err(Error::Overtaken { host, .. }) => {
                     self.tell(Told::StandingBy { archive, host });
@@ -224,6 +237,42 @@ impl Writing {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Merging, in a thread of its own: what comes does not wait for it.
+struct Background {
+    merging: Merging,
+    running: Option<(Merge, JoinHandle<Result<Merged, Error>>)>,
+    now: fn() -> Moment,
+}
+
+impl Background {
+    fn new(now: fn() -> Moment) -> Self {
+        Self { merging: Merging::default(), running: None, now }
+    }
+
+    fn wrote(&mut self, kept: Option<Kept>, written: Written) {
+        if let Some(kept) = kept {
+            self.merging.wrote(kept, written);
+        }
+    }
+
+    /// Hears what came of the last one, and begins the next one where it is due. What fails leaves things as
+    /// they are: nothing but the number of objects depends on it.
+    fn go_on(&mut self, writer: &LogWriter) {
+        if let Some((merge, thread)) = self.running.take_if(|(_, thread)| thread.is_finished()) {
+            let result = thread.join().unwrap_or(Err(Error::Panicked));
+            self.merging.done(&merge, result, (self.now)());
+        }
+        if self.running.is_none()
+            && let Some(merge) = self.merging.due((self.now)())
+        {
+            let (merger, now, theirs) = (writer.merger(), self.now, merge.clone());
+            let thread = std::thread::Builder::new().name("merge".to_owned());
+            let thread = thread.spawn(move || merger.merge(&theirs, now));
+            self.running = thread.ok().map(|thread| (merge, thread));
         }
     }
 }

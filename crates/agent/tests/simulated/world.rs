@@ -275,7 +275,7 @@ impl World {
         let end = (archive.base > 0).then(|| revision(archive.end));
         let ours = archive.fed == Some(archive.timeline) && archive.base > 0;
         let base_age = Duration::from_secs(30);
-        self.hear(Event::Opened { archive: number, end, ours, base_age });
+        self.hear(Event::Opened { archive: number, end, has_hole: false, ours, base_age });
     }
 
     /// What the archive is said to have is what the cluster had, in one history, without a hole.

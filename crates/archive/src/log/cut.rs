@@ -1,15 +1,17 @@
 //! Revisions on their way into a segment.
 
 use crate::error::Error;
-use crate::format::block;
 use crate::format::header::Moment;
 use crate::format::run;
 use crate::format::segment::{self, LeaseGrant, Notes, Times};
+use crate::format::{FormatFault, block};
 use crate::write::LEVEL;
 use rekindle_etcd::{ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision};
 
-/// Revisions that came within so many milliseconds have one time.
+/// Revisions that came within so many milliseconds have one time, as they are written and in what was
+/// merged.
 const MARK_EVERY: i64 = 10;
+const MARK_EVERY_MERGED: i64 = 100;
 
 /// Who told of revisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub struct Cutter {
     times: Vec<(Revision, Moment)>,
     /// The last revision and its time, where that has no mark of its own.
     unmarked: Option<(Revision, Moment)>,
+    mark_every: i64,
     leases: Vec<LeaseGrant>,
 }
 
@@ -87,8 +90,14 @@ impl Cutter {
             run: run::Builder::default(),
             times: Vec::new(),
             unmarked: None,
+            mark_every: MARK_EVERY,
             leases: Vec::new(),
         }
+    }
+
+    /// One that puts cuts together.
+    pub(super) fn merging(next: Revision) -> Self {
+        Self { mark_every: MARK_EVERY_MERGED, ..Self::new(next) }
     }
 
     /// The revision that it waits for.
@@ -115,19 +124,68 @@ impl Cutter {
     /// A revision that no block takes.
     pub fn add(&mut self, changes: &[Change<'_>], at: Moment) -> Result<(), Error> {
         let revision = self.next;
-        let values: Vec<_> = changes.iter().map(Change::value).collect();
+        let record = |(change, sub): (&Change<'_>, i64)| {
+            (RecordKey { revision, sub, tombstone: change.is_delete }, change.value())
+        };
+        self.add_revision(&changes.iter().zip(0..).map(record).collect::<Vec<_>>())?;
+        self.mark(revision, at);
+        Ok(())
+    }
+
+    fn add_revision(&mut self, records: &[(RecordKey, Vec<u8>)]) -> Result<(), Error> {
         // Blocks hold whole revisions.
-        if self.block.is_full_before(values.iter().map(Vec::len).sum()) {
+        if self.block.is_full_before(records.iter().map(|(_, value)| value.len()).sum()) {
             self.close_block()?;
         }
-        for ((change, value), sub) in changes.iter().zip(&values).zip(0..) {
-            let key = RecordKey { revision, sub, tombstone: change.is_delete };
-            let added = self.block.add(key, value, change.kv.key);
-            added.map_err(|fault| Error::Record { record: key.to_string(), fault })?;
+        for (key, value) in records {
+            let failed = |fault| Error::Record { record: key.to_string(), fault };
+            let senseless = |_| FormatFault::Senseless { what: "a record" };
+            let name = KeyValue::parse(value).map_err(senseless).map_err(failed)?.key;
+            self.block.add(*key, value, name).map_err(failed)?;
         }
-        self.mark(revision, at);
-        self.next = revision.later(1).ok_or(Error::Panicked)?;
+        self.next = self.next.later(1).ok_or(Error::Panicked)?;
         Ok(())
+    }
+
+    /// Adds all of a cut that begins with the revision that it waits for.
+    ///
+    /// # Errors
+    /// It does not, or is damaged.
+    pub(super) fn add_cut(&mut self, cut: &Cut) -> Result<(), Error> {
+        let failed = |fault| Error::Record { record: format!("of revision {}", cut.first), fault };
+        let (notes, content) = segment::parse(&cut.content).map_err(failed)?;
+        let run = run::Run::parse_index(content).map_err(failed)?;
+        for (range, entry) in run.blocks() {
+            let mut records = run::Run::open(content, &range, entry).map_err(failed)?;
+            let mut revision: Vec<(RecordKey, Vec<u8>)> = Vec::new();
+            while let Some(key) = records.advance() {
+                if revision.last().is_some_and(|(last, _)| last.revision < key.revision) {
+                    self.add_known(&revision)?;
+                    revision.clear();
+                }
+                revision.push((key, records.value().to_vec()));
+            }
+            self.add_known(&revision)?;
+        }
+        for (revision, at) in notes.times.marks {
+            self.mark(revision, at);
+        }
+        self.leases.extend(notes.leases);
+        match cut.last.later(1) == Some(self.next) {
+            true => Ok(()),
+            false => Err(failed(FormatFault::Ends { what: "a cut" })),
+        }
+    }
+
+    /// Adds the records of a revision, which must be the one that it waits for.
+    fn add_known(&mut self, records: &[(RecordKey, Vec<u8>)]) -> Result<(), Error> {
+        match records.first() {
+            Some((key, _)) if key.revision == self.next => self.add_revision(records),
+            first => {
+                let record = first.map_or_else(String::new, |(key, _)| key.to_string());
+                Err(Error::Record { record, fault: FormatFault::Senseless { what: "a cut" } })
+            }
+        }
     }
 
     /// A lease was looked up that records hang on.
@@ -141,7 +199,7 @@ impl Cutter {
     /// There is no memory for compression.
     pub fn cut(&mut self, witness: Witness, at: Moment) -> Result<Cut, Error> {
         self.close_block()?;
-        let next = Self::new(self.next);
+        let next = Self { mark_every: self.mark_every, ..Self::new(self.next) };
         let Self { first, next: end, run, mut times, unmarked, leases, .. } =
             std::mem::replace(self, next);
         times.extend(unmarked);
@@ -173,7 +231,7 @@ impl Cutter {
                 *marked = revision;
                 self.unmarked = None;
             }
-            Some((_, before)) if at.0.saturating_sub(before.0) < MARK_EVERY => {
+            Some((_, before)) if at.0.saturating_sub(before.0) < self.mark_every => {
                 self.unmarked = Some((revision, at));
             }
             _ => {

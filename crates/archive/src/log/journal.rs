@@ -27,6 +27,7 @@ use crate::format::header::Moment;
 use crate::format::run::Run;
 use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, ObjectId, TimelineId, segment};
 use crate::object;
+use crate::prune::GRACE;
 use rekindle_etcd::{ClusterId, MemberId, RaftTerm, RecordKey, Revision};
 use roaring::RoaringBitmap;
 use std::collections::VecDeque;
@@ -77,11 +78,12 @@ pub struct Kept {
 
 impl Journal {
     /// Opens the journal that lies in a directory, or begins one. What is damaged of it is taken away,
-    /// with all that is older.
+    /// with all that is older. One to which nothing came for a day begins anew: by then nothing of an archive
+    /// shows what was erased from it meanwhile, and must not come back.
     ///
     /// # Errors
     /// [`Error::Spool`].
-    pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, Error> {
+    pub fn open(directory: &Path, bytes_max: u64, now: Moment) -> Result<Self, Error> {
         let failed = |error: io::Error| at(directory, &error);
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).map_err(failed)?;
@@ -120,7 +122,8 @@ impl Journal {
                 }
             }
         }
-        if journal.kept.is_empty() {
+        let is_old = |kept: &Kept| now.0.saturating_sub(kept.state.0) >= GRACE;
+        if journal.newest().is_none_or(is_old) {
             // Nothing shows that the cluster is still the same.
             journal.clear()?;
         }

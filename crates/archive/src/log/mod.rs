@@ -6,10 +6,12 @@
 
 mod cut;
 mod journal;
+mod merge;
 mod rows;
 mod writer;
 
 pub use cut::{Change, Cut, Cutter, Witness};
 pub use journal::{Journal, Kept, LogView};
+pub use merge::{Merge, Merged, Merger, Merging};
 pub(crate) use rows::{LogFound, LogRows};
-pub use writer::{Activity, Claim, LogEnd, LogWriter};
+pub use writer::{Activity, Claim, LogEnd, LogWriter, Written};

@@ -5,15 +5,19 @@
 //! it written: who claimed looked at the log afterwards, and may not have seen it.
 
 use super::cut::{Cut, Witness};
+use super::merge::Merger;
 use crate::archive::{Archive, FORMAT, JSON_MAX, from_json, shown, to_json};
 use crate::error::Error;
 use crate::format::header::{Facts, Moment};
 use crate::format::{Kind, ObjectId, TimelineId};
 use crate::names::{self, Epoch, SegmentName};
 use crate::object;
+use crate::plan::cover::{SegmentEntry, reach};
 use crate::store::StoreFaultKind;
+use crate::tail::living_log;
 use rekindle_etcd::{ClusterId, RaftIndex, Revision};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// `writers/<epoch>.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,16 +63,27 @@ pub struct LogEnd {
     pub base_at: Moment,
     /// The last revision up to which the log goes on from it.
     pub last: Revision,
+    /// Of what the log had behind the base some is gone, or was erased: it must not come back from a journal,
+    /// and only a base brings the archive on.
+    pub has_hole: bool,
 }
 
 /// Writes the log of a timeline while it is its turn.
 #[derive(Debug)]
 pub struct LogWriter {
+    turn: Turn,
+    /// What was created last and is not known to be written, and its name.
+    created: Option<((Revision, Revision, Moment), String)>,
+    /// The last one that said that nothing had come.
+    beat: Option<String>,
+}
+
+/// A turn to write the log of a timeline.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
     archive: Archive,
     timeline: TimelineId,
     epoch: Epoch,
-    /// What was created last and is not known to be written, and its name.
-    created: Option<((Revision, Revision, Moment), String)>,
 }
 
 impl Archive {
@@ -84,9 +99,16 @@ impl Archive {
         };
         let Some(newest) = listing.bases.iter().rev().find(of_cluster) else { return Ok(None) };
         let facts = &newest.header.facts;
-        let last = self.following(newest)?.last();
         let (timeline, base, base_at) = (facts.timeline, facts.last, facts.state);
-        Ok(Some(LogEnd { timeline, base, base_at, last }))
+        let stock = self.stock(std::iter::once(timeline))?;
+        let living = living_log(self, &stock, timeline)?;
+        let reached = base.later(1).map(|next| reach(&living, next)).unwrap_or_default();
+        let last = reached.last().map_or(base, |piece| piece.to);
+        let is_erased = |it: &&SegmentEntry| living.iter().all(|living| living.name != it.name);
+        let erased =
+            stock.log(timeline).iter().filter(|it| it.last > base).any(|it| is_erased(&it));
+        let has_hole = erased || living.iter().any(|it| !it.is_empty() && it.last > last);
+        Ok(Some(LogEnd { timeline, base, base_at, last, has_hole }))
     }
 
     /// What shows whether anybody writes the log of a timeline.
@@ -150,7 +172,8 @@ impl Archive {
             }
             created => {
                 created?;
-                Ok(LogWriter { archive: self.clone(), timeline, epoch, created: None })
+                let turn = Turn { archive: self.clone(), timeline, epoch };
+                Ok(LogWriter { turn, created: None, beat: None })
             }
         }
     }
@@ -166,28 +189,50 @@ impl LogWriter {
     /// The history whose log it writes.
     #[must_use]
     pub fn timeline(&self) -> TimelineId {
-        self.timeline
+        self.turn.timeline
     }
 
-    /// Writes a segment. Only when this succeeds it is part of the log for good. After a failure of the
+    /// Writes a segment, and tells its name. Only when this succeeds it is part of the log for good. After a failure of the
     /// store the same may be written again.
     ///
     /// # Errors
     /// [`Error::Overtaken`]; [`Error::Store`].
-    pub fn append(&mut self, cut: &Cut, now: Moment) -> Result<(), Error> {
+    pub fn append(&mut self, cut: &Cut, now: Moment) -> Result<Written, Error> {
         let own = (cut.first, cut.last, cut.state);
         let created = self.created.take().filter(|(created, _)| *created == own);
         let name = match created {
             // It may have been created in another place, where a mount was gone meanwhile.
-            Some((_, name)) if self.is_there(&name)? => name,
-            _ => self.create(cut, now)?,
+            Some((_, name)) if self.turn.is_there(&name)? => name,
+            _ => self.turn.create(0, cut, now)?.name,
         };
-        self.created = Some((own, name));
+        self.created = Some((own, name.clone()));
         self.check_turn()?;
         self.created = None;
-        Ok(())
+        // That nothing had come until earlier says nothing any more.
+        let beat = cut.is_empty().then(|| name.clone());
+        if let Some(before) = std::mem::replace(&mut self.beat, beat) {
+            let _ = self.turn.archive.store().remove(&before);
+        }
+        Ok(Written { name })
     }
 
+    /// Whether it is still its turn. Its own claim is looked at, too: where a mount is gone, a directory of
+    /// the same name takes everything.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`]; [`Error::ClaimGone`]; [`Error::Store`] where that is not known.
+    pub fn check_turn(&self) -> Result<(), Error> {
+        self.turn.check()
+    }
+
+    /// What merges segments that were written in this turn.
+    #[must_use]
+    pub fn merger(&self) -> Merger {
+        Merger::new(self.turn.clone())
+    }
+}
+
+impl Turn {
     fn is_there(&self, name: &str) -> Result<bool, Error> {
         match self.archive.store().modified(name) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => Ok(false),
@@ -195,7 +240,7 @@ impl LogWriter {
         }
     }
 
-    fn create(&self, cut: &Cut, now: Moment) -> Result<String, Error> {
+    pub(super) fn create(&self, level: u8, cut: &Cut, now: Moment) -> Result<Created, Error> {
         let Witness { cluster, member, term } = cut.witness;
         let facts = Facts {
             kind: Kind::Segment,
@@ -220,18 +265,26 @@ impl LogWriter {
         };
         let built = object::build(&self.archive, &facts, &cut.content)?;
         let (first, last) = (cut.first, cut.last);
-        let place = SegmentName { level: 0, epoch: self.epoch, first, last };
+        let place = SegmentName { level, epoch: self.epoch, first, last };
         let name = names::segment(self.timeline, place, facts.id);
+        let bytes = built.bytes.len() as u64;
         self.archive.store().create(&name, built.bytes)?;
-        Ok(name)
+        Ok(Created { name, bytes })
     }
 
-    /// Whether it is still its turn. Its own claim is looked at, too: where a mount is gone, a directory of
-    /// the same name takes everything.
-    ///
-    /// # Errors
-    /// [`Error::Overtaken`]; [`Error::ClaimGone`]; [`Error::Store`] where that is not known.
-    pub fn check_turn(&self) -> Result<(), Error> {
+    /// The first of some segments that is gone, or waits for a prune because it has what was erased.
+    pub(super) fn gone(&self, names: &[String]) -> Result<Option<String>, Error> {
+        let stock = self.archive.stock(std::iter::once(self.timeline))?;
+        let living = living_log(&self.archive, &stock, self.timeline)?;
+        let living: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
+        Ok(names.iter().find(|name| !living.contains(name)).cloned())
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        Ok(self.archive.store().remove(name)?)
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
         let own = names::claim(self.timeline, self.epoch);
         match self.archive.store().read(&own, JSON_MAX) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => {
@@ -246,4 +299,17 @@ impl LogWriter {
             _ => Err(self.archive.overtaken(self.timeline, next)),
         }
     }
+}
+
+/// A segment that is part of the log for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// An object that was created.
+pub(super) struct Created {
+    pub name: String,
+    pub bytes: u64,
 }

@@ -2,6 +2,8 @@
 
 use crate::names::Epoch;
 use rekindle_etcd::Revision;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// A segment that was listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,25 @@ pub(crate) fn ranges_of(
         }
     }
     ranges.into_iter()
+}
+
+/// Segments of which one that was merged oftener, in the same turn, has everything.
+pub(crate) fn superseded(segments: &[SegmentEntry]) -> Vec<&SegmentEntry> {
+    let mut in_order: Vec<_> = segments.iter().filter(|segment| !segment.is_empty()).collect();
+    // Of those that begin together the one that was merged oftenest comes first.
+    in_order.sort_by_key(|it| (it.epoch, it.first, Reverse(it.level)));
+    let mut found = Vec::new();
+    // Of each level the one that reaches farthest so far.
+    let mut reaching: BTreeMap<(Epoch, u8), Revision> = BTreeMap::new();
+    for segment in in_order {
+        let above = (segment.epoch, segment.level.saturating_add(1))..=(segment.epoch, u8::MAX);
+        if reaching.range(above).any(|(_, last)| *last >= segment.last) {
+            found.push(segment);
+        }
+        let reach = reaching.entry((segment.epoch, segment.level)).or_insert(segment.last);
+        *reach = segment.last.max(*reach);
+    }
+    found
 }
 
 /// The fewest segments of a range as far as it goes, and the first revision that none has.
@@ -146,6 +167,32 @@ mod tests {
         assert_eq!(told(&[(6, 9), (1, 5), (2, 3), (11, 12), (13, 12), (12, 20)]), "1-9 11-20");
         assert_eq!(told(&[(5, 4)]), "");
         assert_eq!(told(&[(1, i64::MAX), (7, 9)]), format!("1-{}", i64::MAX));
+    }
+
+    #[test]
+    fn what_was_merged_is_superseded_in_its_own_turn() {
+        let named = |(level, epoch, first, last): &(u8, u64, i64, i64)| SegmentEntry {
+            name: format!("{level}:{epoch}:{first}-{last}"),
+            bytes: 1,
+            level: *level,
+            epoch: Epoch(*epoch),
+            first: revision(*first),
+            last: revision(*last),
+        };
+        let check = |all: &[(u8, u64, i64, i64)], want: &str| {
+            let segments: Vec<_> = all.iter().map(named).collect();
+            let found = superseded(&segments);
+            let names: Vec<_> = found.iter().map(|segment| segment.name.as_str()).collect();
+            assert_eq!(names.join(" "), want);
+        };
+        check(&[(0, 1, 1, 5), (0, 1, 6, 9), (1, 1, 1, 9), (0, 1, 10, 12)], "0:1:1-5 0:1:6-9");
+        check(
+            &[(1, 1, 1, 9), (1, 1, 10, 20), (2, 1, 1, 20), (0, 1, 3, 4)],
+            "1:1:1-9 0:1:3-4 1:1:10-20",
+        );
+        // Another turn may have seen something else; one that hangs over is no part of it.
+        check(&[(0, 1, 1, 5), (1, 2, 1, 9), (0, 2, 8, 10)], "");
+        check(&[(1, 1, 1, 9), (1, 1, 1, 9), (0, 1, 10, 9)], "");
     }
 
     #[test]

@@ -21,8 +21,10 @@ use crate::format::header::{Facts, HEADER_MAX, Moment};
 use crate::format::segment::{Notes, Times};
 use crate::format::{Kind, TimelineId};
 use crate::log::LogView;
+use crate::plan::cover::cover;
 use crate::plan::reuse::{Older, Route, routes};
 use crate::store::{Listed, StoreFaultKind};
+use crate::tail::living_log;
 use crate::{names, object};
 use join::{Bounds, Join, Known};
 use pack::{Packed, Packer, Shared};
@@ -378,6 +380,13 @@ impl<S: ReadAt> Making<'_, '_, S> {
             (log.timeline == last.timeline).then(|| log.behind(last.revision, self.facts.last))?
         };
         let Some(log) = self.request.log.and_then(behind) else { return Ok(last) };
+        // What was erased from the archive comes neither back nor is it named.
+        let archive = self.request.archive;
+        let stock = archive.stock(std::iter::once(last.timeline))?;
+        let living = living_log(archive, &stock, last.timeline)?;
+        if cover(&living, log.first, log.last).is_err() {
+            return Ok(last);
+        }
         let LastBase { compact, timeline, mut parts, rows, .. } = last;
         let (revision, state) = (log.last, log.state());
         parts.push(log.part(timeline));
