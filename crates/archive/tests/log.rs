@@ -312,17 +312,35 @@ fn leases_of_the_log_come_back() {
     let kv = KeyValue { key: b"leased", lease: 77, ..KeyValue::default() };
     cutter.add(&[Change { kv, is_delete: false }], now()).unwrap();
     cutter.add_lease(LeaseGrant { id: 77, ttl_s: 600 });
-    let cut = cutter.cut(witness(), now()).unwrap();
-    following.writer.append(&cut, now()).unwrap();
-    let archive = &following.saving.archive;
-    let entry = archive.list().unwrap().bases.pop().unwrap();
-    let base = read_base(archive, &entry).unwrap();
-    let behind = archive.following(&entry).unwrap();
-    let (base, _) = behind.up_to(base, revision(following.end + 1)).unwrap();
-    let frame = Db::open(base.frame.as_slice()).unwrap();
-    let bucket = frame.bucket(&frame.root(), schema::LEASE).unwrap().unwrap();
-    let lease = Lease { id: 77, ttl_s: 600 };
-    assert_eq!(frame.get(&bucket, &lease.key()).unwrap(), Some(lease.to_bytes()));
+    let mut merging = Merging::default();
+    let archive = following.saving.archive.clone();
+    for cut in [cutter.cut(witness(), now()).unwrap(), {
+        let kv = KeyValue { key: b"leased", lease: 77, ..KeyValue::default() };
+        cutter.add(&[Change { kv, is_delete: false }], now()).unwrap();
+        cutter.cut(witness(), now()).unwrap()
+    }] {
+        following.journal.add(&cut).unwrap();
+        let written = following.writer.append(&cut, now()).unwrap();
+        merging.wrote(following.journal.newest().unwrap().clone(), written);
+    }
+    let check = |archive: &Archive| {
+        let entry = archive.list().unwrap().bases.pop().unwrap();
+        let base = read_base(archive, &entry).unwrap();
+        let behind = archive.following(&entry).unwrap();
+        let (base, _) = behind.up_to(base, revision(following.end + 1)).unwrap();
+        let frame = Db::open(base.frame.as_slice()).unwrap();
+        let bucket = frame.bucket(&frame.root(), schema::LEASE).unwrap().unwrap();
+        let lease = Lease { id: 77, ttl_s: 600 };
+        assert_eq!(frame.get(&bucket, &lease.key()).unwrap(), Some(lease.to_bytes()));
+    };
+    check(&archive);
+    advance(600_000);
+    let merge = merging.due(now_is()).unwrap();
+    assert_eq!(following.writer.merger().merge(&merge, now).unwrap().objects(), 1);
+    let small: Vec<_> = segments(&archive).into_iter().filter(|it| it.contains("/0/")).collect();
+    assert_eq!(small.len(), 2);
+    small.iter().for_each(|name| archive.store().remove(name).unwrap());
+    check(&archive);
 }
 
 #[test]
@@ -603,6 +621,7 @@ fn what_was_erased_does_not_come_back_from_the_journal() {
     assert!(archive.log_end(CLUSTER).unwrap().unwrap().has_hole);
 
     let before = segments(&archive);
+    assert_eq!(of_level(&before, 0), 4);
     advance(600_000);
     let merge = merging.due(now_is()).unwrap();
     let refused = following.writer.merger().merge(&merge, now).unwrap_err();
@@ -613,10 +632,10 @@ fn what_was_erased_does_not_come_back_from_the_journal() {
 
     // The cluster has forgotten it, too.
     following.keyspace.write(&[("/secret", true)], 1);
-    following.keyspace.compact(following.keyspace.revision);
     following.keyspace.write(&[("/other", false)], 10);
     following.journal.add(&cut(&following.keyspace, following.end + 1, following.end + 2)).unwrap();
     following.end += 2;
+    following.keyspace.compact(following.keyspace.revision);
     let base = following.try_save(&following.keyspace, Some(&following.view())).unwrap();
     let entry = archive.list().unwrap().bases.into_iter().find(|it| it.name == base.name).unwrap();
     let back = keyspaces::read_back(&archive, &entry).unwrap();
@@ -625,6 +644,14 @@ fn what_was_erased_does_not_come_back_from_the_journal() {
     let points: Vec<_> = plan.points().collect();
     assert!(plan.is_empty(), "{points:?}");
     assert!(!archive.log_end(CLUSTER).unwrap().unwrap().has_hole, "the base stands behind it");
+    for _ in 0..2 {
+        let policy = Policy { log: Some(1 << 40), last: 10, ..Policy::default() };
+        let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+        plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap();
+        advance(1);
+    }
+    let gone: Vec<_> = before.difference(&segments(&archive)).cloned().collect();
+    assert_eq!(gone.len(), 1, "what has the secret goes: {gone:?}");
 }
 
 /// Nobody can say any more what was erased meanwhile.
