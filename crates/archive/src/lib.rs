@@ -27,6 +27,7 @@ mod store;
 mod tail;
 mod transfer;
 mod verify;
+mod witness;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
@@ -53,6 +54,7 @@ pub use transfer::{Item, Left, Transfer, Transferred};
 pub use verify::{
     Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,
 };
+pub use witness::{MemberHash, WitnessEntry};
 pub use write::{
     BaseRequest, BaseWritten, Comparison, Contradiction, ContradictionKind, Counts, Origin,
     PreparedBase, Progress, prepare_base,

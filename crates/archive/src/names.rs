@@ -9,6 +9,7 @@
 //! timelines/<id>/writers/<epoch>.json                       a claim: who writes its log
 //! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
+//! timelines/<id>/witnesses/<revision>-<id>.witness          what a member has said of its keyspace
 //! ```
 //!
 //! Numbers but for levels have 20 digits, so that names sort like them. They are there for people and for order:
@@ -168,9 +169,31 @@ pub(crate) fn base(
     format!("{TIMELINES}/{timeline}/bases/{:020}-{:020}-{id}.base", revision.get(), index.0)
 }
 
+pub(crate) fn witness(timeline: TimelineId, revision: Revision, id: ObjectId) -> String {
+    format!("{TIMELINES}/{timeline}/witnesses/{:020}-{id}.witness", revision.get())
+}
+
+/// The revision of what [`witness`] writes.
+pub(crate) fn parse_witness(name: &str) -> Option<Revision> {
+    let (_, stem) = name.strip_suffix(".witness")?.rsplit_once('/')?;
+    stem.split_once('-')?.0.parse().ok().and_then(Revision::new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_witnesses_say_their_revisions() {
+        let revision = Revision::new(12).unwrap();
+        let name = witness(TimelineId([1; 16]), revision, ObjectId([2; 16]));
+        assert_eq!(parse_witness(&name), Some(revision));
+        assert_eq!(timeline_of(&name), Some(TimelineId([1; 16])));
+        for bad in ["", ".witness", "a/.witness", "a/5.witness", "a/-5-x.witness", "a/x-5.witness"]
+        {
+            assert_eq!(parse_witness(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn names_of_keys_have_one_form() {

@@ -11,15 +11,16 @@
 
 use crate::archive::{Archive, BaseEntry, Stock, from_json, shown, to_json};
 use crate::error::Error;
-use crate::format::Kind;
 use crate::format::base::{Base, PartKind};
 use crate::format::header::{HEADER_MAX, Moment};
+use crate::format::{Kind, TimelineId};
 use crate::plan::cover::SegmentEntry;
 use crate::plan::retain::retain;
 pub use crate::plan::retain::{Policy, Reason};
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use crate::{names, object};
+use rekindle_etcd::Revision;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -341,8 +342,7 @@ impl Look {
     fn at(archive: &Archive, request: &PruneRequest, known: Needs) -> Result<Self, Error> {
         // Data before bases: what is named by a base that comes meanwhile is not listed.
         let listed = archive.store().list(names::TIMELINES)?;
-        let is_data = |it: &Listed| it.name.ends_with(".pack") || it.name.ends_with(".seg");
-        let data: Vec<_> = listed.into_iter().filter(is_data).collect();
+        let data: Vec<_> = listed.into_iter().filter(|it| is_data_name(&it.name)).collect();
         let mut listing = archive.list()?;
         if let Some(unreadable) = listing.unreadable.pop() {
             return Err(unreadable);
@@ -371,7 +371,14 @@ impl Look {
     fn needed(&self, wanted: impl Fn(&String) -> bool) -> BTreeSet<String> {
         let needs = self.needs.iter().chain(&self.tails);
         let of_bases = needs.filter(|(name, _)| wanted(name)).flat_map(|(_, it)| it);
-        of_bases.chain(&self.log).cloned().collect()
+        let bases = self.bases.iter().filter(|base| wanted(&base.name));
+        let oldest = oldest_of_timelines(bases);
+        let witnesses = self.data.iter().map(|it| &it.name).filter(|name| {
+            // It speaks of a restore point that there is.
+            let oldest = names::timeline_of(name).and_then(|timeline| oldest.get(&timeline));
+            oldest.is_some_and(|oldest| names::parse_witness(name) >= Some(*oldest))
+        });
+        of_bases.chain(&self.log).chain(witnesses).cloned().collect()
     }
 
     /// Names that were marked: where the mark is ripe, and where it is not. A mark of which anything
@@ -413,6 +420,17 @@ pub(crate) fn needs_of(base: &Base, stock: &Stock) -> BTreeSet<String> {
         needs.extend(stock.touching(part).map(|segment| segment.name.clone()));
     }
     needs
+}
+
+fn oldest_of_timelines<'a>(
+    bases: impl Iterator<Item = &'a BaseEntry>,
+) -> BTreeMap<TimelineId, Revision> {
+    let mut oldest = BTreeMap::new();
+    for facts in bases.map(|base| &base.header.facts) {
+        let revision = oldest.entry(facts.timeline).or_insert(facts.last);
+        *revision = facts.last.min(*revision);
+    }
+    oldest
 }
 
 /// Names of the segments behind each base that no other of its timeline comes behind.
@@ -481,5 +499,5 @@ fn marks(archive: &Archive) -> Result<Vec<Mark>, Error> {
 /// A mark of somebody else must not name anything but data.
 fn is_data_name(name: &str) -> bool {
     let is_below = name.starts_with(names::TIMELINES) && !name.contains("..");
-    is_below && (name.ends_with(".pack") || name.ends_with(".seg"))
+    is_below && [".pack", ".seg", ".witness"].iter().any(|end| name.ends_with(end))
 }

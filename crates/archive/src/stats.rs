@@ -85,7 +85,7 @@ pub fn stats(archive: &Archive, now: Moment) -> Result<Stats, Error> {
     let kind = |kind| KindUse { kind, objects: 0, stored: 0, logical: 0, dead: 0 };
     let age = |days_max| AgeUse { days_max, bases: 0, bases_bytes: 0, stored: 0 };
     let mut stats = Stats {
-        kinds: [Kind::Pack, Kind::Segment, Kind::Base].map(kind).to_vec(),
+        kinds: [Kind::Pack, Kind::Segment, Kind::Base, Kind::Witness].map(kind).to_vec(),
         ages: AGES.map(Some).into_iter().chain([None]).map(age).collect(),
         ..Stats::default()
     };

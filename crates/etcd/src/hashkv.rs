@@ -13,6 +13,7 @@ use crate::records::{Records, RecordsError};
 use crate::revision::Revision;
 use crate::schema;
 use crate::status::read_record;
+use crate::version::Version;
 use rekindle_bolt::{Pair, ReadAt, Scan};
 use std::ops::ControlFlow;
 
@@ -35,6 +36,20 @@ pub enum TombstonesAtCompaction {
     Skipped,
     /// It is hashed where it is there: before.
     Hashed,
+}
+
+impl TombstonesAtCompaction {
+    /// The rule of a release of etcd.
+    #[must_use]
+    pub fn of(version: Version) -> Self {
+        let skips_from = match (version.major, version.minor) {
+            (..=3, ..=3) => return Self::Hashed,
+            (3, 4) => 34,
+            (3, 5) => 16,
+            _ => 0,
+        };
+        if version.patch >= skips_from { Self::Skipped } else { Self::Hashed }
+    }
 }
 
 /// A hash and the two numbers without which it says nothing.

@@ -148,6 +148,10 @@ impl Place {
         let candidates = self.wait(async { Ok::<_, NoMember>(ask_all(&client).await) })?;
         let mut failures = Vec::new();
         for (member, status) in self.wait(pick(&client, candidates, floor, PATIENCE))? {
+            if self.members.is_suspect(MemberId(status.header.member_id)) {
+                failures.push(format!("{}: other members contradict it", member.endpoint()));
+                continue;
+            }
             match self.take_from(&member, &status, floor) {
                 Ok(taken) => return Ok(taken),
                 Err(cause) => failures.push(format!("{}: {cause}", member.endpoint())),

@@ -21,6 +21,8 @@ pub struct Settings {
     pub snapshots_every: Duration,
     /// A base is made so often.
     pub bases_every: Duration,
+    /// Members are asked for their HashKV so often; none: never.
+    pub witnesses_every: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -32,6 +34,7 @@ impl Default for Settings {
             behind_time: Duration::from_secs(2),
             snapshots_every: Duration::from_secs(60),
             bases_every: Duration::from_secs(60 * 60),
+            witnesses_every: Some(Duration::from_secs(60 * 60)),
         }
     }
 }
@@ -114,6 +117,15 @@ pub enum Event {
         /// It began a history of its own: the archive will be opened again.
         moved: bool,
     },
+    /// Members have said their HashKV.
+    Hashed {
+        /// Of this revision.
+        revision: Revision,
+        /// So long it took, of all.
+        took: Duration,
+    },
+    /// They have not; why was told.
+    NotHashed,
     /// Users or roles of the cluster have changed: only a base has them.
     AuthChanged,
     /// All is to end.
@@ -227,6 +239,13 @@ pub enum Action {
     },
     /// The snapshot is needed no more.
     DropSnapshot,
+    /// Ask members for their HashKV, one after the other: each does nothing else meanwhile.
+    AskMembers,
+    /// Keep in an archive what they have said: it is of the history that the archive has.
+    Testify {
+        /// The archive's number.
+        archive: usize,
+    },
     /// Tell whoever looks on.
     Tell(Notice),
     /// All that could be written is.

@@ -38,6 +38,12 @@ const LOG_WAIT: Duration = Duration::from_secs(60);
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
 /// How long what has come waits for the leases that it hangs on.
 const LOOK_UP_WAIT: Duration = Duration::from_secs(1);
+/// How long after the beginning members are asked for their HashKV first, at most.
+const FIRST_WITNESS: Duration = Duration::from_secs(60);
+/// How long is waited where they could not be asked.
+const WITNESS_RETRY: Duration = Duration::from_secs(60);
+/// They are asked so seldom that it takes at most one part in so many of their time.
+const WITNESS_SHARE: u32 = 1000;
 /// How long is waited for what the watch has still to say when all is to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long is waited for archives then.
@@ -103,6 +109,21 @@ struct Job {
     stale: bool,
 }
 
+/// What members say of their keyspaces, on its way.
+#[derive(Debug)]
+struct Asked {
+    /// The watch that was open before they were asked.
+    watch: u64,
+    /// What it is of, once it is there.
+    revision: Option<Revision>,
+    /// As of a [`Job`].
+    answers: u32,
+    /// When it was asked for, or came.
+    since: Duration,
+    /// Archives that are still to have it.
+    waiting: BTreeSet<usize>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Machine {
@@ -145,6 +166,9 @@ pub struct Machine {
     /// Snapshots and bases that have failed one after the other: etcd is to be spared when nothing comes of
     /// it.
     failures: u32,
+    members: Option<Asked>,
+    /// When they may be asked next.
+    next_witness: Duration,
     /// When all was asked to end.
     stopping: Option<Duration>,
     /// So many answers of the watch are waited for then; none before it could be asked.
@@ -181,6 +205,8 @@ impl Machine {
             job: None,
             next_snapshot: Duration::ZERO,
             failures: 0,
+            members: None,
+            next_witness: settings.witnesses_every.unwrap_or_default().min(FIRST_WITNESS),
             stopping: None,
             last_answers: None,
             ended: false,
@@ -231,6 +257,7 @@ impl Machine {
         self.cut_if_due(now)?;
         self.feed(now)?;
         self.look_after_bases(now);
+        self.look_after_witnesses(now);
         self.end_if_done(now);
         Ok(std::mem::take(&mut self.actions))
     }
@@ -267,6 +294,11 @@ impl Machine {
             }
             Event::Base { archive, revision, moved } => {
                 self.hear_base(archive, revision, moved, now);
+            }
+            Event::Hashed { revision, took } => self.hear_hashed(revision, took, now),
+            Event::NotHashed => {
+                self.members = None;
+                self.next_witness = now.passed + WITNESS_RETRY;
             }
             Event::AuthChanged => {
                 self.archives.iter_mut().for_each(|it| it.base_due = now.passed);
@@ -488,6 +520,9 @@ impl Machine {
             && !self.checking
         {
             job.answers = job.answers.saturating_sub(1);
+        }
+        if let Some(members) = self.members.as_mut().filter(|it| it.revision.is_some()) {
+            members.answers = members.answers.saturating_sub(1);
         }
         self.pass_over_first(revision, 0);
         let head = self.head().unwrap_or_default();
@@ -768,6 +803,54 @@ impl Machine {
                 stale: false,
             });
             self.actions.push_back(Action::TakeSnapshot);
+        }
+    }
+
+    fn hear_hashed(&mut self, revision: Revision, took: Duration, now: Now) {
+        let every = self.settings.witnesses_every.unwrap_or_default();
+        self.next_witness = now.passed + every.max(took.saturating_mul(WITNESS_SHARE));
+        let before = self.unanswered(now);
+        let Some(members) = &mut self.members else { return };
+        (members.revision, members.since) = (Some(revision), now.passed);
+        members.answers = before + 1;
+        members.waiting = (0..self.archives.len()).collect();
+        self.ask(now);
+    }
+
+    /// What members say counts where the watch outlived it, and only for archives that have what it is of.
+    fn look_after_witnesses(&mut self, now: Now) {
+        let is_open = matches!(self.watch, Watch::Open { .. }) && !self.checking;
+        let Some(members) = &mut self.members else {
+            let has_any = self.archives.iter().any(|it| it.open && it.trusted && !it.wants_base);
+            let may =
+                self.stopping.is_none() && self.job.is_none() && now.passed >= self.next_witness;
+            if may && is_open && has_any && self.settings.witnesses_every.is_some() {
+                let (watch, since) = (self.number, now.passed);
+                let waiting = BTreeSet::new();
+                self.members = Some(Asked { watch, revision: None, answers: 1, since, waiting });
+                self.actions.push_back(Action::AskMembers);
+            }
+            return;
+        };
+        let Some(revision) = members.revision else { return };
+        if members.watch != self.number || now.passed >= members.since + LOG_WAIT {
+            self.members = None;
+            return;
+        }
+        if members.answers > 0 || !is_open {
+            return;
+        }
+        members.waiting.retain(|number| {
+            let Some(archive) = self.archives.get(*number) else { return false };
+            let has_it = archive.open && archive.trusted && !archive.wants_base;
+            if has_it && archive.end >= Some(revision) {
+                self.actions.push_back(Action::Testify { archive: *number });
+                return false;
+            }
+            true
+        });
+        if members.waiting.is_empty() {
+            self.members = None;
         }
     }
 

@@ -2,19 +2,24 @@
 
 use super::{Report, Reports, Told};
 use rekindle_client::{Client, Endpoint};
+use rekindle_etcd::MemberId;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The endpoints that were given, and the members that the cluster lists beside them.
 pub(super) struct Members {
     given: Arc<Client>,
     known: Mutex<Arc<Client>>,
+    /// Members that most others contradict: nothing is taken of them.
+    suspects: Mutex<BTreeSet<MemberId>>,
     reports: Reports,
 }
 
 impl Members {
     pub(super) async fn of(given: Client, reports: Reports) -> Self {
         let given = Arc::new(given);
-        let this = Self { known: Mutex::new(Arc::clone(&given)), given, reports };
+        let known = Mutex::new(Arc::clone(&given));
+        let this = Self { known, given, suspects: Mutex::default(), reports };
         this.list().await;
         this
     }
@@ -22,6 +27,14 @@ impl Members {
     /// A client of all.
     pub(super) fn client(&self) -> Arc<Client> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn suspect(&self, suspects: BTreeSet<MemberId>) {
+        *self.suspects.lock().unwrap_or_else(PoisonError::into_inner) = suspects;
+    }
+
+    pub(super) fn is_suspect(&self, member: MemberId) -> bool {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).contains(&member)
     }
 
     /// Looks which they are. Where that cannot be known, it stays as it was.

@@ -10,19 +10,21 @@ mod machine;
 mod members;
 mod tail;
 mod watcher;
+mod witness;
 mod writing;
 
 pub use events::{Action, Event, From, Notice, Now, Said, Settings};
 pub use machine::Machine;
 pub use tail::Tail;
+pub use witness::Disagreement;
 
 use bases::{Bases, Before, Snapshots};
 use members::Members;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::{ObjectId, TimelineId};
-use rekindle_archive::{Archive, BaseWritten, Journal};
+use rekindle_archive::{Archive, BaseWritten, Journal, MemberHash};
 use rekindle_client::{Client, Endpoint};
-use rekindle_etcd::{ClusterId, Revision};
+use rekindle_etcd::{ClusterId, MemberId, Revision};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,6 +123,29 @@ pub enum Told {
         /// Why.
         error: rekindle_archive::Error,
     },
+    /// Members have said their HashKV of a revision, and agree as far as they can be compared.
+    Witnesses {
+        /// So many.
+        members: usize,
+        /// That revision.
+        revision: Revision,
+        /// Those that had not come so far.
+        lagging: Vec<MemberId>,
+    },
+    /// Members contradict each other.
+    Disagreement(Disagreement),
+    /// Members could not be asked for their HashKV.
+    NoWitness {
+        /// Why.
+        cause: String,
+    },
+    /// What they have said could not be kept in an archive.
+    WitnessFailed {
+        /// The archive's number.
+        archive: usize,
+        /// Why.
+        error: rekindle_archive::Error,
+    },
     /// It is to end: what has come is written first.
     Stopping,
     /// How far it is, now and then.
@@ -155,6 +180,8 @@ enum Report {
     },
     /// A base was made or not.
     Base { archive: usize, result: Result<Box<BaseWritten>, rekindle_archive::Error> },
+    /// Members have said their HashKV, or why none has.
+    Hashed(Result<witness::Said, String>),
     /// To whoever looks on.
     Told(Told),
 }
@@ -251,6 +278,7 @@ impl Capture {
             snapshots,
             bases: Bases { spool: self.spool, now: self.now },
             watcher,
+            hashes: Vec::new().into(),
             reports,
             began: Instant::now(),
             now: self.now,
@@ -283,6 +311,8 @@ struct Driver {
     snapshots: Snapshots,
     bases: Bases,
     watcher: Watcher,
+    /// What members have said last.
+    hashes: Arc<[MemberHash]>,
     reports: Reports,
     began: Instant,
     now: fn() -> Moment,
@@ -369,6 +399,23 @@ impl Driver {
                 tell(told);
                 Ok(None)
             }
+            Report::Hashed(Err(cause)) => {
+                tell(Told::NoWitness { cause });
+                Ok(Some(Event::NotHashed))
+            }
+            Report::Hashed(Ok(said)) => {
+                let witness::Said { revision, hashes, lagging, took } = said;
+                let members = hashes.len();
+                let disagreement = witness::disagreement(&hashes);
+                let suspects = disagreement.as_ref().map(|it| it.suspects.clone());
+                self.watcher.members().suspect(suspects.unwrap_or_default());
+                tell(match disagreement {
+                    Some(disagreement) => Told::Disagreement(disagreement),
+                    None => Told::Witnesses { members, revision, lagging },
+                });
+                self.hashes = hashes.into();
+                Ok(Some(Event::Hashed { revision, took }))
+            }
             Report::Opened { archive, timeline, base, end, has_hole, base_age } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
                 (place.timeline, place.base, place.stands_by) = (timeline, base, false);
@@ -432,6 +479,10 @@ impl Driver {
                 self.make_base(archive, end, followed)?;
             }
             Action::DropSnapshot => self.snapshots.drop_it(),
+            Action::AskMembers => self.watcher.ask_members(&self.runtime, self.now),
+            Action::Testify { archive } => {
+                self.order(archive, Order::Testify(Arc::clone(&self.hashes)));
+            }
             Action::Tell(notice) => tell(Told::Notice(notice)),
             Action::End => {}
         }

@@ -2,8 +2,9 @@
 
 use super::events::{Event, From, Said};
 use super::members::Members;
-use super::{Report, Reports, Told};
+use super::{Report, Reports, Told, witness};
 use rekindle_archive::Witness;
+use rekindle_archive::format::header::Moment;
 use rekindle_client::{Client, Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};
 use rekindle_etcd::{ClusterId, MemberId, RaftTerm, Revision};
 use std::sync::Arc;
@@ -98,6 +99,18 @@ impl Watcher {
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+        });
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Asks members for their HashKV.
+    pub(super) fn ask_members(&self, runtime: &Runtime, now: fn() -> Moment) {
+        let (members, reports) = (Arc::clone(&self.members), self.reports.clone());
+        runtime.spawn(async move {
+            let _ = reports.send(Report::Hashed(witness::ask(&members, now).await));
         });
     }
 

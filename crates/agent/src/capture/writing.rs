@@ -2,12 +2,14 @@
 
 use super::events::Event;
 use super::{Report, Reports, Told, WriterId};
+use rekindle_archive::format::TimelineId;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, Cut, Error, Kept, LogEnd, LogWriter, Merge, Merged, Merging, Written,
+    Archive, Cut, Error, Kept, LogEnd, LogWriter, MemberHash, Merge, Merged, Merging, Written,
 };
 use rekindle_etcd::ClusterId;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub(super) enum Order {
     Write(Kept),
     /// That nothing has come.
     Beat(Cut),
+    /// What members say of their keyspaces.
+    Testify(Arc<[MemberHash]>),
     /// There is a base of another history now.
     OpenAgain,
 }
@@ -188,6 +192,10 @@ impl Writing {
             };
             let (cut, kept) = match order {
                 Order::OpenAgain => return Left::Again { overtaken: false },
+                Order::Testify(hashes) => {
+                    self.testify(writer.timeline(), &hashes);
+                    continue;
+                }
                 Order::Beat(cut) => (cut, None),
                 Order::Write(kept) => match kept.read() {
                     Ok(cut) => (cut, Some(kept)),
@@ -205,6 +213,15 @@ impl Writing {
                 Err(left) => return left,
             }
             merging.go_on(writer);
+        }
+    }
+
+    fn testify(&self, timeline: TimelineId, hashes: &[MemberHash]) {
+        for hash in hashes {
+            if let Err(error) = self.archive.add_witness(timeline, hash, (self.now)()) {
+                self.tell(Told::WitnessFailed { archive: self.number, error });
+                return;
+            }
         }
     }
 

@@ -43,6 +43,7 @@ impl Seen {
             "missing",
             "killed",
             "resumed",
+            "witness",
         ];
         for what in all {
             assert!(self.0.contains_key(what), "{what}: {:?}", self.0);
@@ -100,6 +101,9 @@ pub(crate) struct World {
     /// One was asked for.
     asked: bool,
     snapshot: Option<Snapshot>,
+    /// Members were asked for their HashKV; what they had when they answered.
+    hashing: bool,
+    hashed: Vec<Content>,
     good: bool,
     ended: bool,
     pub(crate) seen: Seen,
@@ -114,6 +118,7 @@ fn settings(wild: bool) -> Settings {
         behind_time: Duration::from_secs(2),
         snapshots_every: Duration::from_secs(if wild { 1 } else { 20 }),
         bases_every: Duration::from_secs(if wild { 3 } else { 60 }),
+        witnesses_every: Some(Duration::from_secs(2)),
     }
 }
 
@@ -135,6 +140,8 @@ impl World {
             timelines: 0,
             asked: false,
             snapshot: None,
+            hashing: false,
+            hashed: Vec::new(),
             good: false,
             ended: false,
             seen: Seen::default(),
@@ -209,10 +216,23 @@ impl World {
                 self.serve(archive);
             }
         }
+        if self.hashing && self.chance.once_in(3) {
+            self.hashing = false;
+            self.hash();
+        }
         if self.asked && (self.good || self.chance.once_in(4)) {
             self.asked = false;
             self.take_snapshot();
         }
+    }
+
+    fn hash(&mut self) {
+        if self.bad(4) {
+            return self.hear(Event::NotHashed);
+        }
+        self.hashed = self.cluster.histories.last().unwrap().clone();
+        let took = Duration::from_micros(10);
+        self.hear(Event::Hashed { revision: revision(self.cluster.head()), took });
     }
 
     fn take_snapshot(&mut self) {
@@ -351,7 +371,7 @@ impl World {
         }
         self.machine = Machine::new(settings(self.wild), ARCHIVES, tail);
         self.cluster.end_watch();
-        (self.asked, self.snapshot) = (false, None);
+        (self.asked, self.snapshot, self.hashing) = (false, None, false);
         for archive in &mut self.archives {
             (archive.open, archive.making, archive.order) = (false, false, None);
         }
@@ -426,6 +446,20 @@ impl World {
                 (archive.making, archive.followed) = (true, followed);
             }
             Action::DropSnapshot => self.snapshot = None,
+            Action::AskMembers => self.hashing = true,
+            Action::Testify { archive } => {
+                self.seen.count("witness");
+                let archive = &self.archives[archive];
+                let to = self.hashed.len() as i64 + 1;
+                assert!(archive.end >= to, "it has not come so far");
+                for (at, content) in archive.log.range(..=to) {
+                    assert_eq!(
+                        self.hashed.get((at - 2) as usize),
+                        Some(content),
+                        "another history"
+                    );
+                }
+            }
             Action::Tell(notice) => self.note(&notice),
             Action::End => self.ended = true,
         }

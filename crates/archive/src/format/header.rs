@@ -154,10 +154,12 @@ pub enum Kind {
     Base = 2,
     /// Records of the log.
     Segment = 3,
+    /// What a member has said of its keyspace.
+    Witness = 4,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Pack, Self::Base, Self::Segment];
+    const ALL: [Self; 4] = [Self::Pack, Self::Base, Self::Segment, Self::Witness];
 
     fn of(byte: u8) -> Result<Self, FormatFault> {
         let found = Self::ALL.into_iter().find(|kind| *kind as u8 == byte);
@@ -171,6 +173,7 @@ impl fmt::Display for Kind {
             Self::Pack => "pack",
             Self::Base => "base",
             Self::Segment => "segment",
+            Self::Witness => "witness",
         })
     }
 }

@@ -30,6 +30,7 @@ mod id;
 pub mod keys;
 pub mod run;
 pub mod segment;
+pub mod witness;
 
 pub use digest::{DIGEST, Domain, Hasher, LogDigest, ValueDigests};
 pub use fault::FormatFault;

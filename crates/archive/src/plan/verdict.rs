@@ -22,6 +22,8 @@ pub enum Level {
 pub enum Word {
     /// It is missing or damaged.
     Lost,
+    /// A member has said that its keyspace was another one.
+    Contradicts,
     /// The store does not hand it out now; that may pass.
     Delayed,
     /// No base names it yet, and it is young: a save is under way, or was cut off.
@@ -34,6 +36,7 @@ impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost => "LOST",
+            Self::Contradicts => "CONTRADICTS",
             Self::Delayed => "DELAYED",
             Self::Uploading => "UPLOADING",
             Self::Orphan => "ORPHAN",
@@ -72,6 +75,8 @@ pub struct Point {
 pub struct Verdict {
     /// The restore points that were verified, in the order of time.
     pub points: Vec<Point>,
+    /// So many times a member had said of its keyspace what the archive has.
+    pub witnesses: usize,
     /// All that is not as it should be, the worst first.
     pub findings: Vec<Finding>,
 }

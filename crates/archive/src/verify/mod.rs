@@ -5,6 +5,7 @@
 
 pub(crate) mod proof;
 pub(crate) mod reading;
+mod testimony;
 
 pub use crate::plan::verdict::{Finding, Level, Point, Verdict, Word};
 
@@ -108,6 +109,11 @@ impl<'a> Verification<'a> {
         if request.only.is_none() {
             let log = stock.segments().filter(|segment| !erased.contains(&segment.name));
             log.for_each(|segment| _ = this.need_segment(segment));
+            let is_witness = |name: &&String| names::parse_witness(name).is_some();
+            for name in listed.keys().filter(is_witness) {
+                let bytes = listed.get(name).copied().unwrap_or_default();
+                this.need(name.clone(), || Reading::new(What::Witness, bytes));
+            }
         }
         this.look_at_needed(&listed)?;
         if request.only.is_none() {
@@ -116,7 +122,7 @@ impl<'a> Verification<'a> {
         Ok(this)
     }
 
-    /// Bytes that [`VerifyProgress::done`] will come to, about.
+    /// Bytes that [`VerifyProgress::done`] will come to, about; witnesses add to it.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let logical = |point: &Seen| point.entry.header.facts.logical_bytes;
@@ -139,7 +145,11 @@ impl<'a> Verification<'a> {
         if self.level >= Level::Read {
             self.read(progress, |_| true)?;
         }
-        Ok(judge(self.level, &self.observed))
+        let mut verdict = judge(self.level, &self.observed);
+        if self.level == Level::Proven {
+            testimony::compare(self.archive, &mut verdict, progress)?;
+        }
+        Ok(verdict)
     }
 
     /// Reads only what this base needs, which could not be brought back: which others can, as far as

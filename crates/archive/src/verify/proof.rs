@@ -62,9 +62,9 @@ pub(crate) fn of_records(error: RecordsError) -> Error {
 }
 
 /// Counts records on their way.
-struct Counted<'a> {
-    records: BaseRecords,
-    progress: VerifyProgress<'a>,
+pub(super) struct Counted<'a> {
+    pub records: BaseRecords,
+    pub progress: VerifyProgress<'a>,
 }
 
 impl Records for Counted<'_> {

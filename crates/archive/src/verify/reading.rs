@@ -9,6 +9,7 @@ use crate::names;
 use crate::object;
 use crate::read::is_known;
 use crate::store::Pending;
+use crate::witness;
 use bytes::Bytes;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,7 @@ pub(crate) enum What {
     /// A pack, as bases know it: all in the same way, unless one is wrong.
     Pack(Vec<Part>),
     Segment,
+    Witness,
     Base,
 }
 
@@ -58,7 +60,7 @@ impl Reading {
     fn fetch(&self, archive: &Archive, name: &str) -> Pending<Bytes> {
         let most = match self.what {
             What::Timeline => crate::archive::JSON_MAX,
-            What::Pack(_) | What::Base => self.bytes,
+            What::Pack(_) | What::Base | What::Witness => self.bytes,
             What::Segment => SEGMENT_MAX,
         };
         archive.store().read_later(name, most)
@@ -84,6 +86,7 @@ impl Reading {
                     false => Err(damaged(FormatFault::Senseless { what: "a base" })),
                 }
             }
+            What::Witness => witness::check(archive, name, bytes.clone()).map(drop),
             What::Segment => {
                 let opened = object::open_run(archive, &full_name, Kind::Segment, bytes.clone())?;
                 let facts = &opened.header.facts;

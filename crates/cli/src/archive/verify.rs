@@ -71,12 +71,17 @@ fn output(verdict: &Verdict, level: Level) -> Output {
     out.add("level", "Level", level_name(level));
     out.add("restorePointsGood", "Restore points good", good);
     out.add("restorePointsVerified", "Restore points verified", all);
+    out.add("witnesses", "Witnesses that agree", verdict.witnesses);
     let points: Vec<Value> = verdict.points.iter().map(point_json).collect();
     out.json.insert("restorePoints".to_owned(), points.into());
     let findings: Vec<Value> = verdict.findings.iter().map(finding_json).collect();
     out.json.insert("findings".to_owned(), findings.into());
     let mut rows = vec![("verdict", word), ("level", level_name(level).to_owned())];
     rows.push(("restore points", points_line(verdict, &remain)));
+    if verdict.witnesses > 0 {
+        let line = format!("{} of what members said themselves agree", grouped(verdict.witnesses));
+        rows.push(("witnesses", line));
+    }
     let erased = remain.iter().filter(|point| point.entry.header.facts.erased).count();
     if erased > 0 {
         let line = format!("on demand from {}: these prove what is left", grouped(erased));
@@ -92,7 +97,7 @@ fn output(verdict: &Verdict, level: Level) -> Output {
 
 /// The worst that is to be said of what restore points need.
 fn worst(verdict: &Verdict) -> Option<Word> {
-    [Word::Lost, Word::Delayed].into_iter().find(|word| verdict.has(*word))
+    [Word::Lost, Word::Contradicts, Word::Delayed].into_iter().find(|word| verdict.has(*word))
 }
 
 fn points_line(verdict: &Verdict, remain: &[&RestorePoint]) -> String {
@@ -161,6 +166,13 @@ fn failure(verdict: &Verdict) -> Result<(), Failure> {
             Err(Failure::new(Code::BadData, what).remedy(
                 "bring them back from a copy: rekindle archive repair ARCHIVE --from OTHER; the next \
                  rekindle save --full makes a new restore point that needs nothing of it",
+            ))
+        }
+        Some(Word::Contradicts) => {
+            let what = "a member's own HashKV is not that of what was archived of the cluster";
+            Err(Failure::new(Code::BadData, what).remedy(
+                "members may differ from each other: compare etcdctl endpoint hashkv --cluster --rev of one \
+                 revision, and replace the member that differs; until then trust neither blindly",
             ))
         }
         Some(_) => {

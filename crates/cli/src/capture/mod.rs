@@ -42,6 +42,10 @@ pub(crate) struct CaptureArgs {
     /// Make a base so often: a restore reads one, and what came since [default: 1h, at least 1m]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     base_interval: Option<Duration>,
+    /// Ask members for their HashKV so often, to compare the archive with it later: each reads its whole database
+    /// for that; 0: never [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    witness_interval: Option<Duration>,
     /// Keep so many bytes of what came on this host, unencrypted and readable to its user only, for
     /// archives that cannot be written into and to compare the next base with.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB")]
@@ -119,7 +123,9 @@ fn settings(args: &CaptureArgs) -> Result<Settings, Failure> {
         at_least(args.flush_interval, FLUSH_MIN, default.flush_every, "flush-interval")?;
     let bases_every =
         at_least(args.base_interval, BASES_MIN, default.bases_every, "base-interval")?;
-    Ok(Settings { flush_every, bases_every, ..default })
+    let witnesses_every = args.witness_interval.or(default.witnesses_every);
+    let witnesses_every = witnesses_every.filter(|every| !every.is_zero());
+    Ok(Settings { flush_every, bases_every, witnesses_every, ..default })
 }
 
 impl From<Error> for Failure {

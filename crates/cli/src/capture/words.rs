@@ -3,7 +3,7 @@
 use crate::archive::shown;
 use crate::output::{self, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
-use rekindle_agent::capture::{Notice, Status, Told};
+use rekindle_agent::capture::{Disagreement, Notice, Status, Told};
 use rekindle_archive::{BaseWritten, Comparison};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -36,6 +36,22 @@ impl Words {
             Told::Members { endpoints } => {
                 let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
                 self.print(&format!("the cluster's members are at {}", endpoints.join(", ")));
+            }
+            Told::Witnesses { members, revision, lagging } => {
+                let lagging = match lagging.len() {
+                    0 => String::new(),
+                    count => format!("; {count} are behind"),
+                };
+                self.print(&format!(
+                    "{members} members have said their HashKV of revision {}{lagging}",
+                    grouped(revision.get())
+                ));
+            }
+            Told::Disagreement(disagreement) => self.print(&contradicting(&disagreement)),
+            Told::NoWitness { cause } => self.fail(format!("members are not compared: {cause}")),
+            Told::WitnessFailed { archive, error } => {
+                let place = self.place(archive);
+                self.print(&format!("warning: what members said was not kept in {place}: {error}"));
             }
             Told::Stopping => {
                 self.print(
@@ -178,4 +194,19 @@ impl Words {
             self.place(archive)
         )
     }
+}
+
+fn contradicting(disagreement: &Disagreement) -> String {
+    let said = |(member, hash): &(_, _)| format!("{member} has HashKV {hash}");
+    let said: Vec<_> = disagreement.hashes.iter().map(said).collect();
+    let suspects: Vec<_> = disagreement.suspects.iter().map(ToString::to_string).collect();
+    let what = match suspects.is_empty() {
+        true => "nobody can say which one is right".to_owned(),
+        false => format!("no snapshot is taken of {}: replace it", suspects.join(", ")),
+    };
+    format!(
+        "ALARM: members differ at revision {}: {}; {what}",
+        grouped(disagreement.revision.get()),
+        said.join(", ")
+    )
 }

@@ -114,3 +114,31 @@ fn a_capture_that_was_killed_goes_on() {
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["restorePoints"].as_array().unwrap().len(), 1, "{listed}");
 }
+
+/// What members say of their keyspaces is kept with what was followed of them, and agrees, on each etcd:
+/// before and behind a compaction.
+#[test]
+fn members_are_heard_as_witnesses() {
+    for version in Version::ALL {
+        let cluster = Cluster::start(version, Members(3));
+        let place = Place::new();
+        let mut capturing = place.capture(&cluster, "host", &["--witness-interval=1s"]);
+        capturing.wait_for("writing into");
+        let mut known = BTreeMap::new();
+        work(&cluster, 0, &mut known);
+        capturing.wait_for("members have said");
+        let last = *known.last_key_value().unwrap().0;
+        cluster.etcdctl(["compact", "--physical", &last.to_string()]);
+        work(&cluster, 1, &mut known);
+        for _ in 0..2 {
+            capturing.wait_for("3 members have said");
+        }
+        capturing.stop();
+        let archive = place.archive();
+        let told =
+            done(["archive", "verify", "--level=proven", "-w=json", archive.to_str().unwrap()]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert!(told["witnesses"].as_u64().unwrap() >= 3, "{version}: {told}");
+        assert_eq!(told["verdict"], "OK", "{version}: {told}");
+    }
+}
