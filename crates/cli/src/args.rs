@@ -99,9 +99,19 @@ pub(crate) struct StoreArgs {
 
 /// Which point of an archive is meant, where that is not said behind an `@`.
 #[derive(Clone, Debug, Default, ClapArgs)]
-#[group(multiple = false)]
 #[command(next_help_heading = "Point of an archive")]
 pub(crate) struct PointArgs {
+    #[command(flatten)]
+    pub moment: MomentArgs,
+    /// Of this history, where the cluster was restored and has several: rekindle archive list shows them.
+    #[arg(long, value_name = "ID")]
+    pub timeline: Option<String>,
+}
+
+/// See [`PointArgs`].
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[group(multiple = false)]
+pub(crate) struct MomentArgs {
     /// As it was at this revision.
     #[arg(long, value_name = "REVISION")]
     pub to_revision: Option<String>,

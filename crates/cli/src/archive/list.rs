@@ -86,16 +86,24 @@ fn listing_output(listing: &Listing) -> Output {
             level(base).to_owned(),
             facts.etcd.clone(),
             facts.cluster.to_string(),
+            facts.timeline.to_string(),
         ]);
     }
     out.simple = out.simple.trim_end().to_owned();
     let points: Vec<Value> = listing.bases.iter().map(to_json).collect();
     out.add("restorePoints", "Restore points", points);
     out.add("unreadable", "Unreadable", listing.unreadable.len());
-    let head = ["TIME", "REVISION", "RECORDS", "SIZE", "NEW", "LEVEL", "ETCD", "CLUSTER"];
+    let head =
+        ["TIME", "REVISION", "RECORDS", "SIZE", "NEW", "LEVEL", "ETCD", "CLUSTER", "TIMELINE"];
+    let mut timelines = listing.bases.iter().map(|base| base.header.facts.timeline);
+    let first = timelines.next();
+    // Nobody needs to know it of a cluster that has only one.
+    let shown = if timelines.all(|it| Some(it) == first) { head.len() - 1 } else { head.len() };
+    rows.iter_mut().for_each(|row| row.truncate(shown));
+    let head = head.get(..shown).unwrap_or(&head);
     out.text = match rows.is_empty() {
         true => "nothing has been saved into it\n".to_owned(),
-        false => output::table(&head, &rows),
+        false => output::table(head, &rows),
     };
     out
 }

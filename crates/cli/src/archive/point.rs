@@ -1,10 +1,11 @@
 //! A point of an archive, and the base that brings it back.
 
 use super::shown;
-use crate::args::PointArgs;
+use crate::args::{MomentArgs, PointArgs};
 use crate::failure::{Code, Failure};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
+use rekindle_archive::format::TimelineId;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, BaseEntry, Listing};
 use rekindle_etcd::{ClusterId, Revision};
@@ -28,11 +29,13 @@ pub(crate) enum Point {
     Object(String),
     /// Such a one of that cluster.
     OfCluster(ClusterId, Box<Self>),
+    /// Such a one of that history.
+    OfTimeline(TimelineId, Box<Self>),
 }
 
 impl Point {
     /// Reads `latest`, a revision, an RFC 3339 time, an age such as `10m`, or a base's name; before any of
-    /// these a cluster's id and a colon.
+    /// these a cluster's id and a colon, or a timeline's.
     pub(crate) fn parse(text: &str, now: Moment) -> Result<Self, Failure> {
         if text == "latest" {
             return Ok(Self::Latest);
@@ -43,6 +46,11 @@ impl Point {
         {
             let point = Box::new(Self::parse(rest, now)?);
             return Ok(Self::OfCluster(ClusterId(cluster), point));
+        }
+        if let Some((timeline, rest)) = text.split_once(':')
+            && let Some(timeline) = TimelineId::parse(timeline)
+        {
+            return Ok(Self::OfTimeline(timeline, Box::new(Self::parse(rest, now)?)));
         }
         if text.ends_with(".base") {
             let name = text.rsplit('/').next().unwrap_or(text);
@@ -69,6 +77,16 @@ impl Point {
 
     /// The point that flags name, if they do.
     pub(crate) fn of(args: &PointArgs, now: Moment) -> Result<Option<Self>, Failure> {
+        let point = Self::of_moment(&args.moment, now)?;
+        let Some(timeline) = &args.timeline else { return Ok(point) };
+        let timeline = TimelineId::parse(timeline).ok_or_else(|| {
+            Failure::usage(format!("--timeline {timeline} is none"))
+                .remedy("rekindle archive list shows them: 32 hexadecimal digits")
+        })?;
+        Ok(Some(Self::OfTimeline(timeline, Box::new(point.unwrap_or(Self::Latest)))))
+    }
+
+    fn of_moment(args: &MomentArgs, now: Moment) -> Result<Option<Self>, Failure> {
         let of_kind = |flag: &str, text: &str, want: fn(&Self) -> bool| {
             if let Some(Err(twice_or_never)) = local_time(text) {
                 return Err(twice_or_never);
@@ -83,13 +101,13 @@ impl Point {
             })
         };
         match args {
-            PointArgs { to_revision: Some(text), .. } => {
+            MomentArgs { to_revision: Some(text), .. } => {
                 of_kind("--to-revision", text, |point| matches!(point, Self::Revision(_)))
             }
-            PointArgs { to_time: Some(text), .. } => {
+            MomentArgs { to_time: Some(text), .. } => {
                 of_kind("--to-time", text, |point| matches!(point, Self::Time(_)))
             }
-            PointArgs { latest, .. } => Ok(latest.then_some(Self::Latest)),
+            MomentArgs { latest, .. } => Ok(latest.then_some(Self::Latest)),
         }
     }
 
@@ -100,14 +118,28 @@ impl Point {
             Self::Revision(revision) => facts.last == *revision,
             Self::Time(time) => facts.state <= *time,
             Self::Object(name) => base.name.rsplit('/').next() == Some(name.as_str()),
-            Self::OfCluster(cluster, point) => facts.cluster == *cluster && point.fits(base),
+            Self::OfCluster(_, point) | Self::OfTimeline(_, point) => {
+                self.is_of_it(base) && point.fits(base)
+            }
         }
     }
 
-    /// Without the cluster.
+    /// Whether a base is of the cluster and the history that are named, if they are.
+    fn is_of_it(&self, base: &BaseEntry) -> bool {
+        let facts = &base.header.facts;
+        match self {
+            Self::OfCluster(cluster, point) => facts.cluster == *cluster && point.is_of_it(base),
+            Self::OfTimeline(timeline, point) => {
+                facts.timeline == *timeline && point.is_of_it(base)
+            }
+            _ => true,
+        }
+    }
+
+    /// Without the cluster and the history.
     pub(crate) fn bare(&self) -> &Self {
         match self {
-            Self::OfCluster(_, point) => point.bare(),
+            Self::OfCluster(_, point) | Self::OfTimeline(_, point) => point.bare(),
             point => point,
         }
     }
@@ -148,15 +180,11 @@ impl Point {
         let mut newest: BTreeMap<_, &BaseEntry> = BTreeMap::new();
         for base in &listing.bases {
             let facts = &base.header.facts;
-            let is_meant = match self {
-                Self::OfCluster(cluster, _) => facts.cluster == *cluster,
-                _ => true,
-            };
             let position = |base: &BaseEntry| {
                 let facts = &base.header.facts;
                 (facts.last, facts.term, facts.index, Reverse(facts.erased))
             };
-            if is_meant && facts.last < revision {
+            if self.is_of_it(base) && facts.last < revision {
                 let known = newest.entry(facts.timeline).or_insert(base);
                 if position(known) < position(base) {
                     *known = base;
@@ -190,9 +218,9 @@ impl Point {
                     "the archive holds revision {revision} of several clusters or histories"
                 );
                 let remedy = format!(
-                    "name the cluster: @{}:{revision}, for example; if the cluster was restored, export \
-                     the base before it, by the last part of its object's name",
-                    one.header.facts.cluster
+                    "name the cluster: @{}:{revision}, for example; or, if the cluster was restored, which of \
+                     its histories: --timeline {}, or another that rekindle archive list shows",
+                    one.header.facts.cluster, one.header.facts.timeline
                 );
                 Err(Failure::refused(what).remedy(remedy))
             }
@@ -207,6 +235,9 @@ impl Point {
             let what = match self {
                 Self::OfCluster(cluster, _) => {
                     format!("the archive holds no such base of cluster {cluster}")
+                }
+                Self::OfTimeline(timeline, _) => {
+                    format!("the archive holds no such base of timeline {timeline}")
                 }
                 Self::Latest => "the archive holds no base".to_owned(),
                 Self::Revision(revision) => {
@@ -252,7 +283,10 @@ impl Point {
                 "the archive holds revision {} of several histories: the cluster was restored",
                 facts.last
             );
-            return Err(Failure::refused(what).remedy(by_name));
+            return Err(Failure::refused(what).remedy(
+                "name the history: --timeline ID, as rekindle archive list shows them; or the base: @ and the \
+                 last part of its object's name",
+            ));
         }
         // Of two of which one was made of the other, the whole one: erasing it was not brought to its end.
         let position = |base: &&BaseEntry| {
@@ -278,9 +312,7 @@ fn local_time(text: &str) -> Option<Result<Moment, Failure>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rekindle_archive::format::{
-        ArchiveId, Facts, Generation, Header, Kind, ObjectId, TimelineId,
-    };
+    use rekindle_archive::format::{ArchiveId, Facts, Generation, Header, Kind, ObjectId};
     use rekindle_etcd::{MemberId, RaftIndex, RaftTerm};
 
     /// A base of a cluster and a timeline, of a revision and a time.
@@ -364,6 +396,11 @@ mod tests {
         check_choice(&histories, "5", "revision 5 of several histories");
         check_choice(&histories, "8", "1-8-150.base");
         check_choice(&histories, "latest", "1-5-200.base");
+        let timeline = |number: u8| TimelineId([number; 16]);
+        check_choice(&histories, &format!("{}:latest", timeline(1)), "1-8-150.base");
+        check_choice(&histories, &format!("{}:5", timeline(1)), "1-5-100.base");
+        check_choice(&histories, &format!("{}:5", timeline(2)), "1-5-200.base");
+        check_choice(&histories, &format!("{}:8", timeline(2)), "no such base of timeline");
     }
 
     #[test]

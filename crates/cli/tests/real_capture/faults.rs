@@ -217,3 +217,66 @@ fn a_full_spool_ends_nothing() {
     capturing.stop();
     assert_eq!(archived_hash(&place.at(last)), hash(&cluster, last));
 }
+
+/// A member's disk goes back to what it was, under the same ids, as a virtual machine's does: what it had until
+/// then and what it has now are two histories, and both come back. Whether it was followed meanwhile or not.
+#[test]
+fn a_cluster_that_goes_back_has_two_histories() {
+    for is_followed in [true, false] {
+        let cluster = Cluster::start(Version::LATEST, Members(1));
+        let place = Place::new();
+        let mut capturing = place.capture(&cluster, "host", &[]);
+        capturing.wait_for("writing into");
+        put(&cluster, "a", "1");
+        let member = cluster.member(0);
+        let saved = place.path().join("saved");
+        member.stop();
+        copy_directory(member.data_dir(), &saved);
+        member.start();
+        put(&cluster, "a", "2");
+        let before = put(&cluster, "a", "3");
+        let was = hash(&cluster, before);
+        place.wait_until_it_has(before);
+        let mut capturing = match is_followed {
+            true => Some(capturing),
+            false => {
+                capturing.stop();
+                None
+            }
+        };
+        member.stop();
+        std::fs::remove_dir_all(member.data_dir()).unwrap();
+        copy_directory(&saved, member.data_dir());
+        member.start();
+        put(&cluster, "b", "other");
+        let mut capturing =
+            capturing.take().unwrap_or_else(|| place.capture(&cluster, "host", &[]));
+        capturing.wait_for("the cluster has not what it had");
+        capturing.wait_for("written into");
+        let last = (0..5).map(|number| put(&cluster, "c", &number.to_string())).last().unwrap();
+        let said = capturing.stop();
+        let archive = place.archive();
+        eprintln!("DEBUG {is_followed} {said:#?} {}", done(["archive", "list", archive.to_str().unwrap()]));
+        let files = Command::new("find").arg(&archive).args(["-type", "f", "-printf", "%T+ %P\n"]).output().unwrap();
+        eprintln!("DEBUG {}", String::from_utf8(files.stdout).unwrap());
+        let told = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let points = told["restorePoints"].as_array().unwrap();
+        let timelines: std::collections::BTreeSet<_> =
+            points.iter().map(|point| point["timeline"].as_str().unwrap()).collect();
+        assert_eq!(timelines.len(), 2, "{told}: {said:#?}");
+        let now = points.last().unwrap()["timeline"].as_str().unwrap();
+        let then = timelines.iter().find(|timeline| **timeline != now).unwrap();
+        assert_eq!(archived_hash(&place.at(format!("{then}:{before}"))), was, "{said:#?}");
+        assert_eq!(archived_hash(&place.at(format!("{now}:{last}"))), hash(&cluster, last));
+        assert_ne!(archived_hash(&place.at(format!("{now}:{before}"))), was);
+        let output = crate::harness::rekindle(["hashkv", &place.at(before)]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("--timeline"));
+    }
+}
+
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(done.success());
+}

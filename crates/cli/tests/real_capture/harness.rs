@@ -62,6 +62,20 @@ impl Place {
         format!("{}@{point}", self.archive().display())
     }
 
+    /// Waits until the archive's log has come to a revision.
+    pub fn wait_until_it_has(&self, revision: i64) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let told = done(["archive", "list", "-w=json", self.archive().to_str().unwrap()]);
+            let told: Value = serde_json::from_str(&told).unwrap();
+            let mut ranges = told["log"].as_array().unwrap().iter();
+            if ranges.any(|range| range["last"].as_i64().unwrap() >= revision) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{told}");
+        }
+    }
+
     /// Follows the cluster into the archive, from the host of that name.
     pub fn capture(&self, cluster: &Cluster, host: &str, more: &[&str]) -> Capturing {
         let archive = self.archive();
