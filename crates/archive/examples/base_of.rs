@@ -48,6 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         now: &now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };

@@ -228,6 +228,11 @@ impl Archive {
         }
     }
 
+    /// Whether what is written now can be read here.
+    pub(crate) fn can_open(&self) -> bool {
+        !self.is_sealed() || self.keys.secret("", self.generation()).is_ok()
+    }
+
     /// Whether reading what it holds needs an identity.
     #[must_use]
     pub fn is_sealed(&self) -> bool {

@@ -260,8 +260,8 @@ pub enum Error {
         /// Where it should lie.
         object: String,
     },
-    /// What was followed is not in the journal of this host as it was put there.
-    #[error("{path} of the journal cannot be read: {cause}")]
+    /// What was followed cannot be read where it was put, in the journal of this host or in the archive.
+    #[error("{path} of what was followed cannot be read: {cause}")]
     Journal {
         /// The file.
         path: String,

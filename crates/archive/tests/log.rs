@@ -125,6 +125,8 @@ fn save(
         tables,
         log,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         now: &clock,
         progress,
@@ -491,10 +493,10 @@ fn what_follows_the_last_base_is_not_pruned() {
         plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap();
         assert_eq!(end(), last);
     }
-    // A later base that was made without it needs it no more.
+    // A later base that was made in full needs it no more.
     following.keyspace.compact(last);
     following.write(1);
-    following.try_save(&following.keyspace, None).unwrap();
+    save(&archive, &following.keyspace, a_spool().path(), None).unwrap();
     let policy = Policy { last: 1, ..Policy::default() };
     let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
     assert!(!plan_prune(&archive, &request).unwrap().marked.is_empty());

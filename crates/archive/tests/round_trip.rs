@@ -85,6 +85,8 @@ fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
         now: &now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };
@@ -270,6 +272,8 @@ fn what_does_not_become_a_base_takes_its_packs_away() {
         now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };
@@ -304,6 +308,8 @@ fn a_base_that_was_stopped_is_none() {
         now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };

@@ -61,6 +61,8 @@ fn save(archive: &Archive, records: &Pairs) -> Result<(), Error> {
         now: &now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };

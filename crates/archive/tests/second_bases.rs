@@ -290,6 +290,8 @@ fn what_was_cut_off_contradicts_nothing() {
         tables,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         now: &now,
         progress,

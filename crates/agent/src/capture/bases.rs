@@ -226,7 +226,7 @@ pub(super) struct Before {
     pub log: Option<LogView>,
     /// The cluster is another one than that.
     pub leaves: bool,
-    /// It was followed here all the way: without the journal, it is known nevertheless.
+    /// The archive's log is known to be of what the cluster has now.
     pub followed: bool,
 }
 
@@ -249,17 +249,12 @@ impl Bases {
         let (archive, spool, now) = (archive.clone(), self.spool.clone(), self.now);
         let thread = std::thread::Builder::new().name(format!("base {number}"));
         thread.spawn(move || {
-            let Before { log, leaves, followed } = before;
-            let mut base =
-                Base { archive: &archive, snapshot: &snapshot, spool: &spool, leaves, now };
-            let mut result = base.make(log.as_ref());
-            if let Err(error @ Error::Journal { .. }) = result {
-                let _ = reports.send(Report::Told(Told::JournalFailed { error }));
-                // The log comes from the snapshot then, and nothing compares it with what was followed.
-                base.leaves |= !followed;
-                result = base.make(None);
-            }
-            let result = result.map(Box::new);
+            let unreadable = |error: &Error| {
+                let cause = error.to_string();
+                let _ = reports.send(Report::Told(Told::Unreadable { archive: number, cause }));
+            };
+            let base = Base { archive: &archive, snapshot: &snapshot, spool: &spool, before, now };
+            let result = base.make(unreadable).map(Box::new);
             let _ = reports.send(Report::Base { archive: number, result });
         })?;
         Ok(())
@@ -271,20 +266,22 @@ struct Base<'a> {
     archive: &'a Archive,
     snapshot: &'a Taken,
     spool: &'a Path,
-    leaves: bool,
+    before: Before,
     now: fn() -> Moment,
 }
 
 impl Base<'_> {
-    fn make(&self, log: Option<&LogView>) -> Result<BaseWritten, Error> {
+    fn make(&self, unreadable: impl Fn(&Error)) -> Result<BaseWritten, Error> {
         let backend = Backend::open(open(&self.snapshot.path)?.reading_ahead())?;
         let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let request = BaseRequest {
             archive: self.archive,
             origin: &self.snapshot.origin,
             tables: Some(self.spool),
-            log,
-            leaves: self.leaves,
+            log: self.before.log.as_ref(),
+            leaves: self.before.leaves,
+            followed: self.before.followed,
+            apart: false,
             full: false,
             now: &self.now,
             progress: Progress { walked: &walked, stop: &stop },
@@ -297,6 +294,7 @@ impl Base<'_> {
                 format!("the member's snapshot is damaged: {}", finding.unwrap_or_default());
             return Err(Error::Spool { path: self.snapshot.path.display().to_string(), cause });
         }
+        prepared.unreadable().iter().for_each(unreadable);
         self.check_file()?;
         prepared.publish((self.now)())
     }

@@ -233,8 +233,8 @@ pub enum Action {
         archive: usize,
         /// Up to where the archive has a log.
         end: Option<Revision>,
-        /// That was followed here all the way. Otherwise what came since its last base has to be compared
-        /// with the journal, or a history begins.
+        /// That is known to be of what the cluster has now. Otherwise it has to be looked at, or a history
+        /// begins.
         followed: bool,
     },
     /// The snapshot is needed no more.

@@ -740,7 +740,6 @@ impl Machine {
         if self.stopping.is_none() {
             self.want_bases(now);
         }
-        let (run, head) = (self.run, self.head());
         let Some(job) = &mut self.job else { return };
         let Some(revision) = job.revision.filter(|_| job.answers == 0 || job.stale) else { return };
         if now.passed >= job.since + LOG_WAIT {
@@ -763,7 +762,7 @@ impl Machine {
                 let gap = Notice::Gap { archive: *number, first, last };
                 self.actions.push_back(Action::Tell(gap));
             }
-            let followed = archive.trusted || end.is_some_and(|end| is_of(run, end, head));
+            let followed = archive.trusted;
             self.actions.push_back(Action::MakeBase { archive: *number, end, followed });
             job.making.insert(*number);
             job.tried.insert(*number);

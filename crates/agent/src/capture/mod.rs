@@ -118,10 +118,12 @@ pub enum Told {
         /// Why.
         error: rekindle_archive::Error,
     },
-    /// A base cannot be compared with what was followed; the log comes from its snapshot.
-    JournalFailed {
-        /// Why.
-        error: rekindle_archive::Error,
+    /// Something of an archive, or of the journal, cannot be read; a base is made without it.
+    Unreadable {
+        /// The archive's number.
+        archive: usize,
+        /// What, and why.
+        cause: String,
     },
     /// Members have said their HashKV of a revision, and agree as far as they can be compared.
     Witnesses {
@@ -171,8 +173,6 @@ enum Report {
     Opened {
         archive: usize,
         timeline: Option<TimelineId>,
-        /// The revision of its newest base.
-        base: Option<Revision>,
         end: Option<Revision>,
         /// Of its log some is gone.
         has_hole: bool,
@@ -265,7 +265,6 @@ impl Capture {
                 orders,
                 timeline: None,
                 based: None,
-                base: None,
                 stands_by: false,
             });
         }
@@ -297,8 +296,6 @@ struct Destination {
     timeline: Option<TimelineId>,
     /// That of the last base that was made of it here.
     based: Option<TimelineId>,
-    /// The revision of its newest base.
-    base: Option<Revision>,
     /// Another host writes into it.
     stands_by: bool,
 }
@@ -416,16 +413,16 @@ impl Driver {
                 self.hashes = hashes.into();
                 Ok(Some(Event::Hashed { revision, took }))
             }
-            Report::Opened { archive, timeline, base, end, has_hole, base_age } => {
+            Report::Opened { archive, timeline, end, has_hole, base_age } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
-                (place.timeline, place.base, place.stands_by) = (timeline, base, false);
+                (place.timeline, place.stands_by) = (timeline, false);
                 let ours = timeline.is_some() && self.journal.feeds(place.archive.id()) == timeline;
                 Ok(Some(Event::Opened { archive, end, has_hole, ours, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
                 let (timeline, revision) = (Some(written.facts.timeline), Some(written.facts.last));
-                (place.based, place.base) = (timeline, revision);
+                place.based = timeline;
                 let moved = place.timeline != timeline;
                 if moved {
                     let _ = place.orders.send(Order::OpenAgain);
@@ -497,11 +494,7 @@ impl Driver {
         };
         let log = end.zip(place.timeline);
         let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
-        let is_known = match end.zip(place.base) {
-            Some((end, base)) if end > base => self.journal.reaches(base, end),
-            _ => true,
-        };
-        let leaves = self.journal.has_left(place.archive.id()) || !followed && !is_known;
+        let leaves = self.journal.has_left(place.archive.id());
         let before = Before { log, leaves, followed };
         Ok(self.bases.make(number, &place.archive, snapshot, before, self.reports.clone())?)
     }

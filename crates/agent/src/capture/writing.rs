@@ -99,7 +99,6 @@ impl Writing {
                     let _ = self.reports.send(Report::Opened {
                         archive,
                         timeline: writer.as_ref().map(|writer| writer.timeline()),
-                        base: end.map(|end| end.base),
                         end: end.map(|end| end.last),
                         has_hole: end.is_some_and(|end| end.has_hole),
                         base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),

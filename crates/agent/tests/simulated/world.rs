@@ -70,8 +70,10 @@ struct Archive {
     order: Option<Order>,
     /// A base is being made of it.
     making: bool,
-    /// What it has was followed here all the way, when that began.
+    /// What it has is said to be of the cluster's history, when that began.
     followed: bool,
+    /// Nobody here can read what it has.
+    sealed: bool,
 }
 
 enum Order {
@@ -136,7 +138,9 @@ impl World {
             wall: 1_790_000_000_000,
             passed: Duration::ZERO,
             journal: Vec::new(),
-            archives: (0..ARCHIVES).map(|_| Archive::default()).collect(),
+            archives: (0..ARCHIVES)
+                .map(|number| Archive { sealed: number % 2 == 1, ..Archive::default() })
+                .collect(),
             timelines: 0,
             asked: false,
             snapshot: None,
@@ -322,19 +326,27 @@ impl World {
         };
         let archive = &mut self.archives[number];
         let at = |at: i64| snapshot.contents.get((at - 2) as usize);
-        // It is compared with its last base, and with its log as far as the journal goes on from there.
+        // What its log has behind its last base is read, or is known to be what the journal has, or it is not
+        // known at all.
         let last = archive.end.min(snapshot.revision);
-        let is_kept = |at: i64| having(&self.journal, revision(at)).is_some();
-        let compared = match (archive.base + 1..=last).all(is_kept) {
-            true => last,
-            false => archive.base,
+        let is_fed = |at: i64| {
+            let kept = having(&self.journal, revision(at)).map(contents);
+            kept.is_some_and(|kept| kept.get(&at) == archive.log.get(&at))
         };
+        let is_known = !archive.sealed || (archive.base + 1..=archive.end).all(is_fed);
+        let compared = if is_known && !archive.left { last } else { archive.base };
         let mut seen = archive.log.range(..=compared.min(snapshot.revision));
         let agrees = seen.all(|(number, it)| at(*number) == Some(it));
         let went_back = archive.base > snapshot.revision;
-        let is_known = (archive.base + 1..=archive.end).all(is_kept);
-        let leaves = archive.left || !archive.followed && !is_known;
-        let moved = archive.base == 0 || !agrees || went_back || leaves;
+        let may_go_on = match (archive.end > archive.base, is_known) {
+            (false, _) => true,
+            (true, true) => archive.followed || archive.end <= snapshot.revision,
+            (true, false) => archive.followed,
+        };
+        let moved = archive.base == 0 || !agrees || went_back || archive.left || !may_go_on;
+        let mut there = archive.log.range(..=snapshot.revision);
+        let is_one = there.all(|(number, it)| at(*number) == Some(it));
+        assert!(moved || is_one, "archive {number}: one timeline, two histories");
         if moved {
             self.timelines += 1;
             (archive.timeline, archive.end) = (self.timelines, 0);

@@ -19,9 +19,7 @@
 //! ```
 
 use super::cut::{Cut, Witness};
-use super::rows::LogRows;
 use crate::error::Error;
-use crate::format::base::{Part, PartKind};
 use crate::format::cursor::Cursor;
 use crate::format::header::Moment;
 use crate::format::run::Run;
@@ -29,7 +27,6 @@ use crate::format::{ArchiveId, DIGEST, Domain, FormatFault, ObjectId, TimelineId
 use crate::object;
 use crate::prune::GRACE;
 use rekindle_etcd::{ClusterId, MemberId, RaftTerm, RecordKey, Revision};
-use roaring::RoaringBitmap;
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -275,27 +272,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether it has everything behind a revision up to another one.
-    #[must_use]
-    pub fn reaches(&self, after: Revision, last: Revision) -> bool {
-        let mut next = after.later(1);
-        for kept in self.kept.iter().filter(|kept| kept.last > after) {
-            if Some(kept.first) > next {
-                return false;
-            }
-            if kept.last >= last {
-                return true;
-            }
-            next = kept.last.later(1);
-        }
-        last <= after
-    }
-
     /// What it has up to a revision, for a base of a timeline.
     #[must_use]
     pub fn view(&self, timeline: TimelineId, last: Revision) -> LogView {
         let kept = self.kept.iter().filter(|kept| kept.first <= last).cloned().collect();
-        LogView { timeline, kept, last }
+        LogView { timeline, kept }
     }
 }
 
@@ -476,63 +457,26 @@ fn at(path: &Path, error: &io::Error) -> Error {
     Error::Spool { path: path.display().to_string(), cause: error.to_string() }
 }
 
-/// What a journal has for a base that is to be made: what was written into the archive's log.
+/// What a journal has for a base that is to be made: the archive's log may be what was fed from it.
 #[derive(Clone, Debug)]
 pub struct LogView {
     /// The history that it belongs to.
     pub timeline: TimelineId,
     kept: Vec<Kept>,
-    /// The last revision that counts.
-    last: Revision,
 }
 
 impl LogView {
-    /// What it has behind a revision, up to another one or as far as it goes; none where it does not go
-    /// on from there.
-    pub(crate) fn behind(&self, after: Revision, to: Revision) -> Option<LogRange> {
-        let first = after.later(1)?;
-        let last = self.last.min(to).min(self.kept.last()?.last);
-        let has_any = |kept: &&Kept| kept.last >= first && kept.first <= last;
-        let kept: Vec<_> = self.kept.iter().filter(has_any).cloned().collect();
-        let begins = kept.first().is_some_and(|kept| kept.first <= first);
-        let goes_on = kept.windows(2).all(|pair| match pair {
+    /// What it has of the same: the pieces from the first revision to the last one of a segment, if those are
+    /// whole pieces without a gap.
+    pub(crate) fn pieces(&self, first: Revision, last: Revision) -> &[Kept] {
+        let begin = self.kept.partition_point(|kept| kept.first < first);
+        let end = self.kept.partition_point(|kept| kept.last <= last);
+        let pieces = self.kept.get(begin..end).unwrap_or_default();
+        let goes_on = pieces.windows(2).all(|pair| match pair {
             [one, next] => one.last.later(1) == Some(next.first),
             _ => true,
         });
-        (first <= last && begins && goes_on).then_some(LogRange { first, last, kept })
-    }
-}
-
-/// A range of the log that a journal has.
-#[derive(Clone, Debug)]
-pub(crate) struct LogRange {
-    pub first: Revision,
-    pub last: Revision,
-    pub kept: Vec<Kept>,
-}
-
-impl LogRange {
-    /// When the cluster was at its last revision, or shortly afterwards.
-    pub(crate) fn state(&self) -> Moment {
-        self.kept.last().map_or(Moment(0), |kept| kept.state)
-    }
-
-    /// The part of a base that it is, as far as that is known before its records were read.
-    pub(crate) fn part(&self, timeline: TimelineId) -> Part {
-        let last = RecordKey { revision: self.last, sub: i64::MAX, tombstone: true };
-        Part {
-            timeline,
-            first: RecordKey::first_of(self.first),
-            last,
-            records: self.kept.iter().map(|kept| kept.records).sum(),
-            bytes: self.kept.iter().map(|kept| kept.bytes).sum(),
-            dead: RoaringBitmap::new(),
-            what: PartKind::Log { digest: [0; DIGEST] },
-        }
-    }
-
-    /// Its records, for the comparison.
-    pub(crate) fn rows(self) -> LogRows {
-        LogRows::new(self)
+        let ends = pieces.first().map(|kept| kept.first).zip(pieces.last().map(|kept| kept.last));
+        if goes_on && ends == Some((first, last)) { pieces } else { &[] }
     }
 }

@@ -13,5 +13,5 @@ mod writer;
 pub use cut::{Change, Cut, Cutter, Witness};
 pub use journal::{Journal, Kept, LogView};
 pub use merge::{Merge, Merged, Merger, Merging};
-pub(crate) use rows::{LogFound, LogRows};
+pub(crate) use rows::{LogFound, LogRange, LogRows, LogSource, Stored};
 pub use writer::{Activity, Claim, LogEnd, LogWriter, Written};

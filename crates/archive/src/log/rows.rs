@@ -1,20 +1,117 @@
 //! The records of a range of the log, as a comparison with a snapshot wants them.
 
-use super::journal::{Kept, LogRange};
+use super::journal::Kept;
+use crate::archive::Archive;
 use crate::error::Error;
+use crate::format::base::{Part, PartKind};
 use crate::format::block::{self, Fingerprint};
 use crate::format::filter::KeyHash;
+use crate::format::header::Moment;
 use crate::format::run::Run;
-use crate::format::{DIGEST, FormatFault, LogDigest, ValueDigests, segment};
+use crate::format::{
+    DIGEST, Facts, FormatFault, Kind, LogDigest, TimelineId, ValueDigests, segment,
+};
+use crate::object;
+use crate::plan::cover::SegmentEntry;
 use crate::write::Row;
 use rekindle_etcd::{KeyValue, RecordKey, Revision};
+use roaring::RoaringBitmap;
 use std::vec::IntoIter;
+
+/// A range of the log without a gap, and where its records are read.
+pub(crate) struct LogRange {
+    pub first: Revision,
+    pub last: Revision,
+    pub sources: Vec<LogSource>,
+}
+
+/// Where some of it is read.
+pub(crate) enum LogSource {
+    /// In the journal, as it was fed to the archive.
+    Kept(Kept),
+    /// In the archive itself.
+    Stored(Box<Stored>),
+}
+
+/// A segment.
+pub(crate) struct Stored {
+    pub archive: Archive,
+    pub segment: SegmentEntry,
+    pub facts: Facts,
+}
+
+impl LogRange {
+    /// When the cluster was at its last revision, or shortly afterwards.
+    pub(crate) fn state(&self) -> Moment {
+        self.sources.last().map_or(Moment(0), |source| match source {
+            LogSource::Kept(kept) => kept.state,
+            LogSource::Stored(stored) => stored.facts.state,
+        })
+    }
+
+    /// The part of a base that it is, as far as that is known before its records were read.
+    pub(crate) fn part(&self, timeline: TimelineId) -> Part {
+        let last = RecordKey { revision: self.last, sub: i64::MAX, tombstone: true };
+        let sizes = self.sources.iter().map(|source| match source {
+            LogSource::Kept(kept) => (kept.records, kept.bytes),
+            LogSource::Stored(stored) => (stored.facts.records, stored.segment.bytes),
+        });
+        let add = |(one, other): (u64, u64), (records, bytes)| {
+            (one.saturating_add(records), other.saturating_add(bytes))
+        };
+        let (records, bytes) = sizes.fold((0, 0), add);
+        Part {
+            timeline,
+            first: RecordKey::first_of(self.first),
+            last,
+            records,
+            bytes,
+            dead: RoaringBitmap::new(),
+            what: PartKind::Log { digest: [0; DIGEST] },
+        }
+    }
+
+    /// Its records, for the comparison.
+    pub(crate) fn rows(self) -> LogRows {
+        LogRows::new(self)
+    }
+}
+
+impl LogSource {
+    fn blocks(&self) -> Result<Vec<block::Records>, Error> {
+        match self {
+            Self::Kept(kept) => {
+                let cut = kept.read()?;
+                let opened = || {
+                    let (_, content) = segment::parse(&cut.content)?;
+                    let run = Run::parse_index(content)?;
+                    let open = |(range, entry)| Run::open(content, &range, entry);
+                    run.blocks().map(open).collect::<Result<Vec<_>, _>>()
+                };
+                opened().map_err(|fault| kept.damaged(&fault))
+            }
+            Self::Stored(stored) => {
+                let Stored { archive, segment, .. } = &**stored;
+                let name = archive.store().full_name(&segment.name);
+                let bytes = archive.store().read(&segment.name, segment.bytes);
+                let opened = bytes.map_err(Error::from);
+                let opened =
+                    opened.and_then(|bytes| object::open_run(archive, &name, Kind::Segment, bytes));
+                let unreadable = |cause: String| Error::Journal { path: name.clone(), cause };
+                let opened = opened.map_err(|error| unreadable(error.to_string()))?;
+                let open = |(range, entry)| opened.records(&range, entry);
+                let blocks = opened.run.blocks().map(open).collect::<Result<Vec<_>, _>>();
+                blocks.map_err(|fault| unreadable(fault.to_string()))
+            }
+        }
+    }
+}
 
 /// Goes through a range, and digests it on the way.
 pub(crate) struct LogRows {
     first: Revision,
     last: Revision,
-    kept: IntoIter<Kept>,
+    sources: IntoIter<LogSource>,
     blocks: IntoIter<block::Records>,
     records: Option<block::Records>,
     digests: ValueDigests,
@@ -32,12 +129,12 @@ pub(crate) struct LogFound {
 }
 
 impl LogRows {
-    pub(super) fn new(range: LogRange) -> Self {
-        let LogRange { first, last, kept } = range;
+    fn new(range: LogRange) -> Self {
+        let LogRange { first, last, sources } = range;
         Self {
             first,
             last,
-            kept: kept.into_iter(),
+            sources: sources.into_iter(),
             blocks: Vec::new().into_iter(),
             records: None,
             digests: ValueDigests::default(),
@@ -87,16 +184,8 @@ impl LogRows {
         if self.records.is_some() {
             return Ok(true);
         }
-        let Some(kept) = self.kept.next() else { return Ok(false) };
-        let cut = kept.read()?;
-        let opened = || {
-            let (_, content) = segment::parse(&cut.content)?;
-            let run = Run::parse_index(content)?;
-            let open = |(range, entry)| Run::open(content, &range, entry);
-            run.blocks().map(open).collect::<Result<Vec<_>, _>>()
-        };
-        let first = RecordKey::first_of(kept.first);
-        self.blocks = opened().map_err(|fault| damaged(first, fault))?.into_iter();
+        let Some(source) = self.sources.next() else { return Ok(false) };
+        self.blocks = source.blocks()?.into_iter();
         Ok(true)
     }
 

@@ -42,8 +42,9 @@ pub(crate) struct Older {
     pub revision: Revision,
 }
 
-/// The routes of a base's records. `compact` is the compact revision of its snapshot.
-pub(crate) fn routes(older: Option<&Older>, compact: Option<Revision>) -> Vec<Route> {
+/// The routes of a base's records. `compact` is the compact revision of its snapshot; what came behind the older
+/// base goes to `rest`.
+pub(crate) fn routes(older: Option<&Older>, compact: Option<Revision>, rest: To) -> Vec<Route> {
     let Some(older) = older else { return vec![Route { last: None, to: To::Pack }] };
     let mut routes = Vec::new();
     for (part, rewritten) in older.parts.iter().zip(rewritten(&older.parts)) {
@@ -55,7 +56,10 @@ pub(crate) fn routes(older: Option<&Older>, compact: Option<Revision>) -> Vec<Ro
     if let Some(compact) = compact.filter(|compact| *compact > older.revision) {
         push(&mut routes, last_of(compact), To::Pack);
     }
-    routes.push(Route { last: None, to: To::Log });
+    match routes.last_mut() {
+        Some(route) if route.to == rest => route.last = None,
+        _ => routes.push(Route { last: None, to: rest }),
+    }
     routes
 }
 
@@ -185,14 +189,14 @@ mod tests {
             Some(last) => format!("{:?} to {}", route.to, last.revision),
             None => format!("{:?}", route.to),
         };
-        let routes = routes(Some(&older), Revision::new(compact));
+        let routes = routes(Some(&older), Revision::new(compact), To::Log);
         assert_eq!(routes.into_iter().map(shown).collect::<Vec<_>>().join(", "), want);
     }
 
     #[test]
     fn records_go_where_they_belong() {
         let first = [Route { last: None, to: To::Pack }];
-        assert_eq!(routes(None, Revision::new(7)), first);
+        assert_eq!(routes(None, Revision::new(7), To::Log), first);
         let parts = [(9 * MIB, 0), (9 * MIB, 0)];
         check_routes(&parts, 200, -1, "Known to 200, Log");
         check_routes(&parts, 205, 150, "Known to 205, Log");

@@ -4,6 +4,7 @@
 //! with the cluster's last base and puts what is new into packs and segments. The base itself comes
 //! last: what it names is there by then.
 
+mod behind;
 mod join;
 mod pack;
 mod table;
@@ -21,11 +22,10 @@ use crate::format::header::{Facts, HEADER_MAX, Moment};
 use crate::format::segment::{Notes, Times};
 use crate::format::{Kind, TimelineId};
 use crate::log::LogView;
-use crate::plan::cover::cover;
-use crate::plan::reuse::{Older, Route, routes};
+use crate::plan::reuse::{Older, Route, To, routes};
 use crate::store::{Listed, StoreFaultKind};
-use crate::tail::living_log;
 use crate::{names, object};
+use behind::Behind;
 use join::{Bounds, Join, Known};
 use pack::{Packed, Packer, Shared};
 use rekindle_bolt::ReadAt;
@@ -84,6 +84,11 @@ pub struct BaseRequest<'a> {
     pub log: Option<&'a LogView>,
     /// The cluster is known to be another one than what the archive's log has: a history begins.
     pub leaves: bool,
+    /// The cluster is known to have what the archive's log has; otherwise that is looked at, and where it
+    /// cannot be, a history begins.
+    pub followed: bool,
+    /// What the archive's log has behind the last base cannot be read: the base needs none of it.
+    pub apart: bool,
     /// Write all records anew, and share none with an older base.
     pub full: bool,
     /// The clock.
@@ -161,7 +166,7 @@ pub fn prepare_base<'a, S: ReadAt>(
     let mut listing = request.archive.list()?;
     let unreadable = std::mem::take(&mut listing.unreadable);
     let unreadable = unreadable.into_iter().map(says_nothing_of_others);
-    let unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
+    let mut unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
     let position = (etcd.term, etcd.consistent_index);
     let mut choice = timeline::choose(&listing, request.origin, position)?;
     let (mut last, mut comparison) = match &choice {
@@ -175,10 +180,55 @@ pub fn prepare_base<'a, S: ReadAt>(
         },
         Choice::Begins(_) => (None, Some(Comparison::First)),
     };
-    if let (Choice::GoesOn(timeline), true) = (&choice, request.leaves) {
-        choice = Choice::leaves(*timeline);
+    let mut request = *request;
+    let mut behind = Behind::Nothing;
+    if let Choice::GoesOn(timeline) = &choice {
+        let newest = last.as_ref().map(|last| last.revision);
+        let from = newest.unwrap_or_else(|| timeline::newest(&listing, *timeline));
+        let goes_on;
+        (behind, goes_on) = behind::look(&request, *timeline, from, etcd.revision())?;
+        if !goes_on {
+            choice = Choice::leaves(*timeline);
+        }
     }
-    let header = Facts {
+    let header = header(&request, &etcd)?;
+    loop {
+        let timeline = choice.open(request.archive, request.origin.cluster, began)?;
+        let facts = Facts { timeline, ..header.clone() };
+        let older = last.as_ref().map(|last| (last.revision, last.timeline));
+        let making = Making { request: &request, backend, facts: &facts };
+        let made = making.make(last.take(), std::mem::replace(&mut behind, Behind::Nothing));
+        match (made, older) {
+            // It is made again without what cannot be read.
+            (Err(error @ Error::Journal { .. }), Some((_, timeline))) if !request.apart => {
+                unreadable.push(error);
+                request.apart = true;
+                (last, behind) =
+                    (LastBase::find(&request, &listing, timeline)?.ok(), Behind::Unknown);
+                if !request.followed && matches!(choice, Choice::GoesOn(_)) {
+                    choice = Choice::leaves(timeline);
+                }
+            }
+            (Err(Error::Contradiction(contradiction)), Some((older, timeline))) => {
+                choice = Choice::forks(timeline, contradiction.agreed());
+                comparison = Some(Comparison::Contradicted { older, contradiction });
+            }
+            (made, older) => {
+                let made = made?;
+                let counts = made.packed.counts;
+                let agreed = |(older, _)| Comparison::Agreed { older, counts };
+                let comparison = comparison.or(older.map(agreed)).unwrap_or(Comparison::First);
+                let mut prepared = made.prepare(request, backend, facts, began, comparison)?;
+                prepared.unreadable = unreadable;
+                return Ok(prepared);
+            }
+        }
+    }
+}
+
+/// The facts of a base that is to be made, as far as they are known before it is.
+fn header(request: &BaseRequest<'_>, etcd: &rekindle_etcd::Facts) -> Result<Facts, Error> {
+    Ok(Facts {
         kind: Kind::Base,
         archive: request.archive.id(),
         timeline: TimelineId([0; 16]),
@@ -198,28 +248,7 @@ pub fn prepare_base<'a, S: ReadAt>(
         member: request.origin.member,
         etcd: version(&request.origin.etcd),
         erased: false,
-    };
-    loop {
-        let timeline = choice.open(request.archive, request.origin.cluster, began)?;
-        let facts = Facts { timeline, ..header.clone() };
-        let older = last.as_ref().map(|last| (last.revision, last.timeline));
-        let made = Making { request, backend, facts: &facts }.make(last.take());
-        match (made, older) {
-            (Err(Error::Contradiction(contradiction)), Some((older, timeline))) => {
-                choice = Choice::forks(timeline, contradiction.agreed());
-                comparison = Some(Comparison::Contradicted { older, contradiction });
-            }
-            (made, older) => {
-                let made = made?;
-                let counts = made.packed.counts;
-                let agreed = |(older, _)| Comparison::Agreed { older, counts };
-                let comparison = comparison.or(older.map(agreed)).unwrap_or(Comparison::First);
-                let mut prepared = made.prepare(*request, backend, facts, began, comparison)?;
-                prepared.unreadable = unreadable;
-                return Ok(prepared);
-            }
-        }
-    }
+    })
 }
 
 /// A base that is damaged takes nothing away from one that is made now. Anything else may: the store may
@@ -343,6 +372,16 @@ struct Making<'a, 'r, S> {
     facts: &'r Facts,
 }
 
+/// The last base, with what the log has behind it.
+fn with_log(last: LastBase, behind: Behind) -> LastBase {
+    let Behind::Known(log) = behind else { return last };
+    let LastBase { compact, timeline, mut parts, rows, .. } = last;
+    let (revision, state) = (log.last, log.state());
+    parts.push(log.part(timeline));
+    let rows = Known { log: Some(log.rows()), ..rows };
+    LastBase { revision, compact, state, timeline, parts, rows }
+}
+
 /// What was made.
 struct Made {
     packed: Packed,
@@ -353,9 +392,13 @@ struct Made {
 
 impl<S: ReadAt> Making<'_, '_, S> {
     /// Writes what the last base does not have; without one, everything.
-    fn make(&self, last: Option<LastBase>) -> Result<Made, Error> {
-        let Some(last) = last.map(|last| self.with_log(last)).transpose()? else {
-            let routes = routes(None, None);
+    fn make(&self, last: Option<LastBase>, behind: Behind) -> Result<Made, Error> {
+        let rest = match behind {
+            Behind::Unknown => To::Pack,
+            _ => To::Log,
+        };
+        let Some(last) = last.map(|last| with_log(last, behind)) else {
+            let routes = routes(None, None, rest);
             let packer = self.packer(None, Vec::new(), Notes::default())?;
             return self.run(&routes, packer);
         };
@@ -365,33 +408,13 @@ impl<S: ReadAt> Making<'_, '_, S> {
         let times = Times { reckoned: true, marks };
         let older = Older { parts: last.parts, revision: last.revision };
         let rewritten = crate::plan::reuse::rewritten(&older.parts);
-        let routes = routes(Some(&older), compact);
+        let routes = routes(Some(&older), compact, rest);
         let parts = older.parts.into_iter().zip(rewritten);
         let kept = parts.filter(|(_, rewritten)| !rewritten).map(|(part, _)| part).collect();
         let join = Join::new(last.rows, bounds)?;
         let notes = Notes { times, ..Notes::default() };
         let packer = self.packer(Some(join), kept, notes)?;
         self.run(&routes, packer)
-    }
-
-    /// The last base, with what the log that was followed has behind it.
-    fn with_log(&self, last: LastBase) -> Result<LastBase, Error> {
-        let behind = |log: &LogView| {
-            (log.timeline == last.timeline).then(|| log.behind(last.revision, self.facts.last))?
-        };
-        let Some(log) = self.request.log.and_then(behind) else { return Ok(last) };
-        // What was erased from the archive comes neither back nor is it named.
-        let archive = self.request.archive;
-        let stock = archive.stock(std::iter::once(last.timeline))?;
-        let living = living_log(archive, &stock, last.timeline)?;
-        if cover(&living, log.first, log.last).is_err() {
-            return Ok(last);
-        }
-        let LastBase { compact, timeline, mut parts, rows, .. } = last;
-        let (revision, state) = (log.last, log.state());
-        parts.push(log.part(timeline));
-        let rows = Known { log: Some(log.rows()), ..rows };
-        Ok(LastBase { revision, compact, state, timeline, parts, rows })
     }
 
     fn packer(
@@ -585,6 +608,8 @@ mod tests {
             tables,
             log: None,
             leaves: false,
+            followed: true,
+            apart: false,
             full,
             now: &now,
             progress,

@@ -48,6 +48,12 @@ impl Choice {
     }
 }
 
+/// The newest revision of a timeline's bases.
+pub(super) fn newest(listing: &Listing, timeline: TimelineId) -> Revision {
+    let facts = listing.bases.iter().map(|base| &base.header.facts);
+    facts.filter(|it| it.timeline == timeline).map(|it| it.last).max().unwrap_or_default()
+}
+
 /// The timeline that a snapshot belongs to: that of the cluster's newest base, unless the cluster
 /// went back behind it, as one that was restored has. Bases that were being made at the same time
 /// say nothing of that, nor does a position that is not known.

@@ -162,6 +162,8 @@ pub fn prepare<T>(
         now,
         log: None,
         leaves: false,
+        followed: true,
+        apart: false,
         full: false,
         progress,
     };

@@ -65,6 +65,8 @@ impl Fixture {
             now: &now,
             log: None,
             leaves: false,
+            followed: true,
+            apart: false,
             full: false,
             progress,
         };

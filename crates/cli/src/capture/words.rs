@@ -53,14 +53,15 @@ impl Words {
                 let place = self.place(archive);
                 self.print(&format!("warning: what members said was not kept in {place}: {error}"));
             }
+            Told::Unreadable { archive, cause } => {
+                let place = self.place(archive);
+                self.print(&format!("warning: the base in {place} is made without this: {cause}"));
+            }
             Told::Stopping => {
                 self.print(
                     "ending: what has come is written first; interrupt again to end at once",
                 );
             }
-            Told::JournalFailed { error } => self.print(&format!(
-                "warning: the next base cannot be compared with what was followed: {error}"
-            )),
             Told::Notice(notice) => self.print(&self.notice(&notice)),
             Told::WatchFailed { cause } => self.fail(format!("the watch has ended: {cause}")),
             Told::SnapshotFailed { cause } => self.fail(format!("there is no snapshot: {cause}")),

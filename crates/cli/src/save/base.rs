@@ -59,6 +59,8 @@ impl Place {
                     tables: Some(self.spool.directory()),
                     log: None,
                     leaves: false,
+                    followed: true,
+                    apart: false,
                     full: self.full,
                     now: &now,
                     progress: Progress { walked: &walked, stop },

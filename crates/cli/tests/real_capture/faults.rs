@@ -256,8 +256,15 @@ fn a_cluster_that_goes_back_has_two_histories() {
         let last = (0..5).map(|number| put(&cluster, "c", &number.to_string())).last().unwrap();
         let said = capturing.stop();
         let archive = place.archive();
-        eprintln!("DEBUG {is_followed} {said:#?} {}", done(["archive", "list", archive.to_str().unwrap()]));
-        let files = Command::new("find").arg(&archive).args(["-type", "f", "-printf", "%T+ %P\n"]).output().unwrap();
+        eprintln!(
+            "DEBUG {is_followed} {said:#?} {}",
+            done(["archive", "list", archive.to_str().unwrap()])
+        );
+        let files = Command::new("find")
+            .arg(&archive)
+            .args(["-type", "f", "-printf", "%T+ %P\n"])
+            .output()
+            .unwrap();
         eprintln!("DEBUG {}", String::from_utf8(files.stdout).unwrap());
         let told = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();

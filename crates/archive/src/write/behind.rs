@@ -1,0 +1,135 @@
+//! What the log of a timeline has behind its last base, and whether the next base may build on it.
+//!
+//! A base names ranges of the log, and is lost where they hold anything else than it says. So it names only
+//! what this host knows to be what the cluster has: what it has fed from its own journal, or can read itself.
+//! Of anything else it needs nothing: its records come in packs.
+
+use super::BaseRequest;
+use crate::archive::{Archive, Stock};
+use crate::error::Error;
+use crate::format::header::{HEADER_MAX, Moment};
+use crate::format::{Facts, Kind, TimelineId};
+use crate::log::{LogRange, LogSource, LogView, Stored};
+use crate::object;
+use crate::plan::cover::{SegmentEntry, reach};
+use crate::store::Listed;
+use crate::tail::living_log;
+use rekindle_etcd::Revision;
+use std::collections::BTreeSet;
+
+/// What the log has there.
+pub(super) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// These records.
+    Known(LogRange),
+    /// Something, of which nobody here can say what.
+    Unknown,
+}
+
+/// What the log of a timeline has behind a revision, and whether the timeline goes on with a base at revision
+/// `to`.
+pub(super) fn look(
+    request: &BaseRequest<'_>,
+    timeline: TimelineId,
+    from: Revision,
+    to: Revision,
+) -> Result<(Behind, bool), Error> {
+    if request.leaves {
+        return Ok((Behind::Nothing, false));
+    }
+    let archive = request.archive;
+    let stock = archive.stock(std::iter::once(timeline))?;
+    let is_behind = |it: &&SegmentEntry| !it.is_empty() && it.last > from;
+    let behind: Vec<_> = stock.log(timeline).iter().filter(is_behind).cloned().collect();
+    let Some(end) = behind.iter().map(|segment| segment.last).max() else {
+        return Ok((Behind::Nothing, true));
+    };
+    let known = match from.later(1).filter(|first| *first <= to && !request.apart) {
+        Some(first) if !has_erased(archive, &stock, timeline, &behind)? => {
+            known(request, timeline, &behind, (first, end.min(to)))?
+        }
+        _ => None,
+    };
+    Ok(match known {
+        // What came behind the snapshot came while it was taken, or the cluster went back.
+        Some(range) => (Behind::Known(range), request.followed || end <= to),
+        None => (Behind::Unknown, request.followed),
+    })
+}
+
+/// Whether any of it waits for a prune because it has what was erased: a base that names it would keep it.
+fn has_erased(
+    archive: &Archive,
+    stock: &Stock,
+    timeline: TimelineId,
+    behind: &[SegmentEntry],
+) -> Result<bool, Error> {
+    let living = living_log(archive, stock, timeline)?;
+    let living: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
+    Ok(behind.iter().any(|segment| !living.contains(&segment.name)))
+}
+
+/// The log as far as it goes, if this host knows all of it, and nothing lies beyond a gap.
+fn known(
+    request: &BaseRequest<'_>,
+    timeline: TimelineId,
+    behind: &[SegmentEntry],
+    (first, to): (Revision, Revision),
+) -> Result<Option<LogRange>, Error> {
+    let pieces = reach(behind, first);
+    let end = behind.iter().map(|segment| segment.last).max();
+    if pieces.last().map(|piece| piece.to) != end {
+        return Ok(None);
+    }
+    let headers = headers(request.archive, behind)?;
+    let log = request.log.filter(|log| log.timeline == timeline);
+    let fed = |(segment, facts): (&SegmentEntry, &Option<Facts>)| {
+        facts.as_ref().is_some_and(|facts| log.is_some_and(|log| is_fed(log, segment, facts)))
+    };
+    let sources = if behind.iter().zip(&headers).all(fed) {
+        let kept = pieces.iter().flat_map(|piece| {
+            let (first, last) = (piece.segment.first, piece.segment.last);
+            log.map(|log| log.pieces(first, last)).unwrap_or_default()
+        });
+        kept.cloned().map(LogSource::Kept).collect()
+    } else if request.archive.can_open() {
+        let mut sources = Vec::new();
+        for piece in &pieces {
+            let place = behind.iter().position(|segment| segment.name == piece.segment.name);
+            let facts = place.and_then(|place| headers.get(place)).cloned().flatten();
+            let Some(facts) = facts else { return Ok(None) };
+            let (archive, segment) = (request.archive.clone(), piece.segment.clone());
+            sources.push(LogSource::Stored(Box::new(Stored { archive, segment, facts })));
+        }
+        sources
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(LogRange { first, last: to, sources }))
+}
+
+/// What the headers of segments say; none where one cannot be read.
+fn headers(archive: &Archive, segments: &[SegmentEntry]) -> Result<Vec<Option<Facts>>, Error> {
+    let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
+    let starts =
+        archive.store().read_starts(segments.iter().map(listed).collect(), HEADER_MAX as u64);
+    let parse = |(segment, start): (&SegmentEntry, Result<bytes::Bytes, _>)| {
+        let name = archive.store().full_name(&segment.name);
+        let header = object::parse(archive, &name, Kind::Segment, &start?);
+        Ok(header.ok().map(|header| header.facts))
+    };
+    segments.iter().zip(starts).map(parse).collect()
+}
+
+/// Whether a segment was made of pieces of a journal. What two hosts have followed, or what one has followed of
+/// two histories, did not come to them at the same milliseconds.
+fn is_fed(log: &LogView, segment: &SegmentEntry, facts: &Facts) -> bool {
+    let pieces = log.pieces(segment.first, segment.last);
+    let Some(last) = pieces.last() else { return false };
+    let fed: (_, _, Moment) =
+        (pieces.iter().map(|kept| kept.records).sum::<u64>(), last.witness, last.state);
+    let witness =
+        crate::log::Witness { cluster: facts.cluster, member: facts.member, term: facts.term };
+    fed == (facts.records, witness, facts.state)
+}
