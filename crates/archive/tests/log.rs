@@ -10,9 +10,9 @@ use rekindle_archive::format::witness::Testimony;
 use rekindle_archive::format::{ObjectId, TimelineId};
 use rekindle_archive::{
     Archive, BaseRecords, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error,
-    ForgetRequest, Forgotten, GRACE, Journal, Level, LogView, LogWriter, MemberHash, Merging,
-    Origin, Policy, Progress, PruneRequest, Store, VerifyProgress, Witness, Word, Written,
-    plan_forget, plan_prune, prepare_base, read_base,
+    ForgetRequest, Forgotten, GRACE, Identity, Journal, Level, LogView, LogWriter, MemberHash,
+    Merging, Origin, Policy, Progress, Protection, PruneRequest, Sealing, Store, VerifyProgress,
+    Witness, Word, Written, plan_forget, plan_prune, prepare_base, read_base,
 };
 use rekindle_bolt::Db;
 use rekindle_etcd::{
@@ -65,7 +65,11 @@ struct Following {
 
 impl Following {
     fn new() -> Self {
-        let (saving, mut keyspace) = (Saving::new(), Keyspace::new());
+        Self::into(Saving::new())
+    }
+
+    fn into(saving: Saving) -> Self {
+        let mut keyspace = Keyspace::new();
         for number in 0..20 {
             keyspace.write(&[(&format!("/key/{}", number % 7), false)], 200);
         }
@@ -112,6 +116,16 @@ fn save(
     tables: &Path,
     log: Option<&LogView>,
 ) -> Result<BaseWritten, Error> {
+    save_as(archive, keyspace, tables, (log, true))
+}
+
+/// With what is known of the archive's log: what a journal has, and whether it is said to be of this history.
+fn save_as(
+    archive: &Archive,
+    keyspace: &Keyspace,
+    tables: &Path,
+    (log, followed): (Option<&LogView>, bool),
+) -> Result<BaseWritten, Error> {
     let (cluster, member) = (CLUSTER, MemberId(2));
     let (etcd, state) = ("3.6.16".to_owned(), now());
     let origin = Origin { cluster, member, etcd, state, current: true };
@@ -125,7 +139,7 @@ fn save(
         tables,
         log,
         leaves: false,
-        followed: true,
+        followed,
         apart: false,
         full: false,
         now: &clock,
@@ -758,4 +772,78 @@ fn witnesses() {
     let left: Vec<_> = archive.witnesses().unwrap().iter().map(|it| it.facts.last.get()).collect();
     assert_eq!(left, [end + 9]);
     assert!(prove().findings.is_empty());
+}
+
+/// A machine whose disk went back has written other revisions under the same numbers into the journal than
+/// the archive's log has. Once a base was made of the journal that named the archive's: it could not be
+/// brought back.
+#[test]
+fn a_base_names_no_log_that_is_not_its_own() {
+    let owner = Identity::generate();
+    let sealing = Sealing::To(vec![owner.public()]);
+    let sealed = Protection { sealing, signers: Vec::new() };
+    let open = Protection { sealing: Sealing::Unencrypted, signers: Vec::new() };
+    for (protection, followed) in [(&open, false), (&open, true), (&sealed, false), (&sealed, true)]
+    {
+        let mut saving = Saving::new();
+        saving.archive = Archive::init(Store::memory().unwrap(), now_is(), protection).unwrap();
+        let mut following = Following::into(saving);
+        following.write(2);
+        following.follow();
+        let case = format!("sealed {}, followed {followed}", following.saving.archive.is_sealed());
+        // What the journal was fed from is what it goes on from, be it sealed or not.
+        let (archive, spool) = (&following.saving.archive, following.saving.spool.path());
+        let view = following.view();
+        let base = save_as(archive, &following.keyspace, spool, (Some(&view), false)).unwrap();
+        assert_eq!((agreed(&base).new, base.objects), (0, 0), "{case}");
+        assert_eq!(base.facts.timeline, following.writer.timeline(), "{case}");
+        let mut other = following.keyspace.clone();
+        following.write(3);
+        following.follow();
+        let timeline = following.writer.timeline();
+        for number in 0..5 {
+            other.write(&[(&format!("/new/{number}"), false)], 100);
+        }
+        let path = following.saving.spool.path().join("another");
+        let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
+        let first = base.facts.last.get() + 1;
+        journal.add(&cut(&other, first, other.revision)).unwrap();
+        let view = journal.view(timeline, revision(other.revision));
+        let (archive, spool) = (&following.saving.archive, following.saving.spool.path());
+        let base = save_as(archive, &other, spool, (Some(&view), followed)).unwrap();
+        let goes_on = archive.is_sealed() && followed;
+        assert_eq!(base.facts.timeline == timeline, goes_on, "{case}");
+        let archive = archive.clone().with_identities(std::slice::from_ref(&owner)).unwrap();
+        let entry = archive.list().unwrap().bases.into_iter().find(|it| it.name == base.name);
+        let back = keyspaces::read_back(&archive, &entry.unwrap()).unwrap();
+        assert!(back == other.pairs(), "{case}");
+        let found = verdict(&archive, now_is()).unwrap().findings;
+        assert!(found.is_empty(), "{case}: {found:?}");
+    }
+}
+
+/// What cannot be read of the log is said, and the base needs none of it.
+#[test]
+fn a_damaged_log_ends_no_base() {
+    let mut following = Following::new();
+    following.write(4);
+    following.follow();
+    let archive = following.saving.archive.clone();
+    let [name] = &segments(&archive).into_iter().collect::<Vec<_>>()[..] else { panic!() };
+    let mut bytes = archive.store().read(name, 1 << 20).unwrap().to_vec();
+    let last = bytes.len() - 1;
+    bytes[last - 40] ^= 1;
+    archive.store().remove(name).unwrap();
+    archive.store().create(name, bytes).unwrap();
+    for view in [None, Some(following.view())] {
+        following.write(1);
+        let base = following.try_save(&following.keyspace, view.as_ref()).unwrap();
+        let entry = archive.list().unwrap().bases.into_iter().find(|it| it.name == base.name);
+        let back = keyspaces::read_back(&archive, &entry.unwrap());
+        match view {
+            None => assert!(back.unwrap() == following.keyspace.pairs()),
+            // Nobody has looked at what the journal was fed to.
+            Some(_) => _ = back,
+        }
+    }
 }
