@@ -801,8 +801,11 @@ fn a_base_names_no_log_that_is_not_its_own() {
         following.write(3);
         following.follow();
         let timeline = following.writer.timeline();
-        for number in 0..5 {
-            other.write(&[(&format!("/new/{number}"), false)], 100);
+        // As many revisions, and as many records.
+        for (number, records) in [(0, 3), (1, 1), (2, 2)] {
+            let names = ["a", "b", "c"].map(|name| format!("/new/{number}/{name}"));
+            let changes: Vec<_> = names.iter().map(|name| (&**name, false)).collect();
+            other.write(&changes[..records], 100);
         }
         let path = following.saving.spool.path().join("another");
         let mut journal = Journal::open(&path, 1 << 30, now_is()).unwrap();
@@ -819,6 +822,24 @@ fn a_base_names_no_log_that_is_not_its_own() {
         assert!(back == other.pairs(), "{case}");
         let found = verdict(&archive, now_is()).unwrap().findings;
         assert!(found.is_empty(), "{case}: {found:?}");
+    }
+}
+
+/// The archive's log goes on beyond the snapshot: it came while that was taken, or the cluster went back.
+#[test]
+fn a_snapshot_that_is_behind_the_log() {
+    for followed in [true, false] {
+        let mut following = Following::new();
+        following.write(1);
+        let at = following.keyspace.clone();
+        following.write(2);
+        following.follow();
+        let (archive, spool) = (&following.saving.archive, following.saving.spool.path());
+        let view = following.view();
+        let base = save_as(archive, &at, spool, (Some(&view), followed)).unwrap();
+        assert_eq!(base.facts.timeline == following.writer.timeline(), followed);
+        let entry = archive.list().unwrap().bases.into_iter().find(|it| it.name == base.name);
+        assert!(keyspaces::read_back(archive, &entry.unwrap()).unwrap() == at.pairs());
     }
 }
 
