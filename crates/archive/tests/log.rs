@@ -843,6 +843,56 @@ fn a_snapshot_that_is_behind_the_log() {
     }
 }
 
+/// Whoever takes over on another host has no digests of the last base. What he can read shows whether the
+/// cluster is the same; otherwise a history begins.
+#[test]
+fn whoever_takes_over_looks_at_the_log() {
+    let owner = Identity::generate();
+    let sealing = Sealing::To(vec![owner.public()]);
+    let sealed = Protection { sealing, signers: Vec::new() };
+    let open = Protection { sealing: Sealing::Unencrypted, signers: Vec::new() };
+    for (protection, is_same) in [(&open, true), (&open, false), (&sealed, true), (&sealed, false)]
+    {
+        let mut saving = Saving::new();
+        saving.archive = Archive::init(Store::memory().unwrap(), now_is(), protection).unwrap();
+        let mut following = Following::into(saving);
+        following.write(2);
+        following.follow();
+        let mut other = following.keyspace.clone();
+        following.write(3);
+        following.follow();
+        let now = match is_same {
+            true => {
+                following.write(2);
+                &mut following.keyspace
+            }
+            false => {
+                // It differs in the last record only.
+                other.records = following.keyspace.records.clone();
+                let mut last = other.records.last_entry().unwrap();
+                last.get_mut().1.push(b'!');
+                other.revision = following.keyspace.revision;
+                &mut other
+            }
+        };
+        let (archive, elsewhere) = (&following.saving.archive, a_spool());
+        for compacted in [0, following.end - 1, following.end] {
+            if compacted > 0 {
+                now.compact(compacted);
+            }
+            let before = archive.list().unwrap().bases.len();
+            let base = save_as(archive, now, elsewhere.path(), (None, false)).unwrap();
+            let goes_on = is_same && !archive.is_sealed() && compacted < following.end;
+            let timeline = following.writer.timeline();
+            let case = format!("{}, {is_same}, {compacted}", archive.is_sealed());
+            assert_eq!(base.facts.timeline == timeline, goes_on, "{case}");
+            assert_eq!(archive.list().unwrap().bases.len(), before + 1);
+            archive.store().remove(&base.name).unwrap();
+            std::fs::remove_dir_all(elsewhere.path()).unwrap();
+        }
+    }
+}
+
 /// What cannot be read of the log is said, and the base needs none of it.
 #[test]
 fn a_damaged_log_ends_no_base() {

@@ -5,16 +5,20 @@
 //! Of anything else it needs nothing: its records come in packs.
 
 use super::BaseRequest;
+use super::table::Row;
 use crate::archive::{Archive, Stock};
 use crate::error::Error;
+use crate::format::block::Fingerprint;
+use crate::format::filter::KeyHash;
 use crate::format::header::{HEADER_MAX, Moment};
-use crate::format::{Facts, Kind, TimelineId};
+use crate::format::{Facts, Kind, TimelineId, ValueDigests};
 use crate::log::{LogRange, LogSource, LogView, Stored};
 use crate::object;
 use crate::plan::cover::{SegmentEntry, reach};
 use crate::store::Listed;
 use crate::tail::living_log;
-use rekindle_etcd::Revision;
+use rekindle_bolt::{ReadAt, Scan};
+use rekindle_etcd::{Backend, RecordKey, Revision, read_record, schema};
 use std::collections::BTreeSet;
 
 /// What the log has there.
@@ -56,6 +60,43 @@ pub(super) fn look(
         Some(range) => (Behind::Known(range), request.followed || end <= to),
         None => (Behind::Unknown, request.followed),
     })
+}
+
+/// Whether a snapshot has the same records in a range, as far as it was not compacted; false where all of it was,
+/// for then nothing shows it.
+pub(super) fn agrees<S: ReadAt>(backend: &Backend<S>, range: LogRange) -> Result<bool, Error> {
+    let before = Revision::new(range.first.get() - 1).unwrap_or_default();
+    let compact = backend.facts()?.compaction.revision().unwrap_or_default();
+    let (floor, last) = (compact.max(before), range.last);
+    let Some(first) = floor.later(1).filter(|first| *first <= last) else { return Ok(false) };
+    let Some(bucket) = backend.bucket(schema::KEY)? else { return Ok(false) };
+    let (mut rows, digests) = (range.rows(), ValueDigests::default());
+    let mut next = || loop {
+        match rows.next_row()? {
+            Some(row) if row.key.revision < first => {}
+            row => break Ok::<_, Error>(row),
+        }
+    };
+    let start = RecordKey::first_of(first).to_bytes();
+    let mut scan = Scan::starting_at(backend.db(), &bucket, &start);
+    while let Some(leaf) = scan.next_leaf().map_err(rekindle_etcd::Error::from)? {
+        for pair in leaf.pairs() {
+            let Ok((key, kv)) = read_record(pair) else { return Ok(false) };
+            if key.revision > last {
+                return Ok(next()?.is_none());
+            }
+            if key.revision < first {
+                continue;
+            }
+            let (name, value) = (KeyHash::of(kv.key), digests.of(pair.value));
+            let own = Row::new(&Fingerprint { key, name, value }, 0);
+            match next()? {
+                Some(row) if (Row { number: 0, ..row }) == own => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+    Ok(next()?.is_none())
 }
 
 /// Whether any of it waits for a prune because it has what was erased: a base that names it would keep it.

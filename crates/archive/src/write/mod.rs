@@ -185,8 +185,22 @@ pub fn prepare_base<'a, S: ReadAt>(
     if let Choice::GoesOn(timeline) = &choice {
         let newest = last.as_ref().map(|last| last.revision);
         let from = newest.unwrap_or_else(|| timeline::newest(&listing, *timeline));
-        let goes_on;
+        let mut goes_on;
         (behind, goes_on) = behind::look(&request, *timeline, from, etcd.revision())?;
+        if last.is_none() {
+            // Nothing else compares it.
+            if let Behind::Known(log) = std::mem::replace(&mut behind, Behind::Unknown)
+                && !request.followed
+            {
+                goes_on &= behind::agrees(backend, log).or_else(|error| match error {
+                    Error::Journal { .. } => {
+                        unreadable.push(error);
+                        Ok(false)
+                    }
+                    error => Err(error),
+                })?;
+            }
+        }
         if !goes_on {
             choice = Choice::leaves(*timeline);
         }
