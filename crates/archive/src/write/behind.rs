@@ -62,9 +62,31 @@ pub(super) fn look(
     })
 }
 
-/// Whether a snapshot has the same records in a range, as far as it was not compacted; false where all of it was,
-/// for then nothing shows it.
-pub(super) fn agrees<S: ReadAt>(backend: &Backend<S>, range: LogRange) -> Result<bool, Error> {
+impl Behind {
+    /// Whether a snapshot has the same records, if there are any; false where nothing shows it, or they cannot
+    /// be read, which is put down.
+    pub(super) fn agrees<S: ReadAt>(
+        self,
+        backend: &Backend<S>,
+        unreadable: &mut Vec<Error>,
+    ) -> Result<bool, Error> {
+        let log = match self {
+            Self::Known(log) => log,
+            Self::Nothing => return Ok(true),
+            Self::Unknown => return Ok(false),
+        };
+        agrees(backend, log).or_else(|error| match error {
+            Error::Journal { .. } => {
+                unreadable.push(error);
+                Ok(false)
+            }
+            error => Err(error),
+        })
+    }
+}
+
+/// Whether a snapshot has the same records in a range, as far as it was not compacted; false where all of it was.
+fn agrees<S: ReadAt>(backend: &Backend<S>, range: LogRange) -> Result<bool, Error> {
     let before = Revision::new(range.first.get() - 1).unwrap_or_default();
     let compact = backend.facts()?.compaction.revision().unwrap_or_default();
     let (floor, last) = (compact.max(before), range.last);

@@ -182,27 +182,20 @@ pub fn prepare_base<'a, S: ReadAt>(
     };
     let mut request = *request;
     let mut behind = Behind::Nothing;
-    if let Choice::GoesOn(timeline) = &choice {
+    if let Choice::GoesOn(timeline) = choice {
         let newest = last.as_ref().map(|last| last.revision);
-        let from = newest.unwrap_or_else(|| timeline::newest(&listing, *timeline));
-        let mut goes_on;
-        (behind, goes_on) = behind::look(&request, *timeline, from, etcd.revision())?;
-        if last.is_none() {
-            // Nothing else compares it.
-            if let Behind::Known(log) = std::mem::replace(&mut behind, Behind::Unknown)
-                && !request.followed
-            {
-                goes_on &= behind::agrees(backend, log).or_else(|error| match error {
-                    Error::Journal { .. } => {
-                        unreadable.push(error);
-                        Ok(false)
-                    }
-                    error => Err(error),
-                })?;
+        let from = newest.unwrap_or_else(|| timeline::newest(&listing, timeline));
+        let (found, mut goes_on) = behind::look(&request, timeline, from, etcd.revision())?;
+        behind = match &last {
+            // With digests of the last base the log is compared on the way.
+            Some(_) => found,
+            None => {
+                goes_on &= request.followed || found.agrees(backend, &mut unreadable)?;
+                Behind::Unknown
             }
-        }
+        };
         if !goes_on {
-            choice = Choice::leaves(*timeline);
+            choice = Choice::leaves(timeline);
         }
     }
     let header = header(&request, &etcd)?;
