@@ -9,7 +9,7 @@ use crate::keys::{
     Sealing, Secret, Secrets, Signer, SigningKey,
 };
 use crate::names::SegmentName;
-use crate::plan::cover::{Piece, SegmentEntry, cover, superseded};
+use crate::plan::cover::{Piece, SegmentEntry, cover, superseded, superseding};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
 use rekindle_etcd::{ClusterId, Revision};
@@ -226,6 +226,35 @@ impl Archive {
             true => Ok(()),
             false => Err(Error::KeysGone { place: self.store.place().to_owned() }),
         }
+    }
+
+    /// Whether the place is still this archive's: a mount may be gone, and what lies below it takes its name.
+    ///
+    /// # Errors
+    /// [`Error::NoArchive`]; [`Error::Stranger`]; [`Error::Json`]; [`Error::Store`].
+    pub(crate) fn check_place(&self) -> Result<(), Error> {
+        let there = Self::open_id(&self.store)?;
+        match there == self.id {
+            true => Ok(()),
+            false => Err(Error::Stranger {
+                object: self.store.full_name(names::ARCHIVE),
+                got: there.to_string(),
+                want: self.id.to_string(),
+            }),
+        }
+    }
+
+    fn open_id(store: &Store) -> Result<ArchiveId, Error> {
+        let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
+                return Err(Error::NoArchive { place: store.place().to_owned() });
+            }
+            read => read?,
+        };
+        let object = store.full_name(names::ARCHIVE);
+        let file: ArchiveFile = from_json(&object, &bytes)?;
+        ArchiveId::parse(&file.archive)
+            .ok_or_else(|| Error::Json { object, fault: "its id is none".to_owned() })
     }
 
     /// Whether what is written now can be read here.
@@ -557,13 +586,25 @@ impl Stock {
     }
 
     /// Names of segments of which a merged one of the same turn has everything and is not going itself.
-    pub(crate) fn superseded(&self, going: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    pub(crate) fn superseded(
+        &self,
+        going: impl Fn(&str) -> bool,
+        is_whole: impl Fn(&SegmentEntry) -> Result<bool, Error>,
+    ) -> Result<BTreeSet<String>, Error> {
         let mut names = BTreeSet::new();
         for log in self.logs.values() {
-            let staying: Vec<_> = log.iter().filter(|it| !going(&it.name)).cloned().collect();
-            names.extend(superseded(&staying).into_iter().map(|it| it.name.clone()));
+            let mut staying: Vec<_> = log.iter().filter(|it| !going(&it.name)).cloned().collect();
+            // One that is damaged stands for none.
+            let mut damaged = BTreeSet::new();
+            for merged in superseding(&staying) {
+                if !is_whole(merged)? {
+                    damaged.insert(merged.name.clone());
+                }
+            }
+            staying.retain(|segment| !damaged.contains(&segment.name));
+            names.extend(superseded(&staying).into_iter().map(|(it, _)| it.name.clone()));
         }
-        names
+        Ok(names)
     }
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.

@@ -7,6 +7,7 @@
 //! timelines/<id>/timeline.json                              what the timeline is
 //! timelines/<id>/packs/<id>.pack                            records written in bulk
 //! timelines/<id>/writers/<epoch>.json                       a claim: who writes its log
+//! timelines/<id>/writers/<epoch>-<id>.alive                 a sign of life of who writes it
 //! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
 //! timelines/<id>/witnesses/<revision>-<id>.witness          what a member has said of its keyspace
@@ -107,6 +108,17 @@ impl std::fmt::Display for Epoch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A sign that whoever has the turn is there, though he writes no segment now.
+pub(crate) fn sign(timeline: TimelineId, epoch: Epoch, id: ObjectId) -> String {
+    format!("{}/{:020}-{id}.alive", claims(timeline), epoch.0)
+}
+
+/// The epoch of what [`sign`] writes.
+pub(crate) fn parse_sign(name: &str) -> Option<Epoch> {
+    let (_, stem) = name.strip_suffix(".alive")?.rsplit_once('/')?;
+    stem.split_once('-')?.0.parse().ok().map(Epoch)
 }
 
 /// Where the claims to a timeline's log are.

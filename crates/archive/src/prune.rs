@@ -361,7 +361,7 @@ impl Look {
             |name: &str| marks.iter().any(|mark| mark.erased && mark.objects.contains(name));
         let logs = tails.values_mut().chain([&mut log]);
         logs.for_each(|names| names.retain(|name| !is_erased(name)));
-        let superseded = stock.superseded(is_erased);
+        let superseded = stock.superseded(is_erased, |merged| is_whole(archive, merged))?;
         let all = needs.values_mut().chain(tails.values_mut()).chain([&mut log]);
         all.for_each(|names| names.retain(|name| !superseded.contains(name)));
         Ok(Self { bases: listing.bases, needs, data, log, tails, marks })
@@ -422,6 +422,14 @@ pub(crate) fn needs_of(base: &Base, stock: &Stock) -> BTreeSet<String> {
     needs
 }
 
+/// Whether every byte of a segment is as it was written, sealed or not.
+fn is_whole(archive: &Archive, segment: &SegmentEntry) -> Result<bool, Error> {
+    let name = archive.store().full_name(&segment.name);
+    let bytes = archive.store().read(&segment.name, segment.bytes)?;
+    let header = object::parse(archive, &name, Kind::Segment, &bytes);
+    Ok(header.is_ok_and(|header| header.body(&bytes).is_ok()))
+}
+
 fn oldest_of_timelines<'a>(
     bases: impl Iterator<Item = &'a BaseEntry>,
 ) -> BTreeMap<TimelineId, Revision> {
@@ -461,7 +469,13 @@ fn kept_log(
     let mut log = BTreeSet::new();
     for (found, start) in segments.into_iter().zip(starts) {
         let name = archive.store().full_name(&found.name);
-        let header = object::parse(archive, &name, Kind::Segment, &start?)?;
+        let is_empty = names::parse_segment(&found.name).is_some_and(|it| it.first > it.last);
+        let start = match start {
+            // Whoever writes the log takes away what said that nothing had come until earlier.
+            Err(fault) if fault.kind == StoreFaultKind::NotFound && is_empty => continue,
+            start => start?,
+        };
+        let header = object::parse(archive, &name, Kind::Segment, &start)?;
         if request.now.0.saturating_sub(header.facts.state.0) <= kept {
             log.insert(found.name);
         }

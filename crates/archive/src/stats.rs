@@ -7,7 +7,7 @@ use crate::format::header::{HEADER_MAX, Moment};
 use crate::format::{Header, Kind, ObjectId, TimelineId};
 use crate::names;
 use crate::read::read_base;
-use crate::store::Listed;
+use crate::store::{Listed, StoreFaultKind};
 use rekindle_etcd::RecordKey;
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
@@ -90,12 +90,16 @@ pub fn stats(archive: &Archive, now: Moment) -> Result<Stats, Error> {
         ..Stats::default()
     };
     let listed = archive.store().list(names::TIMELINES)?;
-    let listed: Vec<_> =
-        listed.into_iter().filter(|found| !found.name.ends_with(".json")).collect();
+    let listed: Vec<_> = listed
+        .into_iter()
+        .filter(|it| ![".json", ".alive"].iter().any(|end| it.name.ends_with(end)))
+        .collect();
     let starts = archive.store().read_starts(listed.clone(), HEADER_MAX as u64);
     for (found, start) in listed.iter().zip(starts) {
         match start.map(|start| Header::parse(&start)) {
             Ok(Ok(header)) => stats.add(found, &header, now),
+            // It went meanwhile.
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {}
             _ => stats.unreadable += 1,
         }
     }

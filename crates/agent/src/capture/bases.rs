@@ -108,7 +108,9 @@ impl Place {
             drop(held.take());
             let mut there = None;
             if let Order::Take = order {
-                match self.take() {
+                let take = std::panic::AssertUnwindSafe(|| self.take());
+                let panicked = |_| Err("its thread has panicked".to_owned());
+                match std::panic::catch_unwind(take).unwrap_or_else(panicked) {
                     Ok((snapshot, new, event)) => {
                         held = Some(snapshot);
                         there = Some((Arc::new(new), event));
@@ -254,7 +256,9 @@ impl Bases {
                 let _ = reports.send(Report::Told(Told::Unreadable { archive: number, cause }));
             };
             let base = Base { archive: &archive, snapshot: &snapshot, spool: &spool, before, now };
-            let result = base.make(unreadable).map(Box::new);
+            let made = std::panic::AssertUnwindSafe(|| base.make(unreadable));
+            let result = std::panic::catch_unwind(made).unwrap_or(Err(Error::Panicked));
+            let result = result.map(Box::new);
             let _ = reports.send(Report::Base { archive: number, result });
         })?;
         Ok(())

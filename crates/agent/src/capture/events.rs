@@ -87,6 +87,11 @@ pub enum Event {
         /// Another host writes into it.
         overtaken: bool,
     },
+    /// That somebody writes into an archive was shown.
+    LifeShown {
+        /// Its number.
+        archive: usize,
+    },
     /// What an archive was to be given is in its log for good.
     Written {
         /// Its number.
@@ -218,6 +223,11 @@ pub enum Action {
         /// That revision.
         from: Revision,
     },
+    /// Show others that somebody writes into an archive, though there is nothing to be written.
+    ShowLife {
+        /// Its number.
+        archive: usize,
+    },
     /// Tell an archive that nothing had come.
     Beat {
         /// Its number.
@@ -275,7 +285,8 @@ pub enum Notice {
         /// The revision at which that shows.
         at: Revision,
     },
-    /// Revisions were compacted away before an archive had them: nothing can bring them back.
+    /// Revisions are no restore points of an archive: they were compacted away before it had them, or the
+    /// journal has them no more.
     Gap {
         /// The archive's number.
         archive: usize,

@@ -83,6 +83,8 @@ struct Archive {
     trusted: bool,
     /// When it was told anything last.
     told: Duration,
+    /// The newest base that was made of it here, in the history that it has.
+    base: Option<Revision>,
 }
 
 /// A snapshot, and what is made of it.
@@ -274,18 +276,19 @@ impl Machine {
                 self.of(archive, |it| it.wants_base |= has_hole);
             }
             Event::Closed { archive, overtaken } => self.of(archive, |it| {
-                let (end, wants_base) = (it.end, it.wants_base);
+                let (end, wants_base, base) = (it.end, it.wants_base, it.base);
                 let trusted = it.trusted && !overtaken;
-                *it = Archive { end, wants_base, trusted, ..Archive::default() };
+                *it = Archive { end, wants_base, trusted, base, ..Archive::default() };
             }),
             Event::Written { archive, last } => self.of(archive, |it| {
                 (it.busy, it.told) = (false, now.passed);
                 // What told that nothing had come ends before it began.
                 it.end = it.end.max(Some(last));
             }),
-            Event::Missing { archive } => self.of(archive, |it| {
-                (it.busy, it.wants_base) = (false, true);
+            Event::LifeShown { archive } => self.of(archive, |it| {
+                (it.busy, it.told) = (false, now.passed);
             }),
+            Event::Missing { archive } => self.hear_missing(archive),
             Event::Snapshot { revision, compact } => self.hear_snapshot(revision, compact, now),
             Event::NoSnapshot => {
                 self.job = None;
@@ -333,6 +336,24 @@ impl Machine {
         }
     }
 
+    /// What an archive lacks is in the journal no more: only a base brings it on, if there is none yet.
+    fn hear_missing(&mut self, archive: usize) {
+        let mut gap = None;
+        self.of(archive, |it| {
+            it.busy = false;
+            match it.base {
+                Some(base) if it.base > it.end => {
+                    gap = it.end.and_then(|end| end.later(1)).map(|first| (first, base));
+                    it.end = it.base;
+                }
+                _ => it.wants_base = true,
+            }
+        });
+        if let Some((first, last)) = gap {
+            self.actions.push_back(Action::Tell(Notice::Gap { archive, first, last }));
+        }
+    }
+
     fn hear_lease(&mut self, id: i64, ttl_s: Option<u64>) {
         self.looking_up.remove(&id);
         match (&mut self.cutter, ttl_s) {
@@ -354,10 +375,12 @@ impl Machine {
         let is_old = ours && end.is_some() && end <= self.start;
         let mut trusted = false;
         self.of(archive, |it| {
-            trusted = it.trusted && (has_come || it.end == end) || is_old;
+            // Of another history than the one that was followed into it nothing is known.
+            trusted = ours && (it.trusted && (has_come || it.end == end) || is_old);
             let wants_base = it.wants_base || !trusted;
             let (open, busy, told) = (true, false, now.passed);
-            *it = Archive { open, end, busy, wants_base, base_due, trusted, told };
+            let base = it.base;
+            *it = Archive { open, end, busy, wants_base, base_due, trusted, told, base };
         });
         if ours && !trusted {
             self.actions.push_back(Action::Unmark { archive });
@@ -433,9 +456,20 @@ impl Machine {
     fn take(&mut self, events: &[WatchEvent], now: Now) -> Result<(), Error> {
         for changes in events.chunk_by(|one, next| revision_of(one) == revision_of(next)) {
             let revision = changes.first().map(revision_of).unwrap_or_default();
-            if self.checking && !self.is_known(changes, revision) {
-                self.leave_history(revision);
-                return Ok(());
+            match self.look(changes, revision) {
+                Match::Same | Match::Before => {}
+                Match::Other => {
+                    self.leave_history(revision);
+                    return Ok(());
+                }
+                Match::Gone => {
+                    // Nothing shows that it is the same cluster: what comes next stands by itself.
+                    self.actions.push_back(Action::EndWatch);
+                    self.begin_anew();
+                    self.watch = Watch::Due { at: Duration::ZERO };
+                    self.number += 1;
+                    return Ok(());
+                }
             }
             self.pass_over_first(revision, 1);
             let Some(cutter) = &mut self.cutter else { return Ok(()) };
@@ -487,17 +521,12 @@ impl Machine {
     }
 
     /// Whether what comes first is what is known of it.
-    fn is_known(&mut self, changes: &[WatchEvent], revision: Revision) -> bool {
-        let Some(tail) = &self.tail else { return true };
+    fn look(&mut self, changes: &[WatchEvent], revision: Revision) -> Match {
+        let Some(tail) = self.tail.as_ref().filter(|_| self.checking) else { return Match::Same };
         let records: Vec<_> = changes.iter().filter_map(change_of).collect();
-        match tail.matches(revision, &records) {
-            Match::Same => {
-                self.checking = false;
-                true
-            }
-            Match::Before => true,
-            Match::Other => false,
-        }
+        let found = tail.matches(revision, &records);
+        self.checking = found == Match::Before;
+        found
     }
 
     fn look_up_leases(&mut self, changes: &[WatchEvent]) {
@@ -593,7 +622,7 @@ impl Machine {
         if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0 && !job.stale) {
             job.stale = true;
             job.waiting.clear();
-            self.next_snapshot = now.passed + self.patience(SNAPSHOT_RETRY);
+            self.next_snapshot = now.passed + self.patience(self.settings.snapshots_every);
         }
     }
 
@@ -608,7 +637,7 @@ impl Machine {
         self.start = None;
         self.actions.push_back(Action::UnmarkAll);
         for archive in &mut self.archives {
-            (archive.wants_base, archive.trusted) = (true, false);
+            (archive.wants_base, archive.trusted, archive.base) = (true, false, None);
         }
         if let Some(job) = &mut self.job {
             // What is being made of it is made; it shows nothing.
@@ -711,6 +740,12 @@ impl Machine {
         for (number, archive) in self.archives.iter_mut().enumerate() {
             let Some(end) = archive.end.filter(|_| archive.open && !archive.busy) else { continue };
             if archive.wants_base {
+                // Nobody is to take it for silent meanwhile.
+                let is_fresh = self.fresh.is_some_and(|fresh| fresh.passed > archive.told);
+                if is_fresh && now.passed >= archive.told + self.settings.flush_every {
+                    archive.busy = true;
+                    self.actions.push_back(Action::ShowLife { archive: number });
+                }
                 continue;
             }
             if let Some(from) = end.later(1).filter(|_| self.kept > Some(end)) {
@@ -880,12 +915,17 @@ impl Machine {
         if !stale {
             self.actions.push_back(Action::Mark { archive });
         }
+        let run = self.run;
         self.of(archive, |it| {
             if !stale {
                 (it.base_due, it.wants_base, it.trusted) = (base_due, false, true);
             }
+            let next = it.end.and_then(|end| end.later(1));
+            it.base = Some(revision);
             match moved {
                 true => (it.open, it.end) = (false, Some(revision)),
+                // What came before it in this run lies in the journal, and is a restore point, too.
+                false if !stale && next.is_some() && run.is_some() && run <= next => {}
                 false => it.end = it.end.max(Some(revision)),
             }
         });

@@ -470,6 +470,7 @@ impl Driver {
                 Some(kept) => self.order(archive, Order::Write(kept)),
                 None => self.report(Event::Missing { archive }),
             },
+            Action::ShowLife { archive } => self.order(archive, Order::ShowLife),
             Action::Beat { archive, cut } => self.order(archive, Order::Beat(cut)),
             Action::TakeSnapshot => self.snapshots.take(),
             Action::MakeBase { archive, end, followed } => {
@@ -506,6 +507,7 @@ impl Driver {
 
     fn order(&self, archive: usize, order: Order) {
         if let Some(place) = self.destinations.get(archive) {
+            // It goes on until nobody gives orders.
             let _ = place.orders.send(order);
         }
     }

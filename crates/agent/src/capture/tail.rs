@@ -15,8 +15,10 @@ pub struct Tail {
 /// What the first revision of a watch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// The one that is known, as it is known; or what comes behind it, and it may be gone.
+    /// The one that is known, as it is known.
     Same,
+    /// What comes behind it; it had only deletes, and may be gone.
+    Gone,
     /// One before it.
     Before,
     /// None that goes on from it.
@@ -76,10 +78,11 @@ impl Tail {
                 return Match::Other;
             }
         }
-        let goes_on = revision == self.revision || self.revision.later(1) == Some(revision);
-        match goes_on && known.all(|(is_delete, _)| *is_delete) {
-            true => Match::Same,
-            false => Match::Other,
+        let rest_may_be_gone = known.all(|(is_delete, _)| *is_delete);
+        match rest_may_be_gone {
+            true if revision == self.revision => Match::Same,
+            true if self.revision.later(1) == Some(revision) => Match::Gone,
+            _ => Match::Other,
         }
     }
 }
@@ -116,7 +119,7 @@ mod tests {
         assert_eq!(check(6, &[put(b"a")]), Match::Before);
         assert_eq!(check(8, &[put(b"a")]), Match::Other, "it should have come first");
         let deletes = Tail::of(revision(7), witness, &[delete(b"b")]);
-        assert_eq!(deletes.matches(revision(8), &[put(b"a")]), Match::Same);
+        assert_eq!(deletes.matches(revision(8), &[put(b"a")]), Match::Gone);
         assert_eq!(deletes.matches(revision(9), &[put(b"a")]), Match::Other);
     }
 

@@ -110,7 +110,9 @@ impl Watcher {
     pub(super) fn ask_members(&self, runtime: &Runtime, now: fn() -> Moment) {
         let (members, reports) = (Arc::clone(&self.members), self.reports.clone());
         runtime.spawn(async move {
-            let _ = reports.send(Report::Hashed(witness::ask(&members, now).await));
+            let asking = tokio::spawn(async move { witness::ask(&members, now).await });
+            let said = asking.await.unwrap_or_else(|failed| Err(failed.to_string()));
+            let _ = reports.send(Report::Hashed(said));
         });
     }
 

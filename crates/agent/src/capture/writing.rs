@@ -26,6 +26,8 @@ pub(super) enum Order {
     Write(Kept),
     /// That nothing has come.
     Beat(Cut),
+    /// That somebody is here.
+    ShowLife,
     /// What members say of their keyspaces.
     Testify(Arc<[MemberHash]>),
     /// There is a base of another history now.
@@ -62,11 +64,22 @@ impl Writing {
         let (orders, ordered) = channel();
         let name = format!("archive {}", self.number);
         std::thread::Builder::new().name(name).spawn(move || {
-            // That nobody listens any more ends it.
-            while let Ok(writer) = self.open(&ordered) {
-                let overtaken = match self.serve(writer, &ordered) {
-                    Left::Over => return,
-                    Left::Again { overtaken } => overtaken,
+            loop {
+                let turn = std::panic::AssertUnwindSafe(|| match self.open(&ordered) {
+                    Ok(writer) => self.serve(writer, &ordered),
+                    // That nobody listens any more ends it.
+                    Err(Over) => Left::Over,
+                });
+                let overtaken = match std::panic::catch_unwind(turn) {
+                    Ok(Left::Over) => return,
+                    Ok(Left::Again { overtaken }) => overtaken,
+                    Err(_) => {
+                        self.tell_failure(Error::Panicked, &mut false);
+                        if self.wait(&ordered, RETRY_MAX).is_err() {
+                            return;
+                        }
+                        true
+                    }
                 };
                 self.report(Event::Closed { archive: self.number, overtaken });
             }
@@ -191,6 +204,15 @@ impl Writing {
             };
             let (cut, kept) = match order {
                 Order::OpenAgain => return Left::Again { overtaken: false },
+                Order::ShowLife => {
+                    // What fails shows with the next segment.
+                    if let Err(Error::Overtaken { host, .. }) = writer.show_life() {
+                        self.tell(Told::StandingBy { archive: self.number, host });
+                        return Left::Again { overtaken: true };
+                    }
+                    self.report(Event::LifeShown { archive: self.number });
+                    continue;
+                }
                 Order::Testify(hashes) => {
                     self.testify(writer.timeline(), &hashes);
                     continue;
@@ -243,6 +265,14 @@ impl Writing {
                 Err(Error::Overtaken { host, .. }) => {
                     self.tell(Told::StandingBy { archive, host });
                     return Err(Left::Again { overtaken: true });
+                }
+                Err(error @ Error::ClaimGone { .. }) => {
+                    // The place has to be looked at anew.
+                    self.tell_failure(error, &mut failed);
+                    return match self.wait(orders, retry) {
+                        Ok(()) => Err(Left::Again { overtaken: false }),
+                        Err(Over) => Err(Left::Over),
+                    };
                 }
                 Err(error) => {
                     self.tell_failure(error, &mut failed);

@@ -140,8 +140,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Spool`].
     pub fn feed(&mut self, archive: ArchiveId, timeline: TimelineId) -> Result<(), Error> {
-        let path = self.mark(archive);
-        std::fs::write(&path, format!("{timeline}\n")).map_err(|error| at(&path, &error))?;
+        self.put(&self.mark(archive), format!("{timeline}\n").as_bytes())?;
         remove_if_there(&self.left(archive))
     }
 
@@ -150,8 +149,19 @@ impl Journal {
     /// # Errors
     /// [`Error::Spool`].
     pub fn leave(&mut self, archive: ArchiveId) -> Result<(), Error> {
-        let path = self.left(archive);
-        std::fs::write(&path, b"").map_err(|error| at(&path, &error))
+        self.put(&self.left(archive), b"")
+    }
+
+    /// Writes a small file; where there is no room, the oldest of what is kept makes it.
+    fn put(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let part = path.with_extension("part");
+        loop {
+            let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+            match written {
+                Err(error) if is_full(&error) && !self.kept.is_empty() => self.forget_oldest()?,
+                written => return written.map_err(|error| at(path, &error)),
+            }
+        }
     }
 
     /// Whether that is so, and no base of it was made since.

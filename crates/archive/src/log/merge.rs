@@ -82,7 +82,13 @@ impl Merging {
                 let span = stretch.span(length);
                 let is_of = |other: &Stretch| other.level < level && other.span(length) == span;
                 let behind = self.stretches.get(at..).unwrap_or_default();
-                let count = behind.iter().take_while(|other| is_of(other)).count();
+                let goes_on = |pair: &[Stretch]| match pair {
+                    [one, next] => one.last().and_then(|last| last.later(1)) == next.first(),
+                    _ => false,
+                };
+                let own = behind.iter().take_while(|other| is_of(other)).count();
+                let whole = 1 + behind.windows(2).take_while(|pair| goes_on(pair)).count();
+                let count = own.min(whole);
                 let group = behind.get(..count).unwrap_or_default();
                 if count == 0 || span.is_none_or(|span| span >= current) {
                     at += count.max(1);

@@ -48,8 +48,8 @@ pub struct Claim {
 pub struct Activity {
     /// The newest claim.
     pub claim: Option<Claim>,
-    /// Names of the segments that came under it.
-    segments: Vec<String>,
+    /// Names of the segments that came under it, and of signs of life.
+    signs: Vec<String>,
 }
 
 /// How far an archive has a cluster.
@@ -76,6 +76,8 @@ pub struct LogWriter {
     created: Option<((Revision, Revision, Moment), String)>,
     /// The last one that said that nothing had come.
     beat: Option<String>,
+    /// The last sign of life.
+    sign: Option<String>,
 }
 
 /// A turn to write the log of a timeline.
@@ -84,6 +86,7 @@ pub(super) struct Turn {
     archive: Archive,
     timeline: TimelineId,
     epoch: Epoch,
+    writer: ObjectId,
 }
 
 impl Archive {
@@ -92,6 +95,7 @@ impl Archive {
     /// # Errors
     /// [`Error::Store`]; a base that cannot be read.
     pub fn log_end(&self, cluster: ClusterId) -> Result<Option<LogEnd>, Error> {
+        self.check_place()?;
         let listing = self.list()?;
         let of_cluster = |base: &&_| {
             let base: &crate::archive::BaseEntry = base;
@@ -118,9 +122,14 @@ impl Archive {
     pub fn activity(&self, timeline: TimelineId) -> Result<Activity, Error> {
         let claim = self.newest_claim(timeline)?;
         let epoch = claim.as_ref().map(|claim| claim.epoch);
-        let listed = self.store().list(&names::log(timeline))?.into_iter().map(|it| it.name);
-        let of_turn = |name: &String| names::parse_segment(name).map(|it| it.epoch) == epoch;
-        Ok(Activity { segments: listed.filter(of_turn).collect(), claim })
+        let mut listed = self.store().list(&names::log(timeline))?;
+        listed.append(&mut self.store().list(&names::claims(timeline))?);
+        let of_turn = |name: &String| {
+            let segment = names::parse_segment(name).map(|it| it.epoch);
+            segment.or_else(|| names::parse_sign(name)) == epoch
+        };
+        let signs = listed.into_iter().map(|it| it.name).filter(of_turn).collect();
+        Ok(Activity { signs, claim })
     }
 
     fn newest_claim(&self, timeline: TimelineId) -> Result<Option<Claim>, Error> {
@@ -154,6 +163,7 @@ impl Archive {
         now: Moment,
     ) -> Result<LogWriter, Error> {
         self.check_writable()?;
+        self.check_place()?;
         let listed = self.store().list(&names::claims(timeline))?;
         let newest = listed.iter().filter_map(|it| names::parse_claim(&it.name)).max();
         let epoch = newest.unwrap_or_default().next().ok_or(Error::Panicked)?;
@@ -172,8 +182,8 @@ impl Archive {
             }
             created => {
                 created?;
-                let turn = Turn { archive: self.clone(), timeline, epoch };
-                Ok(LogWriter { turn, created: None, beat: None })
+                let turn = Turn { archive: self.clone(), timeline, epoch, writer };
+                Ok(LogWriter { turn, created: None, beat: None, sign: None })
             }
         }
     }
@@ -214,6 +224,21 @@ impl LogWriter {
             let _ = self.turn.archive.store().remove(&before);
         }
         Ok(Written { name })
+    }
+
+    /// Shows that whoever has the turn is there, though there is nothing to be written.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`]; [`Error::ClaimGone`]; [`Error::Store`].
+    pub fn show_life(&mut self) -> Result<(), Error> {
+        let Turn { archive, timeline, epoch, .. } = &self.turn;
+        let name = names::sign(*timeline, *epoch, object::random_id()?);
+        self.check_turn()?;
+        archive.store().create(&name, Vec::new())?;
+        if let Some(before) = self.sign.replace(name) {
+            let _ = archive.store().remove(&before);
+        }
+        Ok(())
     }
 
     /// Whether it is still its turn. Its own claim is looked at, too: where a mount is gone, a directory of
@@ -286,11 +311,13 @@ impl Turn {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let own = names::claim(self.timeline, self.epoch);
-        match self.archive.store().read(&own, JSON_MAX) {
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
-                return Err(Error::ClaimGone { object: self.archive.store().full_name(&own) });
+        let gone = || Error::ClaimGone { object: self.archive.store().full_name(&own) };
+        match self.archive.read_claim(self.timeline, self.epoch) {
+            Ok(claim) if claim.writer == self.writer => {}
+            Err(Error::Store(fault)) if fault.kind != StoreFaultKind::NotFound => {
+                return Err(fault.into());
             }
-            there => _ = there?,
+            _ => return Err(gone()),
         }
         let next = self.epoch.next().ok_or(Error::Panicked)?;
         match self.archive.store().read(&names::claim(self.timeline, next), JSON_MAX) {

@@ -75,23 +75,34 @@ pub(crate) fn ranges_of(
     ranges.into_iter()
 }
 
-/// Segments of which one that was merged oftener, in the same turn, has everything.
-pub(crate) fn superseded(segments: &[SegmentEntry]) -> Vec<&SegmentEntry> {
+/// Segments of which one that was merged oftener, in the same turn, has everything; and that one.
+pub(crate) fn superseded(segments: &[SegmentEntry]) -> Vec<(&SegmentEntry, &SegmentEntry)> {
     let mut in_order: Vec<_> = segments.iter().filter(|segment| !segment.is_empty()).collect();
     // Of those that begin together the one that was merged oftenest comes first.
     in_order.sort_by_key(|it| (it.epoch, it.first, Reverse(it.level)));
     let mut found = Vec::new();
     // Of each level the one that reaches farthest so far.
-    let mut reaching: BTreeMap<(Epoch, u8), Revision> = BTreeMap::new();
+    let mut reaching: BTreeMap<(Epoch, u8), &SegmentEntry> = BTreeMap::new();
     for segment in in_order {
         let above = (segment.epoch, segment.level.saturating_add(1))..=(segment.epoch, u8::MAX);
-        if reaching.range(above).any(|(_, last)| *last >= segment.last) {
-            found.push(segment);
+        let mut above = reaching.range(above);
+        if let Some((_, merged)) = above.rfind(|(_, merged)| merged.last >= segment.last) {
+            found.push((segment, *merged));
         }
-        let reach = reaching.entry((segment.epoch, segment.level)).or_insert(segment.last);
-        *reach = segment.last.max(*reach);
+        let reach = reaching.entry((segment.epoch, segment.level)).or_insert(segment);
+        if segment.last > reach.last {
+            *reach = segment;
+        }
     }
     found
+}
+
+/// Those that stand for others.
+pub(crate) fn superseding(segments: &[SegmentEntry]) -> Vec<&SegmentEntry> {
+    let mut merged: Vec<_> = superseded(segments).into_iter().map(|(_, merged)| merged).collect();
+    merged.sort_by(|one, other| one.name.cmp(&other.name));
+    merged.dedup();
+    merged
 }
 
 /// The fewest segments of a range as far as it goes, and the first revision that none has.
@@ -182,7 +193,7 @@ mod tests {
         let check = |all: &[(u8, u64, i64, i64)], want: &str| {
             let segments: Vec<_> = all.iter().map(named).collect();
             let found = superseded(&segments);
-            let names: Vec<_> = found.iter().map(|segment| segment.name.as_str()).collect();
+            let names: Vec<_> = found.iter().map(|(segment, _)| segment.name.as_str()).collect();
             assert_eq!(names.join(" "), want);
         };
         check(&[(0, 1, 1, 5), (0, 1, 6, 9), (1, 1, 1, 9), (0, 1, 10, 12)], "0:1:1-5 0:1:6-9");

@@ -107,7 +107,8 @@ impl<'a> Verification<'a> {
             erased => erased?,
         };
         if request.only.is_none() {
-            let log = stock.segments().filter(|segment| !erased.contains(&segment.name));
+            // Of those without a record the last one alone says anything, and others go at any time.
+            let log = stock.segments().filter(|it| !it.is_empty() && !erased.contains(&it.name));
             log.for_each(|segment| _ = this.need_segment(segment));
             let is_witness = |name: &&String| names::parse_witness(name).is_some();
             for name in listed.keys().filter(is_witness) {
@@ -355,8 +356,15 @@ impl<'a> Verification<'a> {
         erased: &BTreeSet<String>,
         now: Moment,
     ) -> Result<(), Error> {
-        // Of claims none is needed for a restore point.
-        let is_data = |name: &str| names::parse_claim(name).is_none();
+        // Of claims and signs none is needed for a restore point.
+        let is_empty = |name: &str| {
+            names::parse_segment(name).is_some_and(|segment| segment.first > segment.last)
+        };
+        let is_data = |name: &str| {
+            names::parse_claim(name).is_none()
+                && names::parse_sign(name).is_none()
+                && !is_empty(name)
+        };
         let rest = listed.iter().filter(|(name, _)| is_data(name));
         let rest = rest.filter(|(name, _)| !self.observed.objects.contains_key(&***name));
         let rest = rest.map(|(name, bytes)| Listed { name: name.clone(), bytes: *bytes });

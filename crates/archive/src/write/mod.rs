@@ -162,6 +162,7 @@ pub fn prepare_base<'a, S: ReadAt>(
 ) -> Result<PreparedBase<'a>, Error> {
     let began = (request.now)();
     let etcd = backend.facts()?;
+    request.archive.check_place()?;
     request.archive.check_openable()?;
     let mut listing = request.archive.list()?;
     let unreadable = std::mem::take(&mut listing.unreadable);
@@ -544,6 +545,8 @@ impl PreparedBase<'_> {
             Err(fault) => fault.may_be_done(),
         };
         created?;
+        // What was written into another place of that name is no base of it.
+        archive.check_place()?;
         self.still_there(&name)?;
         if let Some(table) = self.table.take() {
             table.commit(&name, &object.body_digest, &self.base)?;

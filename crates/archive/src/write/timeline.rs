@@ -30,7 +30,7 @@ impl Choice {
         Self::Begins(TimelineOrigin {
             parent: Some(parent),
             fork: Revision::default(),
-            reason: "the cluster has not what was followed before: it was restored, or is another one",
+            reason: "nothing shows that the cluster has what was followed before",
         })
     }
 

@@ -163,6 +163,7 @@ fn what_an_archive_holds_is_counted() {
         (Kind::Pack, 1, stored(".pack")),
         (Kind::Segment, 1, stored(".seg")),
         (Kind::Base, 2, stored(".base")),
+        (Kind::Witness, 0, 0),
     ];
     assert_eq!(kinds, want);
     assert_eq!(stats.dead(), 0);

@@ -164,8 +164,8 @@ impl Words {
                 grouped(at.get())
             ),
             Notice::Gap { archive, first, last } => format!(
-                "warning: revisions {} to {} were compacted away before {} had them: they are no \
-                 restore points",
+                "warning: revisions {} to {} are no restore points of {}: they were compacted away before it \
+                 had them, or are in the journal no more",
                 grouped(first.get()),
                 grouped(last.get()),
                 self.place(*archive)
