@@ -470,6 +470,46 @@ impl Archive {
         Ok(self.store.lock_for_longer(&names)?)
     }
 
+    /// The history that a cluster is in: the newest one from which no other with a base goes on. Clocks alone
+    /// do not say it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) fn current_timeline(
+        &self,
+        listing: &Listing,
+        cluster: ClusterId,
+    ) -> Result<Option<TimelineId>, Error> {
+        let of_cluster = || {
+            let facts = listing.bases.iter().map(|base| &base.header.facts);
+            facts.filter(|facts| facts.cluster == cluster).map(|facts| facts.timeline)
+        };
+        let all: BTreeSet<_> = of_cluster().collect();
+        let mut left = BTreeSet::new();
+        for timeline in all.iter().filter(|_| all.len() > 1) {
+            left.extend(self.parent_of(*timeline)?);
+        }
+        Ok(of_cluster()
+            .rev()
+            .find(|timeline| !left.contains(timeline))
+            .or(of_cluster().next_back()))
+    }
+
+    /// What a timeline goes on from; none where its file cannot be read, which a verification names.
+    fn parent_of(&self, timeline: TimelineId) -> Result<Option<TimelineId>, Error> {
+        let name = names::timeline(timeline);
+        let bytes = match self.store.read(&name, JSON_MAX) {
+            Err(fault)
+                if matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::TooLarge) =>
+            {
+                return Ok(None);
+            }
+            read => read?,
+        };
+        let file: Result<TimelineFile, Error> = from_json(&self.store.full_name(&name), &bytes);
+        Ok(file.ok().and_then(|file| TimelineId::parse(&file.parent?)))
+    }
+
     /// Checks that a timeline's file says what its id follows from.
     ///
     /// # Errors
@@ -594,14 +634,21 @@ impl Stock {
         let mut names = BTreeSet::new();
         for log in self.logs.values() {
             let mut staying: Vec<_> = log.iter().filter(|it| !going(&it.name)).cloned().collect();
-            // One that is damaged stands for none.
-            let mut damaged = BTreeSet::new();
-            for merged in superseding(&staying) {
-                if !is_whole(merged)? {
-                    damaged.insert(merged.name.clone());
+            // One that is damaged stands for none; then others may have to stand for what it was made of.
+            let (mut whole, mut damaged) = (BTreeSet::new(), BTreeSet::new());
+            loop {
+                let before = damaged.len();
+                for merged in superseding(&staying) {
+                    if !whole.contains(&merged.name) {
+                        let known = if is_whole(merged)? { &mut whole } else { &mut damaged };
+                        known.insert(merged.name.clone());
+                    }
                 }
+                if damaged.len() == before {
+                    break;
+                }
+                staying.retain(|segment| !damaged.contains(&segment.name));
             }
-            staying.retain(|segment| !damaged.contains(&segment.name));
             names.extend(superseded(&staying).into_iter().map(|(it, _)| it.name.clone()));
         }
         Ok(names)

@@ -918,3 +918,108 @@ fn a_damaged_log_ends_no_base() {
         }
     }
 }
+
+/// The clock of whoever began the newest history may be behind: it is the newest nevertheless.
+#[test]
+fn a_clock_that_went_back_does_not_bring_the_old_history_back() {
+    let following = Following::new();
+    let (archive, spool) = (following.saving.archive.clone(), following.saving.spool.path());
+    let first = following.writer.timeline();
+    advance(-3_600_000);
+    let mut other = following.keyspace.clone();
+    other.records.last_entry().unwrap().get_mut().1.push(b'!');
+    other.write(&[("/a", false)], 10);
+    let second = save(&archive, &other, spool, None).unwrap().facts.timeline;
+    assert_ne!(second, first);
+    assert_eq!(archive.log_end(CLUSTER).unwrap().unwrap().timeline, second);
+    other.write(&[("/a", false)], 10);
+    let third = save(&archive, &other, spool, None).unwrap();
+    assert_eq!(third.facts.timeline, second, "{:?}", third.comparison);
+}
+
+fn a_place() -> (tempfile::TempDir, std::path::PathBuf, Saving) {
+    let directory = a_spool();
+    let place = directory.path().join("archive");
+    std::fs::create_dir(&place).unwrap();
+    let mut saving = Saving::new();
+    let store = Store::directory(&place).unwrap();
+    saving.archive = Archive::init_unencrypted(store, now()).unwrap();
+    (directory, place, saving)
+}
+
+/// Where a mount is gone, a directory takes its name, and once took bases, which were called written.
+#[test]
+fn a_base_that_went_elsewhere_is_not_called_written() {
+    let (directory, place, saving) = a_place();
+    let mut following = Following::into(saving);
+    let away = directory.path().join("away");
+    std::fs::rename(&place, &away).unwrap();
+    following.write(3);
+    let archive = following.saving.archive.clone();
+    for _ in 0..2 {
+        let refused = following.try_save(&following.keyspace, None).unwrap_err();
+        assert!(matches!(refused, Error::NoArchive { .. }), "{refused}");
+        assert!(matches!(archive.log_end(CLUSTER), Err(Error::NoArchive { .. })));
+        let timeline = following.writer.timeline();
+        assert!(matches!(
+            archive.claim(timeline, HOST, "here", now()),
+            Err(Error::NoArchive { .. })
+        ));
+        assert!(matches!(following.writer.check_turn(), Err(Error::ClaimGone { .. })));
+        std::fs::create_dir_all(&place).unwrap();
+    }
+    // Another archive's directory is no better.
+    let _ = std::fs::remove_dir_all(&place);
+    std::fs::create_dir(&place).unwrap();
+    Archive::init_unencrypted(Store::directory(&place).unwrap(), now()).unwrap();
+    let refused = following.try_save(&following.keyspace, None).unwrap_err();
+    assert!(matches!(refused, Error::Stranger { .. }), "{refused}");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&away, &place).unwrap();
+    following.writer.check_turn().unwrap();
+    following.try_save(&following.keyspace, None).unwrap();
+}
+
+/// What a damaged segment was merged of is all that there is.
+#[test]
+fn a_prune_keeps_what_a_damaged_merge_was_made_of() {
+    let (_directory, place, saving) = a_place();
+    let mut following = Following::into(saving);
+    follow_and_merge(&mut following, 1);
+    let archive = following.saving.archive.clone();
+    let before = segments(&archive);
+    for name in before.iter().filter(|name| !name.contains("/log/0/")) {
+        let path = place.join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let policy = Policy { last: 10, ..Policy::default() };
+        let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+        plan_prune(&archive, &request).unwrap().carry_out(&archive).unwrap();
+        advance(2000);
+    }
+    assert_eq!(of_level(&segments(&archive), 0), of_level(&before, 0));
+}
+
+/// Whoever has the turn and nothing to write is not taken for silent, and leaves nothing behind.
+#[test]
+fn signs_of_life() {
+    let mut following = Following::new();
+    let (archive, timeline) = (following.saving.archive.clone(), following.writer.timeline());
+    let mut seen = archive.activity(timeline).unwrap();
+    for _ in 0..3 {
+        following.writer.show_life().unwrap();
+        let now = archive.activity(timeline).unwrap();
+        assert_ne!(now, seen);
+        seen = now;
+    }
+    let listed = archive.store().list("timelines").unwrap().into_iter();
+    assert_eq!(listed.filter(|it| it.name.ends_with(".alive")).count(), 1);
+    let verdict = verdict(&archive, now_is()).unwrap();
+    assert!(verdict.findings.is_empty(), "{:?}", verdict.findings);
+    archive.claim(timeline, ObjectId([8; 16]), "there", now()).unwrap();
+    assert!(matches!(following.writer.show_life(), Err(Error::Overtaken { .. })));
+}

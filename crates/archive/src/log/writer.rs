@@ -97,11 +97,9 @@ impl Archive {
     pub fn log_end(&self, cluster: ClusterId) -> Result<Option<LogEnd>, Error> {
         self.check_place()?;
         let listing = self.list()?;
-        let of_cluster = |base: &&_| {
-            let base: &crate::archive::BaseEntry = base;
-            base.header.facts.cluster == cluster
-        };
-        let Some(newest) = listing.bases.iter().rev().find(of_cluster) else { return Ok(None) };
+        let Some(current) = self.current_timeline(&listing, cluster)? else { return Ok(None) };
+        let of_it = |base: &&crate::archive::BaseEntry| base.header.facts.timeline == current;
+        let Some(newest) = listing.bases.iter().rev().find(of_it) else { return Ok(None) };
         let facts = &newest.header.facts;
         let (timeline, base, base_at) = (facts.timeline, facts.last, facts.state);
         let stock = self.stock(std::iter::once(timeline))?;

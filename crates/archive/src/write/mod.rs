@@ -169,7 +169,7 @@ pub fn prepare_base<'a, S: ReadAt>(
     let unreadable = unreadable.into_iter().map(says_nothing_of_others);
     let mut unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
     let position = (etcd.term, etcd.consistent_index);
-    let mut choice = timeline::choose(&listing, request.origin, position)?;
+    let mut choice = timeline::choose(request.archive, &listing, request.origin, position)?;
     let (mut last, mut comparison) = match &choice {
         Choice::GoesOn(_) if request.full => {
             let reason = "that was asked for".to_owned();

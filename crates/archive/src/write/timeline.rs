@@ -58,12 +58,14 @@ pub(super) fn newest(listing: &Listing, timeline: TimelineId) -> Revision {
 /// went back behind it, as one that was restored has. Bases that were being made at the same time
 /// say nothing of that, nor does a position that is not known.
 pub(super) fn choose(
+    archive: &Archive,
     listing: &Listing,
     origin: &Origin,
     position: (Option<RaftTerm>, Option<RaftIndex>),
 ) -> Result<Choice, Error> {
-    let of_cluster = |base: &&BaseEntry| base.header.facts.cluster == origin.cluster;
-    let mut newest_first = listing.bases.iter().rev().filter(of_cluster);
+    let current = archive.current_timeline(listing, origin.cluster)?;
+    let is_current = |base: &&BaseEntry| Some(base.header.facts.timeline) == current;
+    let mut newest_first = listing.bases.iter().rev().filter(is_current);
     let Some(newest) = newest_first.clone().next() else {
         return Ok(Choice::Begins(TimelineOrigin {
             parent: None,
