@@ -36,7 +36,7 @@ pub(crate) struct CaptureArgs {
     /// by itself.
     #[arg(long = "archive", value_name = "PLACE", required = true)]
     archives: Vec<String>,
-    /// Write what has come so often: this much is lost at most [default: 5s, at least 1s]
+    /// Write what has come so often: what came since is what a disaster costs [default: 5s, at least 1s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     flush_interval: Option<Duration>,
     /// Make a base so often: a restore reads one, and what came since [default: 1h, at least 1m]

@@ -80,7 +80,7 @@ fn an_archive_that_fails_catches_up() {
     // What has come to lie there meanwhile is nobody's.
     std::fs::remove_dir_all(&other).unwrap();
     std::fs::rename(&away, &other).unwrap();
-    capturing.wait_for("can be written into again");
+    capturing.wait_for(&format!("writing into {}", other.display()));
     let last = put(&cluster, "a", "2");
     capturing.stop();
     for archive in [&archive, &other] {
