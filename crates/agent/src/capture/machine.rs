@@ -431,7 +431,7 @@ impl Machine {
             && (tail.contradicts(witness) || newest < tail.revision())
         {
             let at = tail.revision().min(newest);
-            return self.leave_history(at);
+            return self.leave_history(at, now);
         }
         if self.cutter.is_none() {
             let next = self.tail.as_ref().map_or(Some(from), |tail| tail.revision().later(1));
@@ -459,7 +459,7 @@ impl Machine {
             match self.look(changes, revision) {
                 Match::Same | Match::Before => {}
                 Match::Other => {
-                    self.leave_history(revision);
+                    self.leave_history(revision, now);
                     return Ok(());
                 }
                 Match::Gone => {
@@ -559,7 +559,7 @@ impl Machine {
             // The last revision that is known should have come first.
             if let Some(tail) = self.tail.as_ref().filter(|tail| !tail.may_be_gone()) {
                 let at = tail.revision();
-                return self.leave_history(at);
+                return self.leave_history(at, now);
             }
             // It may be gone, or such an answer has overtaken it: what comes next shows it.
         }
@@ -605,10 +605,12 @@ impl Machine {
     }
 
     /// The cluster is not what it was: nothing that is known of it counts any more.
-    fn leave_history(&mut self, at: Revision) {
+    fn leave_history(&mut self, at: Revision, now: Now) {
         self.actions.push_back(Action::Tell(Notice::AnotherHistory { at }));
         self.actions.push_back(Action::EndWatch);
         self.actions.push_back(Action::ClearJournal);
+        // Until there is a base nothing of it can be brought back.
+        self.next_snapshot = self.next_snapshot.min(now.passed + SNAPSHOT_RETRY);
         (self.kept, self.cutter, self.since) = (None, None, None);
         self.distrust();
         self.begin_anew();

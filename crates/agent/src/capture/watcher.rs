@@ -5,7 +5,7 @@ use super::members::Members;
 use super::{Report, Reports, Told, witness};
 use rekindle_archive::Witness;
 use rekindle_archive::format::header::Moment;
-use rekindle_client::{Client, Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};
+use rekindle_client::{Error, Header, LeaseKeys, Watch, WatchMessage, WatchRequest};
 use rekindle_etcd::{ClusterId, MemberId, RaftTerm, Revision};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,11 +51,11 @@ impl Watcher {
             self.turn.fetch_add(1, Ordering::Relaxed);
         }
         let (questions, asked) = mpsc::channel(1);
-        let (client, turn) = (self.members.client(), self.turn.load(Ordering::Relaxed));
+        let (members, turn) = (Arc::clone(&self.members), self.turn.load(Ordering::Relaxed));
         let mouth = Mouth { watch, said: self.said.clone() };
         let reports = self.reports.clone();
         let task = runtime.spawn(async move {
-            let ended = follow(&client, turn, from, asked, &mouth).await;
+            let ended = follow(&members, turn, from, asked, &mouth).await;
             let compacted = matches!(ended, Error::WatchCompacted { .. });
             if !compacted {
                 let _ = reports.send(Report::Told(Told::WatchFailed { cause: ended.to_string() }));
@@ -144,13 +144,13 @@ impl Mouth {
 
 /// Watches until that fails.
 async fn follow(
-    client: &Client,
+    known: &Members,
     turn: usize,
     from: From,
     mut asked: mpsc::Receiver<()>,
     mouth: &Mouth,
 ) -> Error {
-    let mut watch = match open(client, turn, from, mouth).await {
+    let mut watch = match open(known, turn, from, mouth).await {
         Ok(watch) => watch,
         Err(error) => return error,
     };
@@ -172,7 +172,8 @@ async fn follow(
 
 /// Opens a watch at a member, or at the next one that can. What the cluster's newest revision is, is read
 /// before: where the member is behind, or the cluster went back, that shows.
-async fn open(client: &Client, turn: usize, from: From, mouth: &Mouth) -> Result<Watch, Error> {
+async fn open(known: &Members, turn: usize, from: From, mouth: &Mouth) -> Result<Watch, Error> {
+    let client = known.client();
     let newest = revision(client.linearizable_revision().await?);
     let from = match from {
         From::Newest => newest,
@@ -185,6 +186,9 @@ async fn open(client: &Client, turn: usize, from: From, mouth: &Mouth) -> Result
         match member.watch(WatchRequest::from_revision(from.get())).await {
             Ok(watch) => {
                 let header = watch.header();
+                if known.is_suspect(MemberId(header.member_id)) && offset + 1 < members.len() {
+                    continue;
+                }
                 let newest = newest.max(revision(header.revision));
                 mouth.say(Said::Began { from, witness: witness(header), newest }).await;
                 return Ok(watch);
