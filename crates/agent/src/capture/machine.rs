@@ -85,6 +85,8 @@ struct Archive {
     told: Duration,
     /// The newest base that was made of it here, in the history that it has.
     base: Option<Revision>,
+    /// Of its log some was erased or lost: what the journal has of that must not come back.
+    has_hole: bool,
 }
 
 /// A snapshot, and what is made of it.
@@ -273,12 +275,14 @@ impl Machine {
             Event::Opened { archive, end, has_hole, ours, base_age } => {
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
                 self.hear_opened(archive, end, ours, base_due, now);
-                self.of(archive, |it| it.wants_base |= has_hole);
+                self.of(archive, |it| {
+                    (it.wants_base, it.has_hole) = (it.wants_base | has_hole, has_hole);
+                });
             }
             Event::Closed { archive, overtaken } => self.of(archive, |it| {
                 let (end, wants_base, base) = (it.end, it.wants_base, it.base);
-                let trusted = it.trusted && !overtaken;
-                *it = Archive { end, wants_base, trusted, base, ..Archive::default() };
+                let (trusted, has_hole) = (it.trusted && !overtaken, it.has_hole);
+                *it = Archive { end, wants_base, trusted, base, has_hole, ..Archive::default() };
             }),
             Event::Written { archive, last } => self.of(archive, |it| {
                 (it.busy, it.told) = (false, now.passed);
@@ -379,8 +383,8 @@ impl Machine {
             trusted = ours && (it.trusted && (has_come || it.end == end) || is_old);
             let wants_base = it.wants_base || !trusted;
             let (open, busy, told) = (true, false, now.passed);
-            let base = it.base;
-            *it = Archive { open, end, busy, wants_base, base_due, trusted, told, base };
+            let (base, has_hole) = (it.base, it.has_hole);
+            *it = Archive { open, end, busy, wants_base, base_due, trusted, told, base, has_hole };
         });
         if ours && !trusted {
             self.actions.push_back(Action::Unmark { archive });
@@ -927,9 +931,12 @@ impl Machine {
             match moved {
                 true => (it.open, it.end) = (false, Some(revision)),
                 // What came before it in this run lies in the journal, and is a restore point, too.
-                false if !stale && next.is_some() && run.is_some() && run <= next => {}
+                false
+                    if !stale && !it.has_hole && next.is_some() && run.is_some() && run <= next => {
+                }
                 false => it.end = it.end.max(Some(revision)),
             }
+            it.has_hole = false;
         });
     }
 

@@ -75,6 +75,10 @@ struct Archive {
     followed: bool,
     /// Nobody here can read what it has.
     sealed: bool,
+    /// Something of its log was erased since its last base.
+    has_hole: bool,
+    /// Up to the base behind that.
+    erased_to: i64,
 }
 
 enum Order {
@@ -305,7 +309,9 @@ impl World {
         let end = (archive.base > 0).then(|| revision(archive.end));
         let ours = archive.fed == Some(archive.timeline) && archive.base > 0;
         let base_age = Duration::from_secs(30);
-        self.hear(Event::Opened { archive: number, end, has_hole: false, ours, base_age });
+        let has_hole = archive.has_hole || end.is_some() && self.bad(20);
+        self.archives[number].has_hole = has_hole;
+        self.hear(Event::Opened { archive: number, end, has_hole, ours, base_age });
     }
 
     /// What the archive is said to have is what the cluster had, in one history, without a hole.
@@ -363,6 +369,12 @@ impl World {
             archive.log.insert(number, snapshot.contents[(number - 2) as usize].clone());
         }
         archive.base = snapshot.revision;
+        let was_erased = std::mem::take(&mut archive.has_hole);
+        match (moved, was_erased) {
+            (true, _) => archive.erased_to = 0,
+            (false, true) => archive.erased_to = snapshot.revision,
+            (false, false) => {}
+        }
         archive.end = archive.end.max(snapshot.revision);
         let made = Some(revision(snapshot.revision));
         self.seen.count("base");
@@ -438,16 +450,7 @@ impl World {
             }
             Action::UnmarkAll => self.archives.iter_mut().for_each(|archive| archive.fed = None),
             Action::Unmark { archive } => self.archives[archive].fed = None,
-            Action::Write { archive, from } => {
-                assert!(self.archives[archive].order.is_none(), "one thing after the other");
-                match having(&self.journal, from) {
-                    Some(cut) => self.archives[archive].order = Some(Order::Write(cut.clone())),
-                    None => {
-                        self.seen.count("missing");
-                        self.hear(Event::Missing { archive });
-                    }
-                }
-            }
+            Action::Write { archive, from } => self.write(archive, from),
             Action::ShowLife { archive } => {
                 assert!(self.archives[archive].order.is_none(), "one thing after the other");
                 self.archives[archive].order = Some(Order::ShowLife);
@@ -484,6 +487,20 @@ impl World {
             }
             Action::Tell(notice) => self.note(&notice),
             Action::End => self.ended = true,
+        }
+    }
+
+    fn write(&mut self, archive: usize, from: Revision) {
+        let there = &self.archives[archive];
+        assert!(there.order.is_none(), "one thing after the other");
+        let is_erased = there.has_hole || from.get() <= there.erased_to;
+        assert!(!is_erased, "what was erased must not come back");
+        match having(&self.journal, from) {
+            Some(cut) => self.archives[archive].order = Some(Order::Write(cut.clone())),
+            None => {
+                self.seen.count("missing");
+                self.hear(Event::Missing { archive });
+            }
         }
     }
 
