@@ -926,14 +926,13 @@ impl Machine {
             if !stale {
                 (it.base_due, it.wants_base, it.trusted) = (base_due, false, true);
             }
-            let next = it.end.and_then(|end| end.later(1));
+            // What came before it in this run lies in the journal, and is a restore point, too.
+            let next = it.end.and_then(|end| end.later(1)).filter(|_| !stale && !it.has_hole);
+            let follows = next.is_some() && run.is_some_and(|run| Some(run) <= next);
             it.base = Some(revision);
             match moved {
                 true => (it.open, it.end) = (false, Some(revision)),
-                // What came before it in this run lies in the journal, and is a restore point, too.
-                false
-                    if !stale && !it.has_hole && next.is_some() && run.is_some() && run <= next => {
-                }
+                false if follows => {}
                 false => it.end = it.end.max(Some(revision)),
             }
             it.has_hole = false;
