@@ -41,18 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let now = || Moment(1);
-    let request = BaseRequest {
-        archive: &archive,
-        origin: &origin,
-        tables: None,
-        now: &now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest::new(&archive, &origin, &now, progress);
     let written = prepare_base(&request, &backend)?.publish(now())?;
     println!("{}", written.name);
     Ok(())

@@ -43,6 +43,24 @@ struct ArchiveFile {
     keys: ArchiveKeys,
 }
 
+impl ArchiveFile {
+    /// Reads the file of the archive that a place holds; its id, too.
+    fn read(store: &Store) -> Result<(Self, ArchiveId), Error> {
+        let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
+                return Err(Error::NoArchive { place: store.place().to_owned() });
+            }
+            read => read?,
+        };
+        let object = store.full_name(names::ARCHIVE);
+        let file: Self = from_json(&object, &bytes)?;
+        match ArchiveId::parse(&file.archive) {
+            Some(id) => Ok((file, id)),
+            None => Err(Error::Json { object, fault: "its id is none".to_owned() }),
+        }
+    }
+}
+
 /// `timeline.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct TimelineFile {
@@ -144,17 +162,8 @@ impl Archive {
     /// [`Error::NoArchive`] only where the store says that no `archive.json` is there;
     /// [`Error::TooNew`]; [`Error::Requires`]; [`Error::Json`]; [`Error::Unendorsed`]; [`Error::Store`].
     pub fn open(store: Store) -> Result<Self, Error> {
-        let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
-                return Err(Error::NoArchive { place: store.place().to_owned() });
-            }
-            read => read?,
-        };
+        let (file, id) = ArchiveFile::read(&store)?;
         let object = store.full_name(names::ARCHIVE);
-        let file: ArchiveFile = from_json(&object, &bytes)?;
-        let Some(id) = ArchiveId::parse(&file.archive) else {
-            return Err(Error::Json { object, fault: "its id is none".to_owned() });
-        };
         let first = file.keys.check(&object, id, &file.requires, None)?;
         let later = match first.recipient {
             Some(_) => keys::later_generations(&store, id, &first)?,
@@ -233,7 +242,7 @@ impl Archive {
     /// # Errors
     /// [`Error::NoArchive`]; [`Error::Stranger`]; [`Error::Json`]; [`Error::Store`].
     pub(crate) fn check_place(&self) -> Result<(), Error> {
-        let there = Self::open_id(&self.store)?;
+        let (_, there) = ArchiveFile::read(&self.store)?;
         match there == self.id {
             true => Ok(()),
             false => Err(Error::Stranger {
@@ -242,19 +251,6 @@ impl Archive {
                 want: self.id.to_string(),
             }),
         }
-    }
-
-    fn open_id(store: &Store) -> Result<ArchiveId, Error> {
-        let bytes = match store.read(names::ARCHIVE, JSON_MAX) {
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
-                return Err(Error::NoArchive { place: store.place().to_owned() });
-            }
-            read => read?,
-        };
-        let object = store.full_name(names::ARCHIVE);
-        let file: ArchiveFile = from_json(&object, &bytes)?;
-        ArchiveId::parse(&file.archive)
-            .ok_or_else(|| Error::Json { object, fault: "its id is none".to_owned() })
     }
 
     /// Whether what is written now can be read here.

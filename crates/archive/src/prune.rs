@@ -425,7 +425,12 @@ pub(crate) fn needs_of(base: &Base, stock: &Stock) -> BTreeSet<String> {
 /// Whether every byte of a segment is as it was written, sealed or not.
 fn is_whole(archive: &Archive, segment: &SegmentEntry) -> Result<bool, Error> {
     let name = archive.store().full_name(&segment.name);
-    let bytes = archive.store().read(&segment.name, segment.bytes)?;
+    let bytes = match archive.store().read(&segment.name, segment.bytes) {
+        Err(fault) if matches!(fault.kind, StoreFaultKind::NotFound | StoreFaultKind::TooLarge) => {
+            return Ok(false);
+        }
+        read => read?,
+    };
     let header = object::parse(archive, &name, Kind::Segment, &bytes);
     Ok(header.is_ok_and(|header| header.body(&bytes).is_ok()))
 }

@@ -16,7 +16,7 @@ use crate::store::Listed;
 use rekindle_bolt::Pair;
 use rekindle_etcd::schema::{self, is_kubernetes};
 use rekindle_etcd::{KeyValue, Lease, RecordKey, Revision};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Revisions that the log of a timeline has without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,27 @@ pub(crate) fn living_log(
         }
     }
     Ok(segments)
+}
+
+/// Names of those that [`living_log`] tells.
+pub(crate) fn living_names(
+    archive: &Archive,
+    stock: &Stock,
+    timeline: TimelineId,
+) -> Result<BTreeSet<String>, Error> {
+    let living = living_log(archive, stock, timeline)?;
+    Ok(living.into_iter().map(|segment| segment.name).collect())
+}
+
+/// The header of each of these segments, or why it cannot be read.
+pub(crate) fn headers(archive: &Archive, segments: &[SegmentEntry]) -> Vec<Result<Header, Error>> {
+    let store = archive.store();
+    let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
+    let starts = store.read_starts(segments.iter().map(listed).collect(), HEADER_MAX as u64);
+    let parse = |(segment, start): (&SegmentEntry, Result<bytes::Bytes, _>)| {
+        object::parse(archive, &store.full_name(&segment.name), Kind::Segment, &start?)
+    };
+    segments.iter().zip(starts).map(parse).collect()
 }
 
 impl Following<'_> {
@@ -222,14 +243,7 @@ impl Following<'_> {
     }
 
     fn headers(&self, segments: &[SegmentEntry]) -> Result<Vec<Header>, Error> {
-        let store = self.archive.store();
-        let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
-        let starts = store.read_starts(segments.iter().map(listed).collect(), HEADER_MAX as u64);
-        let parse = |(segment, start): (&SegmentEntry, Result<bytes::Bytes, _>)| {
-            let name = store.full_name(&segment.name);
-            object::parse(self.archive, &name, Kind::Segment, &start?)
-        };
-        segments.iter().zip(starts).map(parse).collect()
+        headers(self.archive, segments).into_iter().collect()
     }
 
     fn open(&self, segment: &SegmentEntry) -> Result<(String, OpenedRun), Error> {

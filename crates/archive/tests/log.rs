@@ -132,19 +132,8 @@ fn save_as(
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let at = now();
     let clock = move || at;
-    let tables = Some(tables);
-    let request = BaseRequest {
-        archive,
-        origin: &origin,
-        tables,
-        log,
-        leaves: false,
-        followed,
-        apart: false,
-        full: false,
-        now: &clock,
-        progress,
-    };
+    let plain = BaseRequest::new(archive, &origin, &clock, progress);
+    let request = BaseRequest { tables: Some(tables), log, followed, ..plain };
     prepare_base(&request, &keyspace.backend())?.publish(now())
 }
 

@@ -78,18 +78,7 @@ fn save(archive: &Archive, content: &Content) -> Result<(), Error> {
     let origin = Origin { state: now(), ..origin() };
     let walked = AtomicU64::new(0);
     let progress = Progress { walked: &walked, stop: &going_on };
-    let request = BaseRequest {
-        archive,
-        origin: &origin,
-        tables: None,
-        now: &now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest::new(archive, &origin, &now, progress);
     prepare_base(&request, &backend)?.publish(now()).map(drop)
 }
 
@@ -265,18 +254,7 @@ fn what_does_not_become_a_base_takes_its_packs_away() {
     let (walked, going_on) = (AtomicU64::new(0), AtomicBool::new(false));
     let progress = Progress { walked: &walked, stop: &going_on };
     let (archive, origin, now) = (&archive, &origin(), &|| Moment(1));
-    let request = BaseRequest {
-        archive,
-        origin,
-        tables: None,
-        now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest::new(archive, origin, now, progress);
     let prepare = || prepare_base(&request, &backend);
     let prepared = prepare().unwrap();
     assert_eq!(objects(archive), 4, "packs and no base");
@@ -301,18 +279,7 @@ fn a_base_that_was_stopped_is_none() {
     let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(true));
     let progress = Progress { walked: &walked, stop: &stop };
     let (archive, origin, now) = (&archive, &origin(), &|| Moment(1));
-    let request = BaseRequest {
-        archive,
-        origin,
-        tables: None,
-        now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest::new(archive, origin, now, progress);
     let stopped = prepare_base(&request, &backend).err().unwrap();
     assert!(matches!(stopped, Error::Stopped), "{stopped}");
     assert!(archive.list().unwrap().bases.is_empty());

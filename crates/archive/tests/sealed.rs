@@ -54,18 +54,7 @@ fn save(archive: &Archive, records: &Pairs) -> Result<(), Error> {
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let backend = Backend::open(database).unwrap();
-    let request = BaseRequest {
-        archive,
-        origin: &origin,
-        tables: None,
-        now: &now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest::new(archive, &origin, &now, progress);
     prepare_base(&request, &backend)?.publish(now()).map(drop)
 }
 

@@ -284,18 +284,7 @@ fn what_was_cut_off_contradicts_nothing() {
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(true) };
     let (archive, tables, now) = (&saving.archive, Some(saving.spool.path()), now());
     let now = || now;
-    let request = BaseRequest {
-        archive,
-        origin: &origin,
-        tables,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        now: &now,
-        progress,
-    };
+    let request = BaseRequest { tables, ..BaseRequest::new(archive, &origin, &now, progress) };
     let stopped = prepare_base(&request, &keyspace.backend()).err().expect("it was stopped");
     assert!(matches!(stopped, Error::Stopped), "{stopped}");
     let found = archive.store().list("timelines").unwrap();

@@ -278,17 +278,15 @@ impl Base<'_> {
     fn make(&self, unreadable: impl Fn(&Error)) -> Result<BaseWritten, Error> {
         let backend = Backend::open(open(&self.snapshot.path)?.reading_ahead())?;
         let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let progress = Progress { walked: &walked, stop: &stop };
+        let plain = BaseRequest::new(self.archive, &self.snapshot.origin, &self.now, progress);
+        let Before { log, leaves, followed } = &self.before;
         let request = BaseRequest {
-            archive: self.archive,
-            origin: &self.snapshot.origin,
             tables: Some(self.spool),
-            log: self.before.log.as_ref(),
-            leaves: self.before.leaves,
-            followed: self.before.followed,
-            apart: false,
-            full: false,
-            now: &self.now,
-            progress: Progress { walked: &walked, stop: &stop },
+            log: log.as_ref(),
+            leaves: *leaves,
+            followed: *followed,
+            ..plain
         };
         let prepared = prepare_base(&request, &backend)?;
         let status = prepared.status();

@@ -79,21 +79,12 @@ impl Merging {
             let current = now.0.div_euclid(length);
             let mut at = 0;
             while let Some(stretch) = self.stretches.get(at) {
-                let span = stretch.span(length);
-                let is_of = |other: &Stretch| other.level < level && other.span(length) == span;
-                let behind = self.stretches.get(at..).unwrap_or_default();
-                let goes_on = |pair: &[Stretch]| match pair {
-                    [one, next] => one.last().and_then(|last| last.later(1)) == next.first(),
-                    _ => false,
-                };
-                let own = behind.iter().take_while(|other| is_of(other)).count();
-                let whole = 1 + behind.windows(2).take_while(|pair| goes_on(pair)).count();
-                let count = own.min(whole);
-                let group = behind.get(..count).unwrap_or_default();
+                let (span, count) = (stretch.span(length), self.group(at, level, length));
                 if count == 0 || span.is_none_or(|span| span >= current) {
                     at += count.max(1);
                     continue;
                 }
+                let group = self.stretches.get(at..at + count).unwrap_or_default();
                 if let Some(merge) = merge_of(group, level) {
                     return Some(merge);
                 }
@@ -105,6 +96,22 @@ impl Merging {
         // What nothing comes of any more is forgotten.
         self.stretches.retain(|stretch| usize::from(stretch.level) < SPANS.len());
         None
+    }
+
+    /// So many from this place on are of one span, go on from each other, and are still to be merged so often.
+    fn group(&self, at: usize, level: u8, length: i64) -> usize {
+        let behind = self.stretches.get(at..).unwrap_or_default();
+        let goes_on = |(before, it): (&Stretch, &Stretch)| {
+            before.last().and_then(|last| last.later(1)) == it.first()
+                && before.span(length) == it.span(length)
+                && it.level < level
+        };
+        match behind.first().is_some_and(|first| first.level < level) {
+            true => {
+                1 + behind.iter().zip(behind.iter().skip(1)).take_while(|it| goes_on(*it)).count()
+            }
+            false => 0,
+        }
     }
 
     /// What became of it. Where the journal has it no more, or some of it was erased, it stays as it is; where

@@ -14,7 +14,7 @@ use crate::names::{self, Epoch, SegmentName};
 use crate::object;
 use crate::plan::cover::{SegmentEntry, reach};
 use crate::store::StoreFaultKind;
-use crate::tail::living_log;
+use crate::tail::{living_log, living_names};
 use rekindle_etcd::{ClusterId, RaftIndex, Revision};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -106,10 +106,10 @@ impl Archive {
         let living = living_log(self, &stock, timeline)?;
         let reached = base.later(1).map(|next| reach(&living, next)).unwrap_or_default();
         let last = reached.last().map_or(base, |piece| piece.to);
-        let is_erased = |it: &&SegmentEntry| living.iter().all(|living| living.name != it.name);
-        let erased =
-            stock.log(timeline).iter().filter(|it| it.last > base).any(|it| is_erased(&it));
-        let has_hole = erased || living.iter().any(|it| !it.is_empty() && it.last > last);
+        let names: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
+        let is_erased = |it: &SegmentEntry| it.last > base && !names.contains(&it.name);
+        let has_hole = stock.log(timeline).iter().any(is_erased)
+            || living.iter().any(|it| !it.is_empty() && it.last > last);
         Ok(Some(LogEnd { timeline, base, base_at, last, has_hole }))
     }
 
@@ -180,6 +180,10 @@ impl Archive {
             }
             created => {
                 created?;
+                // Who had a turn before shows no life in it any more.
+                for sign in listed.iter().filter(|it| names::parse_sign(&it.name).is_some()) {
+                    let _ = self.store().remove(&sign.name);
+                }
                 let turn = Turn { archive: self.clone(), timeline, epoch, writer };
                 Ok(LogWriter { turn, created: None, beat: None, sign: None })
             }
@@ -200,8 +204,8 @@ impl LogWriter {
         self.turn.timeline
     }
 
-    /// Writes a segment, and tells its name. Only when this succeeds it is part of the log for good. After a failure of the
-    /// store the same may be written again.
+    /// Writes a segment, and tells its name. Only when this succeeds it is part of the log for good. After a
+    /// failure of the store the same may be written again.
     ///
     /// # Errors
     /// [`Error::Overtaken`]; [`Error::Store`].
@@ -298,9 +302,8 @@ impl Turn {
     /// The first of some segments that is gone, or waits for a prune because it has what was erased.
     pub(super) fn gone(&self, names: &[String]) -> Result<Option<String>, Error> {
         let stock = self.archive.stock(std::iter::once(self.timeline))?;
-        let living = living_log(&self.archive, &stock, self.timeline)?;
-        let living: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
-        Ok(names.iter().find(|name| !living.contains(name)).cloned())
+        let living = living_names(&self.archive, &stock, self.timeline)?;
+        Ok(names.iter().find(|name| !living.contains(*name)).cloned())
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {

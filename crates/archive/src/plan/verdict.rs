@@ -82,6 +82,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The worst first.
+    pub(crate) fn sort(&mut self) {
+        self.findings.sort_by(|one, other| {
+            (one.word, &one.object, &one.reason).cmp(&(other.word, &other.object, &other.reason))
+        });
+    }
+
     /// Whether that is to be said of anything.
     #[must_use]
     pub fn has(&self, word: Word) -> bool {
@@ -178,9 +185,7 @@ pub(crate) fn judge(level: Level, observed: &Observed) -> Verdict {
         let level = (!lost).then_some(level);
         verdict.points.push(Point { entry: entry.clone(), level });
     }
-    verdict.findings.sort_by(|one, other| {
-        (one.word, &one.object, &one.reason).cmp(&(other.word, &other.object, &other.reason))
-    });
+    verdict.sort();
     verdict
 }
 

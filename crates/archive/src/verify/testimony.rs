@@ -5,10 +5,12 @@ use super::proof::{Counted, of_records};
 use super::{VerifyProgress, sight_of};
 use crate::archive::{Archive, BaseEntry};
 use crate::error::Error;
+use crate::format::Facts;
 use crate::plan::verdict::{Finding, Verdict, Word};
 use crate::read::{BaseRecords, read_base};
 use crate::witness::{self, WitnessEntry};
-use rekindle_etcd::{Backend, HashRequest, TombstonesAtCompaction, Version};
+use rekindle_etcd::{Backend, HashRequest, Revision, TombstonesAtCompaction, Version};
+use std::collections::BTreeMap;
 
 /// Compares with the newest witness of each restore point: of those that came before the next one. Whoever was
 /// asked at the same revision is compared, too.
@@ -33,8 +35,10 @@ pub(super) fn compare(
         };
         let behind: Vec<_> = witnesses.iter().filter(is_behind).collect();
         let newest = behind.last().map(|entry| entry.facts.last);
+        // What several members have said of the same is put together once.
+        let mut known = BTreeMap::new();
         for entry in behind.into_iter().filter(|entry| Some(entry.facts.last) == newest) {
-            match check(archive, base, entry, progress)? {
+            match check(archive, base, entry, (&mut known, progress))? {
                 Outcome::Agrees => verdict.witnesses += 1,
                 Outcome::Unknown => {}
                 Outcome::Contradicts { said, got } => {
@@ -43,8 +47,12 @@ pub(super) fn compare(
             }
         }
     }
+    verdict.sort();
     Ok(())
 }
+
+/// HashKV of an archive at a revision as if compacted at another, by a rule; none where it does not have that.
+type Known = BTreeMap<(Option<Revision>, bool), Option<u32>>;
 
 fn contradiction(entry: &WitnessEntry, said: u32, got: u32) -> Finding {
     let (member, revision) = (entry.facts.member, entry.facts.last);
@@ -76,7 +84,7 @@ fn check(
     archive: &Archive,
     base: &BaseEntry,
     entry: &WitnessEntry,
-    progress: VerifyProgress<'_>,
+    (known, progress): (&mut Known, VerifyProgress<'_>),
 ) -> Result<Outcome, Error> {
     let (facts, own) = (&entry.facts, &base.header.facts);
     if facts.compact < own.compact || own.erased {
@@ -86,22 +94,33 @@ fn check(
         Ok(said) => said.hash,
         Err(error) => return sight_of(Err(error)).map(|_| Outcome::Unknown),
     };
-    match hash_at(archive, base, entry, progress) {
-        Ok(Some(got)) if got == said => Ok(Outcome::Agrees),
-        Ok(Some(got)) => Ok(Outcome::Contradicts { said, got }),
-        Ok(None) => Ok(Outcome::Unknown),
-        Err(error) => sight_of(Err(error)).map(|_| Outcome::Unknown),
-    }
+    let rule =
+        Version::parse(&facts.etcd).map_or_else(Default::default, TombstonesAtCompaction::of);
+    let which = (facts.compact, rule == TombstonesAtCompaction::Skipped);
+    let got = match known.get(&which) {
+        Some(known) => *known,
+        None => {
+            let got = hash_at(archive, base, facts, (rule, progress));
+            let got = got.or_else(|error| sight_of(Err(error)).map(|_| None))?;
+            known.insert(which, got);
+            got
+        }
+    };
+    Ok(match got {
+        Some(got) if got == said => Outcome::Agrees,
+        Some(got) => Outcome::Contradicts { said, got },
+        None => Outcome::Unknown,
+    })
 }
 
 /// HashKV of what the archive has at the revision of a witness; none where it has not come so far.
 fn hash_at(
     archive: &Archive,
     entry: &BaseEntry,
-    witness: &WitnessEntry,
-    progress: VerifyProgress<'_>,
+    witness: &Facts,
+    (tombstones, progress): (TombstonesAtCompaction, VerifyProgress<'_>),
 ) -> Result<Option<u32>, Error> {
-    let (base, to) = (read_base(archive, entry)?, witness.facts.last);
+    let (base, to) = (read_base(archive, entry)?, witness.last);
     let (base, tail) = match to > entry.header.facts.last {
         false => (base, None),
         true => match archive.following(entry)?.up_to(base, to) {
@@ -111,12 +130,8 @@ fn hash_at(
     };
     let records = BaseRecords::with_tail(archive, entry, &base, tail.as_ref())?;
     let backend = Backend::open(base.frame.as_slice())?;
-    let request = HashRequest {
-        revision: Some(to),
-        compact_revision: witness.facts.compact,
-        tombstones: Version::parse(&witness.facts.etcd)
-            .map_or_else(Default::default, TombstonesAtCompaction::of),
-    };
+    let (revision, compact_revision) = (Some(to), witness.compact);
+    let request = HashRequest { revision, compact_revision, tombstones };
     let mut counted = Counted { records, progress };
     Ok(Some(backend.hash_kv_of(&mut counted, &request).map_err(of_records)?.hash))
 }

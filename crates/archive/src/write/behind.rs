@@ -10,16 +10,13 @@ use crate::archive::{Archive, Stock};
 use crate::error::Error;
 use crate::format::block::Fingerprint;
 use crate::format::filter::KeyHash;
-use crate::format::header::{HEADER_MAX, Moment};
-use crate::format::{Facts, Kind, TimelineId, ValueDigests};
-use crate::log::{LogRange, LogSource, LogView, Stored};
-use crate::object;
+use crate::format::{Facts, TimelineId, ValueDigests};
+use crate::log::{LogRange, LogSource, LogView, Stored, Witness};
 use crate::plan::cover::{SegmentEntry, reach};
-use crate::store::Listed;
-use crate::tail::living_log;
+use crate::tail::{self, living_names};
 use rekindle_bolt::{ReadAt, Scan};
 use rekindle_etcd::{Backend, RecordKey, Revision, read_record, schema};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What the log has there.
 pub(super) enum Behind {
@@ -49,7 +46,7 @@ pub(super) fn look(
     let Some(end) = behind.iter().map(|segment| segment.last).max() else {
         return Ok((Behind::Nothing, true));
     };
-    let known = match from.later(1).filter(|first| *first <= to && !request.apart) {
+    let known = match from.later(1).filter(|first| *first <= to) {
         Some(first) if !has_erased(archive, &stock, timeline, &behind)? => {
             known(request, timeline, &behind, (first, end.min(to)))?
         }
@@ -128,8 +125,7 @@ fn has_erased(
     timeline: TimelineId,
     behind: &[SegmentEntry],
 ) -> Result<bool, Error> {
-    let living = living_log(archive, stock, timeline)?;
-    let living: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
+    let living = living_names(archive, stock, timeline)?;
     Ok(behind.iter().any(|segment| !living.contains(&segment.name)))
 }
 
@@ -145,44 +141,46 @@ fn known(
     if pieces.last().map(|piece| piece.to) != end {
         return Ok(None);
     }
-    let headers = headers(request.archive, behind)?;
-    let log = request.log.filter(|log| log.timeline == timeline);
-    let fed = |(segment, facts): (&SegmentEntry, &Option<Facts>)| {
-        facts.as_ref().is_some_and(|facts| log.is_some_and(|log| is_fed(log, segment, facts)))
-    };
-    let sources = if behind.iter().zip(&headers).all(fed) {
-        let kept = pieces.iter().flat_map(|piece| {
-            let (first, last) = (piece.segment.first, piece.segment.last);
-            log.map(|log| log.pieces(first, last)).unwrap_or_default()
-        });
-        kept.cloned().map(LogSource::Kept).collect()
-    } else if request.archive.can_open() {
-        let mut sources = Vec::new();
-        for piece in &pieces {
-            let place = behind.iter().position(|segment| segment.name == piece.segment.name);
-            let facts = place.and_then(|place| headers.get(place)).cloned().flatten();
-            let Some(facts) = facts else { return Ok(None) };
-            let (archive, segment) = (request.archive.clone(), piece.segment.clone());
-            sources.push(LogSource::Stored(Box::new(Stored { archive, segment, facts })));
+    let facts = facts_of(request.archive, behind)?;
+    let fed = request.log.filter(|log| {
+        let is_fed =
+            |it: &SegmentEntry| facts.get(&it.name).is_some_and(|facts| is_fed(log, it, facts));
+        log.timeline == timeline && behind.iter().all(is_fed)
+    });
+    let segments = pieces.into_iter().map(|piece| piece.segment);
+    let sources = match fed {
+        Some(log) => {
+            let kept = segments.flat_map(|it| log.pieces(it.first, it.last));
+            kept.cloned().map(LogSource::Kept).collect()
         }
-        sources
-    } else {
-        return Ok(None);
+        None if request.archive.can_open() => {
+            let stored = |segment: &SegmentEntry| {
+                let facts = facts.get(&segment.name)?.clone();
+                let (archive, segment) = (request.archive.clone(), segment.clone());
+                Some(LogSource::Stored(Box::new(Stored { archive, segment, facts })))
+            };
+            let Some(sources) = segments.map(stored).collect() else { return Ok(None) };
+            sources
+        }
+        None => return Ok(None),
     };
     Ok(Some(LogRange { first, last: to, sources }))
 }
 
-/// What the headers of segments say; none where one cannot be read.
-fn headers(archive: &Archive, segments: &[SegmentEntry]) -> Result<Vec<Option<Facts>>, Error> {
-    let listed = |it: &SegmentEntry| Listed { name: it.name.clone(), bytes: it.bytes };
-    let starts =
-        archive.store().read_starts(segments.iter().map(listed).collect(), HEADER_MAX as u64);
-    let parse = |(segment, start): (&SegmentEntry, Result<bytes::Bytes, _>)| {
-        let name = archive.store().full_name(&segment.name);
-        let header = object::parse(archive, &name, Kind::Segment, &start?);
-        Ok(header.ok().map(|header| header.facts))
-    };
-    segments.iter().zip(starts).map(parse).collect()
+/// What the headers of segments say, by their names; none of one that is damaged.
+fn facts_of(
+    archive: &Archive,
+    segments: &[SegmentEntry],
+) -> Result<BTreeMap<String, Facts>, Error> {
+    let mut facts = BTreeMap::new();
+    for (segment, header) in segments.iter().zip(tail::headers(archive, segments)) {
+        match header {
+            Ok(header) => _ = facts.insert(segment.name.clone(), header.facts),
+            Err(Error::Store(fault)) => return Err(fault.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(facts)
 }
 
 /// Whether a segment was made of pieces of a journal. What two hosts have followed, or what one has followed of
@@ -190,9 +188,7 @@ fn headers(archive: &Archive, segments: &[SegmentEntry]) -> Result<Vec<Option<Fa
 fn is_fed(log: &LogView, segment: &SegmentEntry, facts: &Facts) -> bool {
     let pieces = log.pieces(segment.first, segment.last);
     let Some(last) = pieces.last() else { return false };
-    let fed: (_, _, Moment) =
-        (pieces.iter().map(|kept| kept.records).sum::<u64>(), last.witness, last.state);
-    let witness =
-        crate::log::Witness { cluster: facts.cluster, member: facts.member, term: facts.term };
-    fed == (facts.records, witness, facts.state)
+    let records: u64 = pieces.iter().map(|kept| kept.records).sum();
+    let witness = Witness { cluster: facts.cluster, member: facts.member, term: facts.term };
+    (records, last.witness, last.state) == (facts.records, witness, facts.state)
 }

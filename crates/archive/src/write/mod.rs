@@ -87,14 +87,25 @@ pub struct BaseRequest<'a> {
     /// The cluster is known to have what the archive's log has; otherwise that is looked at, and where it
     /// cannot be, a history begins.
     pub followed: bool,
-    /// What the archive's log has behind the last base cannot be read: the base needs none of it.
-    pub apart: bool,
     /// Write all records anew, and share none with an older base.
     pub full: bool,
     /// The clock.
     pub now: &'a (dyn Fn() -> Moment + Sync),
     /// See there.
     pub progress: Progress<'a>,
+}
+
+impl<'a> BaseRequest<'a> {
+    /// One that follows nothing: what came since the last base comes from the snapshot.
+    pub fn new(
+        archive: &'a Archive,
+        origin: &'a Origin,
+        now: &'a (dyn Fn() -> Moment + Sync),
+        progress: Progress<'a>,
+    ) -> Self {
+        let (tables, log, leaves, followed, full) = (None, None, false, true, false);
+        Self { archive, origin, tables, log, leaves, followed, full, now, progress }
+    }
 }
 
 /// How a base came to share records with an older one, or why it does not.
@@ -170,49 +181,38 @@ pub fn prepare_base<'a, S: ReadAt>(
     let mut unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
     let position = (etcd.term, etcd.consistent_index);
     let mut choice = timeline::choose(request.archive, &listing, request.origin, position)?;
-    let (mut last, mut comparison) = match &choice {
-        Choice::GoesOn(_) if request.full => {
-            let reason = "that was asked for".to_owned();
-            (None, Some(Comparison::Unknown { reason }))
-        }
-        Choice::GoesOn(timeline) => match LastBase::find(request, &listing, *timeline)? {
-            Ok(last) => (Some(last), None),
-            Err(reason) => (None, Some(Comparison::Unknown { reason })),
-        },
-        Choice::Begins(_) => (None, Some(Comparison::First)),
-    };
-    let mut request = *request;
-    let mut behind = Behind::Nothing;
+    let (mut last, mut comparison) = last_base(request, &listing, &choice)?;
+    let (mut behind, mut is_apart) = (Behind::Nothing, false);
     if let Choice::GoesOn(timeline) = choice {
-        let newest = last.as_ref().map(|last| last.revision);
-        let from = newest.unwrap_or_else(|| timeline::newest(&listing, timeline));
-        let (found, mut goes_on) = behind::look(&request, timeline, from, etcd.revision())?;
-        behind = match &last {
-            // With digests of the last base the log is compared on the way.
-            Some(_) => found,
-            None => {
-                goes_on &= request.followed || found.agrees(backend, &mut unreadable)?;
-                Behind::Unknown
-            }
-        };
+        let newest = timeline::newest(&listing, timeline);
+        let from = last.as_ref().map_or(newest, |last| last.revision);
+        let (found, mut goes_on) = behind::look(request, timeline, from, etcd.revision())?;
+        behind = found;
+        if last.is_none() {
+            // Without digests of the last base nothing else compares the log.
+            let found = std::mem::replace(&mut behind, Behind::Unknown);
+            goes_on &= request.followed || found.agrees(backend, &mut unreadable)?;
+        }
         if !goes_on {
             choice = Choice::leaves(timeline);
         }
     }
-    let header = header(&request, &etcd)?;
+    let header = header(request, &etcd)?;
     loop {
         let timeline = choice.open(request.archive, request.origin.cluster, began)?;
         let facts = Facts { timeline, ..header.clone() };
         let older = last.as_ref().map(|last| (last.revision, last.timeline));
-        let making = Making { request: &request, backend, facts: &facts };
+        let making = Making { request, backend, facts: &facts };
         let made = making.make(last.take(), std::mem::replace(&mut behind, Behind::Nothing));
         match (made, older) {
             // It is made again without what cannot be read.
-            (Err(error @ Error::Journal { .. }), Some((_, timeline))) if !request.apart => {
+            (Err(error @ Error::Journal { .. }), Some((_, timeline))) if !is_apart => {
                 unreadable.push(error);
-                request.apart = true;
-                (last, behind) =
-                    (LastBase::find(&request, &listing, timeline)?.ok(), Behind::Unknown);
+                (behind, is_apart) = (Behind::Unknown, true);
+                match LastBase::find(request, &listing, timeline)? {
+                    Ok(found) => last = Some(found),
+                    Err(reason) => comparison = Some(Comparison::Unknown { reason }),
+                }
                 if !request.followed && matches!(choice, Choice::GoesOn(_)) {
                     choice = Choice::leaves(timeline);
                 }
@@ -226,12 +226,31 @@ pub fn prepare_base<'a, S: ReadAt>(
                 let counts = made.packed.counts;
                 let agreed = |(older, _)| Comparison::Agreed { older, counts };
                 let comparison = comparison.or(older.map(agreed)).unwrap_or(Comparison::First);
-                let mut prepared = made.prepare(request, backend, facts, began, comparison)?;
+                let mut prepared = made.prepare(*request, backend, facts, began, comparison)?;
                 prepared.unreadable = unreadable;
                 return Ok(prepared);
             }
         }
     }
+}
+
+/// The base that this one goes on from, or how it comes that there is none.
+fn last_base(
+    request: &BaseRequest<'_>,
+    listing: &Listing,
+    choice: &Choice,
+) -> Result<(Option<LastBase>, Option<Comparison>), Error> {
+    Ok(match choice {
+        Choice::GoesOn(_) if request.full => {
+            let reason = "that was asked for".to_owned();
+            (None, Some(Comparison::Unknown { reason }))
+        }
+        Choice::GoesOn(timeline) => match LastBase::find(request, listing, *timeline)? {
+            Ok(last) => (Some(last), None),
+            Err(reason) => (None, Some(Comparison::Unknown { reason })),
+        },
+        Choice::Begins(_) => (None, Some(Comparison::First)),
+    })
 }
 
 /// The facts of a base that is to be made, as far as they are known before it is.
@@ -610,20 +629,7 @@ mod tests {
         };
         let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
         let now = || Moment(1);
-        let (archive, origin, tables) = (&archive, &origin, None);
-        let full = false;
-        let request = BaseRequest {
-            archive,
-            origin,
-            tables,
-            log: None,
-            leaves: false,
-            followed: true,
-            apart: false,
-            full,
-            now: &now,
-            progress,
-        };
+        let request = BaseRequest::new(&archive, &origin, &now, progress);
         let prepared = prepare_base(&request, &a_backend()).unwrap();
         let facts = &prepared.facts;
         let [pack] = &prepared.written[..] else { panic!("{:?}", prepared.written) };

@@ -155,18 +155,7 @@ pub fn prepare<T>(
         current: true,
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
-    let request = BaseRequest {
-        archive,
-        origin: &origin,
-        tables,
-        now,
-        log: None,
-        leaves: false,
-        followed: true,
-        apart: false,
-        full: false,
-        progress,
-    };
+    let request = BaseRequest { tables, ..BaseRequest::new(archive, &origin, now, progress) };
     then(prepare_base(&request, &keyspace.backend())?)
 }
 

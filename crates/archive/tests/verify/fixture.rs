@@ -58,18 +58,7 @@ impl Fixture {
         let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
         let now = || Moment(revision * 1000);
         let tables = Some(self.spool.path());
-        let request = BaseRequest {
-            archive,
-            origin: &origin,
-            tables,
-            now: &now,
-            log: None,
-            leaves: false,
-            followed: true,
-            apart: false,
-            full: false,
-            progress,
-        };
+        let request = BaseRequest { tables, ..BaseRequest::new(archive, &origin, &now, progress) };
         prepare_base(&request, &a_backend(revision)).unwrap().publish(now()).unwrap();
     }
 

@@ -53,18 +53,10 @@ impl Place {
             Ok::<_, Failure>(std::thread::scope(|threads| {
                 // What is archived is what came over the wire.
                 let same = threads.spawn(|| source.verify_crc(crc, stop));
-                let request = BaseRequest {
-                    archive: &self.archive,
-                    origin,
-                    tables: Some(self.spool.directory()),
-                    log: None,
-                    leaves: false,
-                    followed: true,
-                    apart: false,
-                    full: self.full,
-                    now: &now,
-                    progress: Progress { walked: &walked, stop },
-                };
+                let progress = Progress { walked: &walked, stop };
+                let plain = BaseRequest::new(&self.archive, origin, &now, progress);
+                let tables = Some(self.spool.directory());
+                let request = BaseRequest { tables, full: self.full, ..plain };
                 let prepared = prepare_base(&request, &backend);
                 let panicked =
                     |_| Err(Failure::new(Code::Failed, "the reading thread has panicked"));
