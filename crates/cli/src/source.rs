@@ -181,9 +181,8 @@ impl Source {
                 std::fs::metadata(&path).map_err(|error| Failure::io("opening", &path, &error))?;
             }
             let what = format!("{} is no archive, and holds one point only", path.display());
-            return Err(
-                Failure::usage(what).remedy("leave --to-revision, --to-time or --latest out")
-            );
+            return Err(Failure::usage(what)
+                .remedy("leave --to-revision, --to-time, --latest and --timeline out"));
         }
         if !access.keys.identities.is_empty() || access.keys.fingerprint.is_some() {
             let what = format!("{} is no archive, and needs no keys", path.display());

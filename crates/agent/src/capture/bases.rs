@@ -169,8 +169,9 @@ impl Place {
         floor: i64,
     ) -> Result<(NewSnapshot<'static>, Taken, Event), String> {
         let path = self.spool.join(format!("capture-{}.db", self.cluster));
-        self.check_space(status.db_size)?;
+        // First of all: it removes what a run that was killed has left, and that took room.
         let mut snapshot = NewSnapshot::create(&RealDisk, &path).map_err(|it| it.to_string())?;
+        self.check_space(status.db_size)?;
         let mut stream = self.wait(member.snapshot())?;
         let sinks = Sinks { snapshot: &mut snapshot, upload: None };
         let next = || self.wait(next_batch(&mut stream));

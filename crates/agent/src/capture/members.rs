@@ -1,5 +1,6 @@
 //! The members of a cluster, as they are now: some are replaced while it is followed.
 
+use super::witness::Judgement;
 use super::{Report, Reports, Told};
 use rekindle_client::{Client, Endpoint};
 use rekindle_etcd::MemberId;
@@ -29,8 +30,11 @@ impl Members {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn suspect(&self, suspects: BTreeSet<MemberId>) {
-        *self.suspects.lock().unwrap_or_else(PoisonError::into_inner) = suspects;
+    /// Who was suspect stays so until a majority agrees with it.
+    pub(super) fn judge(&self, judgement: &Judgement) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.retain(|member| !judgement.cleared.contains(member));
+        suspects.extend(&judgement.suspects);
     }
 
     pub(super) fn is_suspect(&self, member: MemberId) -> bool {

@@ -198,6 +198,9 @@ pub enum Error {
     /// The journal, or what came of the cluster.
     #[error(transparent)]
     Archive(#[from] rekindle_archive::Error),
+    /// It was stopped before it followed anything.
+    #[error("stopped before anything was followed")]
+    Stopped,
     /// The machine gives no threads.
     #[error("starting threads: {0}")]
     Threads(#[from] std::io::Error),
@@ -223,7 +226,7 @@ impl Capture {
     pub fn run(self, stop: &AtomicBool, tell: &mut dyn FnMut(Told)) -> Result<Ended, Error> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let header = runtime.block_on(self.cluster.header())?;
+        let header = unless(stop, &runtime, self.cluster.header())??;
         let cluster = ClusterId(header.cluster_id);
         let directory = self.spool.join(format!("journal-{cluster}"));
         let journal = Journal::open(&directory, self.journal_max, (self.now)())?;
@@ -235,7 +238,8 @@ impl Capture {
         let writer = journal.writer()?;
         let (reports, reported) = mpsc::unbounded_channel();
         let (said, saying) = mpsc::channel(WAITING);
-        let members = Arc::new(runtime.block_on(Members::of(self.cluster, reports.clone())));
+        let members = Members::of(self.cluster, reports.clone());
+        let members = Arc::new(unless(stop, &runtime, members)?);
         let (is_over, over) = watch::channel(false);
         let place = bases::Place {
             cluster,
@@ -285,6 +289,25 @@ impl Capture {
         };
         driver.run(reported, saying, stop, tell)
     }
+}
+
+/// What a call comes to, unless all is to stop before.
+fn unless<T>(
+    stop: &AtomicBool,
+    runtime: &Runtime,
+    call: impl Future<Output = T>,
+) -> Result<T, Error> {
+    let stopped = async {
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            answer = call => Ok(answer),
+            () = stopped => Err(Error::Stopped),
+        }
+    })
 }
 
 /// An archive that is written into.
@@ -404,8 +427,7 @@ impl Driver {
                 let witness::Said { revision, hashes, lagging, took } = said;
                 let members = hashes.len();
                 let disagreement = witness::disagreement(&hashes);
-                let suspects = disagreement.as_ref().map(|it| it.suspects.clone());
-                self.watcher.members().suspect(suspects.unwrap_or_default());
+                self.watcher.members().judge(&witness::Judgement::of(&hashes));
                 tell(match disagreement {
                     Some(disagreement) => Told::Disagreement(disagreement),
                     None => Told::Witnesses { members, revision, lagging },

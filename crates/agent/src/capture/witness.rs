@@ -106,8 +106,31 @@ pub struct Disagreement {
     pub suspects: BTreeSet<MemberId>,
 }
 
-/// Whether members that can be compared differ: those that were compacted alike, and hash by the same rule.
-pub(super) fn disagreement(hashes: &[MemberHash]) -> Option<Disagreement> {
+/// Who is contradicted by most others, and who agrees with them.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    pub suspects: BTreeSet<MemberId>,
+    pub cleared: BTreeSet<MemberId>,
+}
+
+impl Judgement {
+    pub(super) fn of(hashes: &[MemberHash]) -> Self {
+        let mut judgement = Self::default();
+        for group in comparable(hashes) {
+            let Some(most) = majority(&group) else { continue };
+            for it in group {
+                match it.said.hash == most {
+                    true => judgement.cleared.insert(it.member),
+                    false => judgement.suspects.insert(it.member),
+                };
+            }
+        }
+        judgement
+    }
+}
+
+/// Those that can be compared: that were compacted alike, and hash by the same rule.
+fn comparable(hashes: &[MemberHash]) -> impl Iterator<Item = Vec<&MemberHash>> {
     let rule = |hash: &MemberHash| {
         let version = Version::parse(&hash.etcd);
         version.map(|it| TombstonesAtCompaction::of(it) == TombstonesAtCompaction::Skipped)
@@ -116,14 +139,25 @@ pub(super) fn disagreement(hashes: &[MemberHash]) -> Option<Disagreement> {
     for hash in hashes {
         alike.entry((hash.revision, hash.compact, rule(hash))).or_default().push(hash);
     }
-    let differ = |group: &&Vec<&MemberHash>| {
+    alike.into_values()
+}
+
+/// What most of them say; one alone is not most of anything.
+fn majority(group: &[&MemberHash]) -> Option<u32> {
+    let votes = |hash: u32| group.iter().filter(|it| it.said.hash == hash).count();
+    let is_most = |hash: &u32| votes(*hash) > 1 && votes(*hash) * 2 > group.len();
+    group.iter().map(|it| it.said.hash).find(is_most)
+}
+
+/// Whether members that can be compared differ.
+pub(super) fn disagreement(hashes: &[MemberHash]) -> Option<Disagreement> {
+    let differ = |group: &Vec<&MemberHash>| {
         group
             .windows(2)
             .any(|pair| matches!(pair, [one, other] if one.said.hash != other.said.hash))
     };
-    let group = alike.values().find(differ)?;
-    let votes = |hash: u32| group.iter().filter(|it| it.said.hash == hash).count();
-    let most = group.iter().map(|it| it.said.hash).find(|hash| votes(*hash) * 2 > group.len());
+    let group = comparable(hashes).find(differ)?;
+    let most = majority(&group);
     let is_suspect = |it: &&&MemberHash| most.is_some_and(|most| it.said.hash != most);
     Some(Disagreement {
         revision: group.first()?.revision,
@@ -136,9 +170,8 @@ pub(super) fn disagreement(hashes: &[MemberHash]) -> Option<Disagreement> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn whom_most_others_contradict_is_suspect() {
-        let said = |member, compact, hash| MemberHash {
+    fn said(member: u64, compact: i64, hash: u32) -> MemberHash {
+        MemberHash {
             cluster: ClusterId(1),
             member: MemberId(member),
             term: RaftTerm(1),
@@ -147,7 +180,25 @@ mod tests {
             compact: Revision::new(compact),
             at: Moment(0),
             said: Testimony { hash, took_ms: 1 },
+        }
+    }
+
+    #[test]
+    fn who_agrees_with_most_is_cleared() {
+        let check = |hashes: &[MemberHash], suspects: &[u64], cleared: &[u64]| {
+            let of = |ids: &[u64]| ids.iter().copied().map(MemberId).collect::<BTreeSet<_>>();
+            let found = Judgement::of(hashes);
+            assert_eq!((found.suspects, found.cleared), (of(suspects), of(cleared)));
         };
+        check(&[said(1, 5, 7), said(2, 5, 8), said(3, 5, 7)], &[2], &[1, 3]);
+        // Nobody else can be compared with it: that clears nobody.
+        check(&[said(1, 5, 7), said(2, 6, 8), said(3, 5, 7)], &[], &[1, 3]);
+        check(&[said(2, 5, 8)], &[], &[]);
+        check(&[said(1, 5, 7), said(2, 5, 8)], &[], &[]);
+    }
+
+    #[test]
+    fn whom_most_others_contradict_is_suspect() {
         let check = |hashes: &[MemberHash], want: Option<&[u64]>| {
             let found = disagreement(hashes).map(|found| found.suspects);
             let want = want.map(|want| want.iter().copied().map(MemberId).collect());

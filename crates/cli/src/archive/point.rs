@@ -219,7 +219,8 @@ impl Point {
                 );
                 let remedy = format!(
                     "name the cluster: @{}:{revision}, for example; or, if the cluster was restored, which of \
-                     its histories: --timeline {}, or another that rekindle archive list shows",
+                     its histories: @{}:{revision} (restore takes --timeline, too), or another that rekindle \
+                     archive list shows",
                     one.header.facts.cluster, one.header.facts.timeline
                 );
                 Err(Failure::refused(what).remedy(remedy))
@@ -284,8 +285,11 @@ impl Point {
                 facts.last
             );
             return Err(Failure::refused(what).remedy(
-                "name the history: --timeline ID, as rekindle archive list shows them; or the base: @ and the \
-                 last part of its object's name",
+                format!(
+                    "name the history: @{}:{}, for example (restore takes --timeline, too); rekindle archive \
+                     list shows them; or the base: @ and the last part of its object's name",
+                    facts.timeline, facts.last
+                ),
             ));
         }
         // Of two of which one was made of the other, the whole one: erasing it was not brought to its end.

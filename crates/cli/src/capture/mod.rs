@@ -133,6 +133,7 @@ impl From<Error> for Failure {
         match error {
             Error::Cluster(error) => explain(error),
             Error::Archive(error) => error.into(),
+            Error::Stopped => Self::new(Code::Interrupted, "interrupted; nothing was changed"),
             error => Self::new(Code::Failed, error.to_string()),
         }
     }

@@ -1,9 +1,12 @@
 //! What goes wrong around a capture, and what becomes of it.
 
-use crate::harness::{Place, archived_hash, done, hash, opened_hash, put, put_at};
+use crate::harness::{
+    Capturing, Place, archived_hash, done, hash, opened_hash, put, put_at, rekindle,
+};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members, Sites};
 use std::io::Read;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 /// The member that is watched dies: another one goes on, without a hole.
@@ -281,6 +284,20 @@ fn a_cluster_that_goes_back_has_two_histories() {
         assert_eq!(output.status.code(), Some(4));
         assert!(String::from_utf8(output.stderr).unwrap().contains("--timeline"));
     }
+}
+
+/// A member that takes calls and answers none once kept it from hearing that it was to end.
+#[test]
+fn interrupted_before_anything_came() {
+    let place = Place::new();
+    let member = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = rekindle(["capture", "--endpoints"]);
+    command.arg(member.local_addr().unwrap().to_string());
+    command.arg("--spool").arg(place.path().join("spool")).arg("--archive").arg(place.archive());
+    let capture = Capturing::start(command);
+    let _call = member.accept().unwrap();
+    let said = capture.stop_with(130);
+    assert!(said.iter().any(|line| line.contains("interrupted; nothing was changed")), "{said:#?}");
 }
 
 fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
