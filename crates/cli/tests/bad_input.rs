@@ -285,3 +285,22 @@ fn a_bit_that_was_turned_is_found_or_does_no_harm() {
     }
     assert!(refused > 0, "no bit mattered");
 }
+
+#[test]
+fn a_capture_that_makes_no_sense_is_refused() {
+    let spool = tempfile::tempdir().unwrap();
+    let archive = spool.path().join("none").display().to_string();
+    for (flags, want) in [
+        (&["--flush-interval", "500ms"][..], "--flush-interval of 0.5 s: at least 1 s makes sense"),
+        (&["--base-interval", "30s"], "--base-interval of 30 s: at least 60 s makes sense"),
+        (&["--journal", "5KiB"], "--journal of 5120 bytes: at least 16MiB makes sense"),
+        (&["--witness-interval", "x"], "no length of time"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.args(["capture", "--archive", &archive]).args(flags);
+        let output = command.env_clear().output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(want), "{told}");
+    }
+}

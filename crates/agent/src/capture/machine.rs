@@ -251,6 +251,13 @@ impl Machine {
         self.ahead.map_or(0, |(newest, _)| newest.get().saturating_sub(head).max(0))
     }
 
+    /// For how long it has been behind, at least.
+    #[must_use]
+    pub fn behind_for(&self, passed: Duration) -> Duration {
+        let since = self.ahead.filter(|_| self.behind() > 0).map(|(_, since)| since);
+        since.map_or(Duration::ZERO, |since| passed.saturating_sub(since))
+    }
+
     /// What is to be done now.
     ///
     /// # Errors

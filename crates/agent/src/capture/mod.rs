@@ -22,7 +22,7 @@ use bases::{Bases, Before, Snapshots};
 use members::Members;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::format::{ObjectId, TimelineId};
-use rekindle_archive::{Archive, BaseWritten, Journal, MemberHash};
+use rekindle_archive::{Archive, BaseWritten, Comparison, Journal, MemberHash};
 use rekindle_client::{Client, Endpoint};
 use rekindle_etcd::{ClusterId, MemberId, Revision};
 use std::path::PathBuf;
@@ -161,8 +161,27 @@ pub struct Status {
     pub head: Option<Revision>,
     /// So many revisions the cluster is ahead of it, as far as is known.
     pub behind: i64,
-    /// Of each archive: the last revision that it has for good.
-    pub archives: Vec<Option<Revision>>,
+    /// For so long, at least.
+    pub behind_for: Duration,
+    /// How far each archive is.
+    pub archives: Vec<ArchiveStatus>,
+}
+
+/// How far an archive is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveStatus {
+    /// The last revision that it has for good.
+    pub written: Option<Revision>,
+    /// Another host writes into it.
+    pub stands_by: bool,
+    /// Bytes of the records that this capture has written into its log, before compression.
+    pub record_bytes: u64,
+    /// What they take in the store.
+    pub stored_bytes: u64,
+    /// Its newest base, as far as this host knows, and when that was the cluster's.
+    pub base: Option<(Revision, Moment)>,
+    /// The newest revision at which this capture found it equal to a snapshot of the cluster.
+    pub proven: Option<Revision>,
 }
 
 /// What the threads and tasks report.
@@ -176,7 +195,16 @@ enum Report {
         end: Option<Revision>,
         /// Of its log some is gone.
         has_hole: bool,
-        base_age: Duration,
+        /// Its newest base, and when that was the cluster's.
+        base: Option<(Revision, Moment)>,
+    },
+    /// Something is in its log for good.
+    Stored {
+        archive: usize,
+        /// Bytes before compression.
+        records: u64,
+        /// Bytes in the store.
+        bytes: u64,
     },
     /// A base was made or not.
     Base { archive: usize, result: Result<Box<BaseWritten>, rekindle_archive::Error> },
@@ -269,7 +297,7 @@ impl Capture {
                 orders,
                 timeline: None,
                 based: None,
-                stands_by: false,
+                status: ArchiveStatus::default(),
             });
         }
         let watcher = Watcher::new(members, said, reports.clone());
@@ -319,8 +347,8 @@ struct Destination {
     timeline: Option<TimelineId>,
     /// That of the last base that was made of it here.
     based: Option<TimelineId>,
-    /// Another host writes into it.
-    stands_by: bool,
+    /// All of it but what the machine knows.
+    status: ArchiveStatus,
 }
 
 /// Does what the machine says. What uses the runtime goes before it.
@@ -384,20 +412,24 @@ impl Driver {
     }
 
     fn status(&self) -> Status {
-        let archives = (0..self.destinations.len()).map(|number| self.machine.written(number));
+        let status = |(number, place): (usize, &Destination)| ArchiveStatus {
+            written: self.machine.written(number),
+            ..place.status.clone()
+        };
         Status {
             head: self.machine.head(),
             behind: self.machine.behind(),
-            archives: archives.collect(),
+            behind_for: self.machine.behind_for(self.began.elapsed()),
+            archives: self.destinations.iter().enumerate().map(status).collect(),
         }
     }
 
     fn ended(&self) -> Ended {
         let (status, kept) = (self.status(), self.machine.kept());
-        let lacks = |(place, end): (&Destination, &Option<Revision>)| {
-            !place.stands_by && (end.is_none() || *end < kept)
+        let lacks = |archive: &ArchiveStatus| {
+            !archive.stands_by && (archive.written.is_none() || archive.written < kept)
         };
-        let numbered = self.destinations.iter().zip(&status.archives).map(lacks).enumerate();
+        let numbered = status.archives.iter().map(lacks).enumerate();
         let lacking = numbered.filter(|(_, lacks)| *lacks).map(|(number, _)| number).collect();
         Ended { status, complete: self.machine.is_complete(), lacking }
     }
@@ -414,7 +446,7 @@ impl Driver {
                 if let Told::StandingBy { archive, .. } = told
                     && let Some(place) = self.destinations.get_mut(archive)
                 {
-                    place.stands_by = true;
+                    place.status.stands_by = true;
                 }
                 tell(told);
                 Ok(None)
@@ -435,9 +467,19 @@ impl Driver {
                 self.hashes = hashes.into();
                 Ok(Some(Event::Hashed { revision, took }))
             }
-            Report::Opened { archive, timeline, end, has_hole, base_age } => {
+            Report::Stored { archive, records, bytes } => {
+                if let Some(Destination { status, .. }) = self.destinations.get_mut(archive) {
+                    status.record_bytes += records;
+                    status.stored_bytes += bytes;
+                }
+                Ok(None)
+            }
+            Report::Opened { archive, timeline, end, has_hole, base } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
-                (place.timeline, place.stands_by) = (timeline, false);
+                place.timeline = timeline;
+                (place.status.stands_by, place.status.base) = (false, base);
+                let base_age = base.map_or(0, |(_, at)| (self.now)().0.saturating_sub(at.0));
+                let base_age = Duration::from_millis(u64::try_from(base_age).unwrap_or(0));
                 let ours = timeline.is_some() && self.journal.feeds(place.archive.id()) == timeline;
                 Ok(Some(Event::Opened { archive, end, has_hole, ours, base_age }))
             }
@@ -445,6 +487,10 @@ impl Driver {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
                 let (timeline, revision) = (Some(written.facts.timeline), Some(written.facts.last));
                 place.based = timeline;
+                place.status.base = Some((written.facts.last, written.facts.state));
+                if let Comparison::Agreed { .. } = written.comparison {
+                    place.status.proven = revision;
+                }
                 let moved = place.timeline != timeline;
                 if moved {
                     let _ = place.orders.send(Order::OpenAgain);

@@ -107,14 +107,12 @@ impl Writing {
                     if writer.is_some() {
                         self.tell(Told::Writing { archive });
                     }
-                    let base_age =
-                        end.map_or(0, |end| (self.now)().0.saturating_sub(end.base_at.0));
                     let _ = self.reports.send(Report::Opened {
                         archive,
                         timeline: writer.as_ref().map(|writer| writer.timeline()),
                         end: end.map(|end| end.last),
                         has_hole: end.is_some_and(|end| end.has_hole),
-                        base_age: Duration::from_millis(u64::try_from(base_age).unwrap_or(0)),
+                        base: end.map(|end| (end.base, end.base_at)),
                     });
                     return Ok(writer);
                 }
@@ -229,6 +227,12 @@ impl Writing {
             match self.append(writer, &cut, orders) {
                 Ok(written) => {
                     self.report(Event::Written { archive: self.number, last: cut.last });
+                    let (archive, records) = (self.number, cut.logical_bytes);
+                    let _ = self.reports.send(Report::Stored {
+                        archive,
+                        records,
+                        bytes: written.bytes,
+                    });
                     merging.wrote(kept, written);
                 }
                 Err(left) => return left,

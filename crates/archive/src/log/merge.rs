@@ -5,7 +5,7 @@
 
 use super::cut::Cutter;
 use super::journal::Kept;
-use super::writer::{Created, Turn, Written};
+use super::writer::{Turn, Written};
 use crate::error::Error;
 use crate::format::header::Moment;
 use rekindle_etcd::Revision;
@@ -65,7 +65,7 @@ pub struct Merge {
 
 impl Merging {
     /// A piece of the journal is written.
-    pub fn wrote(&mut self, kept: Kept, Written { name }: Written) {
+    pub fn wrote(&mut self, kept: Kept, Written { name, .. }: Written) {
         let bytes = kept.bytes;
         self.stretches.push(Stretch { level: 0, kept: vec![kept], name, bytes });
     }
@@ -184,7 +184,7 @@ impl Merger {
         let mut write = |cutter: &mut Cutter, taken: &mut Vec<Kept>| {
             let Some(last) = taken.last() else { return Ok(()) };
             let cut = cutter.cut(last.witness, last.state)?;
-            let Created { name, bytes } = self.turn.create(merge.level, &cut, now())?;
+            let Written { name, bytes } = self.turn.create(merge.level, &cut, now())?;
             let kept = std::mem::take(taken);
             merged.push(Stretch { level: merge.level, kept, name, bytes });
             Ok::<_, Error>(())

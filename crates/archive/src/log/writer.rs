@@ -72,8 +72,8 @@ pub struct LogEnd {
 #[derive(Debug)]
 pub struct LogWriter {
     turn: Turn,
-    /// What was created last and is not known to be written, and its name.
-    created: Option<((Revision, Revision, Moment), String)>,
+    /// What was created last and is not known to be part of the log.
+    created: Option<((Revision, Revision, Moment), Written)>,
     /// The last one that said that nothing had come.
     beat: Option<String>,
     /// The last sign of life.
@@ -212,20 +212,20 @@ impl LogWriter {
     pub fn append(&mut self, cut: &Cut, now: Moment) -> Result<Written, Error> {
         let own = (cut.first, cut.last, cut.state);
         let created = self.created.take().filter(|(created, _)| *created == own);
-        let name = match created {
+        let written = match created {
             // It may have been created in another place, where a mount was gone meanwhile.
-            Some((_, name)) if self.turn.is_there(&name)? => name,
-            _ => self.turn.create(0, cut, now)?.name,
+            Some((_, created)) if self.turn.is_there(&created.name)? => created,
+            _ => self.turn.create(0, cut, now)?,
         };
-        self.created = Some((own, name.clone()));
+        self.created = Some((own, written.clone()));
         self.check_turn()?;
         self.created = None;
         // That nothing had come until earlier says nothing any more.
-        let beat = cut.is_empty().then(|| name.clone());
+        let beat = cut.is_empty().then(|| written.name.clone());
         if let Some(before) = std::mem::replace(&mut self.beat, beat) {
             let _ = self.turn.archive.store().remove(&before);
         }
-        Ok(Written { name })
+        Ok(written)
     }
 
     /// Shows that whoever has the turn is there, though there is nothing to be written.
@@ -267,7 +267,7 @@ impl Turn {
         }
     }
 
-    pub(super) fn create(&self, level: u8, cut: &Cut, now: Moment) -> Result<Created, Error> {
+    pub(super) fn create(&self, level: u8, cut: &Cut, now: Moment) -> Result<Written, Error> {
         let Witness { cluster, member, term } = cut.witness;
         let facts = Facts {
             kind: Kind::Segment,
@@ -296,7 +296,7 @@ impl Turn {
         let name = names::segment(self.timeline, place, facts.id);
         let bytes = built.bytes.len() as u64;
         self.archive.store().create(&name, built.bytes)?;
-        Ok(Created { name, bytes })
+        Ok(Written { name, bytes })
     }
 
     /// The first of some segments that is gone, or waits for a prune because it has what was erased.
@@ -329,15 +329,11 @@ impl Turn {
     }
 }
 
-/// A segment that is part of the log for good.
+/// A segment that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Its name.
     pub(super) name: String,
-}
-
-/// An object that was created.
-pub(super) struct Created {
-    pub name: String,
+    /// So many bytes it has in the store.
     pub bytes: u64,
 }

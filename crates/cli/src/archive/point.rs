@@ -13,9 +13,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Digits of a cluster's id.
-const CLUSTER_DIGITS: usize = 16;
-
 /// A point of an archive, behind the last `@` of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
@@ -41,7 +38,6 @@ impl Point {
             return Ok(Self::Latest);
         }
         if let Some((cluster, rest)) = text.split_once(':')
-            && cluster.len() == CLUSTER_DIGITS
             && let Ok(cluster) = u64::from_str_radix(cluster, 16)
         {
             let point = Box::new(Self::parse(rest, now)?);
@@ -396,6 +392,8 @@ mod tests {
         check_choice(&clusters, "0000000000000002:5", "2-5-200.base");
         check_choice(&clusters, "0000000000000001:1970-01-01T00:00:09Z", "1-5-100.base");
         check_choice(&clusters, "0000000000000003:latest", "no such base of cluster");
+        // As etcd shows ids, and so do we.
+        check_choice(&clusters, &format!("{}:5", ClusterId(2)), "2-5-200.base");
         let histories = [a_base(1, 1, 5, 100), a_base(1, 1, 8, 150), a_base(1, 2, 5, 200)];
         check_choice(&histories, "5", "revision 5 of several histories");
         check_choice(&histories, "8", "1-8-150.base");

@@ -20,6 +20,8 @@ use words::Words;
 
 /// Shortest time between two segments: each is an object, and a request.
 const FLUSH_MIN: Duration = Duration::from_secs(1);
+/// Fewest bytes of the journal: what comes in a busy minute should find room.
+const JOURNAL_MIN: u64 = 16 << 20;
 /// Shortest time between two bases: etcd copies its whole database for each.
 const BASES_MIN: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,7 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     witness_interval: Option<Duration>,
     /// Keep so many bytes of what came on this host, unencrypted and readable to its user only, for
-    /// archives that cannot be written into and to compare the next base with.
+    /// archives that cannot be written into and to compare the next base with; at least 16MiB.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB")]
     journal: NonZeroU64,
     #[command(flatten)]
@@ -119,6 +121,10 @@ fn settings(args: &CaptureArgs) -> Result<Settings, Failure> {
         ))),
         given => Ok(given.unwrap_or(default)),
     };
+    if args.journal.get() < JOURNAL_MIN {
+        let what = format!("--journal of {} bytes: at least 16MiB makes sense", args.journal);
+        return Err(Failure::usage(what));
+    }
     let flush_every =
         at_least(args.flush_interval, FLUSH_MIN, default.flush_every, "flush-interval")?;
     let bases_every =

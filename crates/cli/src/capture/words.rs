@@ -3,7 +3,7 @@
 use crate::archive::shown;
 use crate::output::{self, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
-use rekindle_agent::capture::{Disagreement, Notice, Status, Told};
+use rekindle_agent::capture::{ArchiveStatus, Disagreement, Notice, Status, Told};
 use rekindle_archive::{BaseWritten, Comparison};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ impl Words {
             bar.set_message(state);
             bar.tick();
         } else if self.line.is_none_or(|line| line.elapsed() >= LINE_EVERY)
-            && status.archives.iter().any(Option::is_some)
+            && status.archives.iter().any(|archive| archive.written.is_some())
         {
             self.line = Some(Instant::now());
             eprintln!("{state}");
@@ -136,10 +136,15 @@ impl Words {
         };
         let mut text = format!("at revision {}", revision(status.head));
         if status.behind > 0 {
-            text += &format!(", {} behind", grouped(status.behind));
+            let seconds = status.behind_for.as_secs_f64();
+            text += &format!(", {} and {seconds:.1} s behind", grouped(status.behind));
         }
-        for (place, written) in self.places.iter().zip(&status.archives) {
-            text += &format!("; {place} has {}", revision(*written));
+        for (place, archive) in self.places.iter().zip(&status.archives) {
+            match archive.stands_by {
+                true => text += &format!("; another host writes into {place}"),
+                false => text += &format!("; {place} has {}", revision(archive.written)),
+            }
+            text += &facts(archive);
         }
         text
     }
@@ -197,6 +202,28 @@ impl Words {
     }
 }
 
+/// What is known of an archive beside how far it is.
+fn facts(archive: &ArchiveStatus) -> String {
+    let mut facts = Vec::new();
+    let (records, stored) = (archive.record_bytes, archive.stored_bytes);
+    if records > 0 && stored > 0 {
+        #[expect(clippy::cast_precision_loss, reason = "one digit of it is shown")]
+        let ratio = records as f64 / stored as f64;
+        let (records, stored) = (output::bytes(records), output::bytes(stored));
+        facts.push(format!("{records} in {stored}, {ratio:.1}x"));
+    }
+    if let Some((revision, at)) = archive.base {
+        facts.push(format!("base {} of {}", grouped(revision.get()), shown(at)));
+    }
+    if let Some(proven) = archive.proven {
+        facts.push(format!("equal to the cluster at {}", grouped(proven.get())));
+    }
+    match facts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", facts.join("; ")),
+    }
+}
+
 fn contradicting(disagreement: &Disagreement) -> String {
     let said = |(member, hash): &(_, _)| format!("{member} has HashKV {hash}");
     let said: Vec<_> = disagreement.hashes.iter().map(said).collect();
@@ -210,4 +237,42 @@ fn contradicting(disagreement: &Disagreement) -> String {
         grouped(disagreement.revision.get()),
         said.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_archive::format::header::Moment;
+    use rekindle_etcd::Revision;
+
+    #[test]
+    fn the_state_tells_what_a_disaster_would_cost() {
+        let words = Words::new(vec!["/a".to_owned(), "/b".to_owned()]);
+        let revision = |number| Revision::new(number).unwrap();
+        let here = ArchiveStatus {
+            written: Some(revision(4700)),
+            record_bytes: 4_200_000,
+            stored_bytes: 1_000_000,
+            base: Some((revision(4000), Moment(0))),
+            proven: Some(revision(4000)),
+            ..ArchiveStatus::default()
+        };
+        let elsewhere = ArchiveStatus { stands_by: true, ..ArchiveStatus::default() };
+        let status = Status {
+            head: Some(revision(4711)),
+            behind: 12,
+            behind_for: Duration::from_millis(1500),
+            archives: vec![here, elsewhere],
+        };
+        let base = shown(Moment(0));
+        assert_eq!(
+            words.state(&status),
+            format!(
+                "at revision 4,711, 12 and 1.5 s behind; /a has 4,700 (4.2 MB in 1.0 MB, 4.2x; base 4,000 of \
+                 {base}; equal to the cluster at 4,000); another host writes into /b"
+            )
+        );
+        let nothing = Status { head: None, behind: 0, archives: Vec::new(), ..status };
+        assert_eq!(words.state(&nothing), "at revision none");
+    }
 }

@@ -200,7 +200,7 @@ fn a_full_spool_ends_nothing() {
     command.args(["capture", "--flush-interval=1s", "--archive"]).arg(place.archive());
     command.arg(format!("--endpoints={}", cluster.client_urls().join(",")));
     command.arg("--spool").arg(&spool);
-    let mut capturing = crate::harness::Capturing::start(command);
+    let mut capturing = Capturing::start(command);
     capturing.wait_for("writing into");
     // Nothing of it can be compressed.
     let mut last = 0;
@@ -280,7 +280,7 @@ fn a_cluster_that_goes_back_has_two_histories() {
         assert_eq!(archived_hash(&place.at(format!("{then}:{before}"))), was, "{said:#?}");
         assert_eq!(archived_hash(&place.at(format!("{now}:{last}"))), hash(&cluster, last));
         assert_ne!(archived_hash(&place.at(format!("{now}:{before}"))), was);
-        let output = crate::harness::rekindle(["hashkv", &place.at(before)]).output().unwrap();
+        let output = rekindle(["hashkv", &place.at(before)]).output().unwrap();
         assert_eq!(output.status.code(), Some(4));
         assert!(String::from_utf8(output.stderr).unwrap().contains("--timeline"));
     }

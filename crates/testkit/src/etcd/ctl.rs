@@ -9,9 +9,19 @@ use crate::Version;
 
 /// etcdctl with its endpoints set.
 pub(super) fn etcdctl(version: Version, endpoints: &str) -> Command {
-    let mut command = Command::new(version.binary("etcdctl"));
-    // 3.4 built by a distribution may default to the v2 API.
-    command.env_clear().env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoints}"));
+    let mut command = of(version, "etcdctl");
+    command.arg(format!("--endpoints={endpoints}"));
+    command
+}
+
+/// One of a version's tools, in an environment that is empty.
+fn of(version: Version, tool: &str) -> Command {
+    let mut command = Command::new(version.binary(tool));
+    command.env_clear();
+    if version == Version::V3_4 {
+        // Built by a distribution it may default to the v2 API. Later ones warn of it each time.
+        command.env("ETCDCTL_API", "3");
+    }
     command
 }
 
@@ -22,9 +32,7 @@ pub(super) fn etcdctl(version: Version, endpoints: &str) -> Command {
 /// When it fails.
 pub fn etcdutl<A: Into<OsString>>(version: Version, args: impl IntoIterator<Item = A>) -> String {
     let binary = if version == Version::V3_4 { "etcdctl" } else { "etcdutl" };
-    let mut command = Command::new(version.binary(binary));
-    command.env_clear().env("ETCDCTL_API", "3");
-    run(command.args(args.into_iter().map(Into::into)))
+    run(of(version, binary).args(args.into_iter().map(Into::into)))
 }
 
 pub(super) fn run(command: &mut Command) -> String {
