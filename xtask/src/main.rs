@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing here needs more than the checkout, Rust, Go and
 //! the package registries.
 
+mod background;
 mod bench;
 mod checkout;
 mod etcd;

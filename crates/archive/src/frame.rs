@@ -88,6 +88,16 @@ impl Frame {
         }
     }
 
+    /// What a bucket has, in the order of keys; nothing where there is none.
+    pub(crate) fn pairs(&self, bucket: &[u8]) -> &[(Vec<u8>, Vec<u8>)] {
+        self.buckets.get(bucket).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a bucket has now, in the order of keys.
+    pub(crate) fn replace(&mut self, bucket: &[u8], pairs: Pairs) {
+        self.buckets.insert(bucket.to_vec(), pairs);
+    }
+
     /// A bbolt file of them.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! records handed out that were not compared with their digests.
 
 mod archive;
+mod changed;
 mod error;
 mod forget;
 pub mod format;
@@ -26,11 +27,13 @@ mod stats;
 mod store;
 mod tail;
 mod transfer;
+mod users;
 mod verify;
 mod witness;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
+pub use changed::Changed;
 pub use error::Error;
 pub use forget::{ForgetPlan, ForgetPoint, ForgetRequest, Forgot, Forgotten, plan_forget};
 pub use keys::{
@@ -51,6 +54,7 @@ pub use store::{
 };
 pub use tail::{Following, LogRange, Tail};
 pub use transfer::{Item, Left, Transfer, Transferred};
+pub use users::{UsersDrift, UsersFrom};
 pub use verify::{
     Finding, Level, Point, Verdict, Verification, VerifyProgress, VerifyRequest, Word,
 };

@@ -246,7 +246,12 @@ impl Following<'_> {
         headers(self.archive, segments).into_iter().collect()
     }
 
-    fn open(&self, segment: &SegmentEntry) -> Result<(String, OpenedRun), Error> {
+    /// Its segments, of which the last ones may overlap.
+    pub(crate) fn segments(&self) -> &[SegmentEntry] {
+        &self.segments
+    }
+
+    pub(crate) fn open(&self, segment: &SegmentEntry) -> Result<(String, OpenedRun), Error> {
         let store = self.archive.store();
         let name = store.full_name(&segment.name);
         let bytes = store.read(&segment.name, segment.bytes)?;

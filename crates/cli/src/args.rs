@@ -97,6 +97,15 @@ pub(crate) struct StoreArgs {
     pub store_prefix: Option<String>,
 }
 
+/// See [`RestoreArgs::accept_auth_from`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthFrom {
+    /// As they were at the restore point.
+    Point,
+    /// As the newest base has them.
+    Latest,
+}
+
 /// Which point of an archive is meant, where that is not said behind an `@`.
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Point of an archive")]
@@ -596,6 +605,10 @@ pub(crate) struct RestoreArgs {
     pub source_wal_dir: Option<PathBuf>,
     #[command(flatten)]
     pub point: PointArgs,
+    /// Whose users, roles and passwords come back, where those of the point would give anybody more rights
+    /// than the newest base of the archive does: of the point, or the latest.
+    #[arg(long, value_name = "WHICH", value_enum)]
+    pub accept_auth_from: Option<AuthFrom>,
     /// Print the plan and stop.
     #[arg(long)]
     pub dry_run: bool,

@@ -3,7 +3,7 @@
 use crate::args::HashkvArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output};
-use crate::source::{Access, Source};
+use crate::source::{Access, Source, Users};
 use rekindle_etcd::{HashRequest, Revision, TombstonesAtCompaction};
 
 pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
@@ -23,7 +23,8 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
     };
     let path = args.store.source(args.source.as_deref())?;
     let (store, keys) = (&args.store, &args.keys);
-    let access = Access { store, spool: args.spool.directory(), keys, point: None };
+    let access =
+        Access { store, spool: args.spool.directory(), keys, point: None, users: Users::OfPoint };
     let source = Source::open_any(&path, None, &access)?.reading_ahead();
     let backend = source.backend()?;
     if let Some(cut) = source.cut(backend.db().page_size()) {

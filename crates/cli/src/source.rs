@@ -10,7 +10,8 @@ use jiff::SignedDuration;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Error, Listing, Place, StoreFaultKind, Tail, read_base,
+    Archive, BaseEntry, BaseRecords, Changed, Error, Listing, Place, StoreFaultKind, Tail,
+    UsersFrom, read_base,
 };
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 /// Bytes that are read at once for a digest.
 const DIGEST_READ: usize = 256 << 10;
+/// So much of the log is read at most to say what is not brought back.
+const CHANGED_BYTES_MAX: u64 = 256 << 20;
 /// How many such reads are begun before they are needed.
 const DIGEST_AHEAD: u64 = 2;
 
@@ -54,16 +57,74 @@ pub(crate) struct ArchivedBase {
     pub base: Base,
     /// What comes behind it in the log.
     pub tail: Option<Tail>,
-    /// Revision and time of the newest base of the same history.
+    /// The newest revision that the archive has of the same history, and its time.
     pub newest: (Revision, Moment),
+    /// Users, roles and passwords are as they were then, and not as at the point.
+    pub users_of: Option<Moment>,
 }
 
-/// Revision and time of the newest base of a base's history.
-fn newest(listing: &Listing, base: &BaseEntry) -> (Revision, Moment) {
-    let facts = |base: &BaseEntry| (base.header.facts.last, base.header.facts.state);
+/// The newest base of a base's history.
+fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
     let timeline = base.header.facts.timeline;
     let same = listing.bases.iter().filter(|other| other.header.facts.timeline == timeline);
-    same.map(facts).max().unwrap_or_else(|| facts(base))
+    same.max_by_key(|other| (other.header.facts.term, other.header.facts.index)).unwrap_or(base)
+}
+
+/// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
+/// were asked for.
+fn with_users(
+    archive: &Archive,
+    base: Base,
+    entry: &BaseEntry,
+    newest: &BaseEntry,
+    accepted: Option<UsersFrom>,
+) -> Result<(Base, Option<Moment>), Failure> {
+    if newest == entry {
+        return Ok((base, None));
+    }
+    let later = match read_base(archive, newest) {
+        Ok(later) => later,
+        // What cannot be read of later ones keeps nobody from an earlier one.
+        Err(error) => {
+            eprintln!("warning: users and passwords are not compared with later ones: {error}");
+            return Ok((base, None));
+        }
+    };
+    match (base.users_drift(&later)?, accepted) {
+        (_, Some(UsersFrom::Latest)) => {
+            let users_of = newest.header.facts.state;
+            Ok((base.with_users(UsersFrom::Latest, &later)?, Some(users_of)))
+        }
+        (_, Some(UsersFrom::Point)) | (None, None) => {
+            Ok((base.with_users(UsersFrom::Point, &later)?, None))
+        }
+        (Some(drift), None) => {
+            let what = match drift.opens {
+                true => {
+                    "at that point the cluster asked nobody for a password, and later it did: whoever \
+                     reaches it could read and change everything"
+                        .to_owned()
+                }
+                false => format!(
+                    "users that were removed later would be there again: {}",
+                    drift.revived.join(", ")
+                ),
+            };
+            Err(Failure::refused(what).remedy(format!(
+                "--accept-auth-from latest takes users, roles and passwords as they were at {}; \
+                 --accept-auth-from point takes those of the point all the same",
+                shown(newest.header.facts.state)
+            )))
+        }
+    }
+}
+
+/// The newest revision that an archive has of the history of its newest base, and its time.
+fn newest(archive: &Archive, newest: &BaseEntry) -> (Revision, Moment) {
+    let facts = |base: &BaseEntry| (base.header.facts.last, base.header.facts.state);
+    // What cannot be read of later ones keeps nobody from an earlier one.
+    let behind = archive.following(newest).and_then(|behind| behind.at(Moment(i64::MAX)));
+    behind.ok().flatten().map_or_else(|| facts(newest), |it| (it.revision, it.at))
 }
 
 impl ArchivedBase {
@@ -80,6 +141,12 @@ impl ArchivedBase {
                 shown(at)
             )
         })
+    }
+
+    /// What the log has changed since, where that can be said without reading too much of it.
+    pub(crate) fn changed_since(&self) -> Result<Option<Changed>, Error> {
+        let following = self.archive.following(&self.entry)?;
+        following.changed_behind(self.revision(), CHANGED_BYTES_MAX)
     }
 
     /// Its revision.
@@ -145,6 +212,17 @@ pub(crate) struct Access<'a> {
     pub keys: &'a ReadKeys,
     /// Which point of it is meant, if that is not said with its name.
     pub point: Option<&'a PointArgs>,
+    /// Whose users are meant.
+    pub users: Users,
+}
+
+/// Whose users, roles and passwords of an archive are meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Users {
+    /// Those of the point, whatever they may: nobody is to be served with it.
+    OfPoint,
+    /// Those of the point, unless anybody has more rights by them than he has now; or those that were said.
+    Accepted(Option<UsersFrom>),
 }
 
 impl Source {
@@ -172,7 +250,7 @@ impl Source {
                 }
                 flag => flag.unwrap_or(point),
             };
-            return Self::open_base(path, unlock(archive, access.keys)?, &point);
+            return Self::open_base(path, unlock(archive, access.keys)?, &point, access.users);
         }
         if let Some(args) = access.point
             && Point::of(args, now())?.is_some()
@@ -204,7 +282,12 @@ impl Source {
         Ok(Self { path: path.to_owned(), kind, bytes: Bytes::File(file) })
     }
 
-    fn open_base(path: &Path, archive: Archive, point: &Point) -> Result<Self, Failure> {
+    fn open_base(
+        path: &Path,
+        archive: Archive,
+        point: &Point,
+        users: Users,
+    ) -> Result<Self, Failure> {
         let (listing, entry, to, base) = loop {
             let listing = archive.list()?;
             let (entry, to) = point.find(&archive, &listing)?;
@@ -232,9 +315,14 @@ impl Source {
                 entry.header.facts.last
             );
         }
+        let newest_base = newest_base(&listing, &entry);
+        let (base, users_of) = match users {
+            Users::OfPoint => (base, None),
+            Users::Accepted(accepted) => with_users(&archive, base, &entry, newest_base, accepted)?,
+        };
         let bytes = Bytes::Memory(base.frame.clone());
-        let newest = newest(&listing, &entry);
-        let base = ArchivedBase { archive, entry, base, tail, newest };
+        let newest = newest(&archive, newest_base);
+        let base = ArchivedBase { archive, entry, base, tail, newest, users_of };
         if let Point::Time(asked) = point.bare() {
             eprintln!("{}", base.distance(*asked));
         }

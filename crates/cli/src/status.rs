@@ -3,7 +3,7 @@
 use crate::args::StatusArgs;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
-use crate::source::{Access, Kind, Log, Source};
+use crate::source::{Access, Kind, Log, Source, Users};
 use rekindle_bolt::Usage;
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{AlarmKind, Boots, BucketUse, Error, Facts, KeyCount, Line, Member, Status};
@@ -19,7 +19,8 @@ pub(crate) const SOUND: &str = "sound: no damage in pages and records";
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let path = args.store.source(args.source.as_deref())?;
     let (store, keys) = (&args.store, &args.keys);
-    let access = Access { store, spool: args.spool.directory(), keys, point: None };
+    let access =
+        Access { store, spool: args.spool.directory(), keys, point: None, users: Users::OfPoint };
     let source = Source::open_any(&path, args.wal_dir.as_deref(), &access)?.reading_ahead();
     let digest = verify(&source, args.verify_hash);
     let backend = source.backend()?;

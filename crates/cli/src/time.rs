@@ -10,9 +10,12 @@ pub(crate) fn for_names() -> String {
 }
 
 /// Reads a length of time as Go's flags take it: `500ms`, `5s`, `1m30s`; days (of 24 hours) and
-/// weeks as well: `7d`.
+/// weeks as well: `7d`. Nought needs no unit.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is no length of time such as 500ms, 5s, 1m30s or 7d");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     let span: Span = text.parse().map_err(|_| wrong())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(duration).map_err(|_| wrong())
@@ -35,6 +38,8 @@ mod tests {
         assert_eq!(parsed("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parsed("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(parsed("7d"), Some(Duration::from_secs(7 * 86_400)));
+        // Once the help of a flag said 0, which was refused.
+        assert_eq!(parsed("0"), Some(Duration::ZERO));
         assert_eq!(parsed("1w 2h"), Some(Duration::from_secs(7 * 86_400 + 7200)));
         for bad in ["", "5", "-5s", "five", "1mo", "1y"] {
             assert_eq!(parsed(bad), None, "{bad}");

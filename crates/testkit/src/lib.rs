@@ -18,6 +18,7 @@ pub mod sim_disk;
 pub mod stores;
 mod tools;
 pub mod turns;
+pub mod watch_proxy;
 
 pub use tools::{Version, tool};
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Bench;
 use super::archive_rows::{self as names, Kept};
-use super::data::{Server, Snapshot};
+use super::data::{self, Server, Snapshot};
 use super::minio::Minio;
 use super::rows::Row;
 use super::runner::Outcome;
@@ -15,6 +15,15 @@ use crate::{checkout, etcd};
 /// Rows that read an archive of a folder.
 const READING: [&str; 4] =
     [names::RESTORE, names::RESTORE_SEALED, names::PROVE, names::PROVE_SEALED];
+
+/// Logs of so many updates, encrypted or not.
+const LOGS: [(&str, u64, bool); 3] = [
+    (names::RESTORE_LOG, 300_000, false),
+    (names::RESTORE_LOG_SEALED, 300_000, true),
+    (names::RESTORE_LONG_LOG, 3_000_000, false),
+];
+/// Keys of the base before each.
+const LOG_KEYS: &str = "20000";
 
 /// A restore makes fewer requests for a GB of keyspace.
 const REQUESTS_PER_GB: f64 = 400.0;
@@ -34,6 +43,15 @@ impl Bench<'_> {
         let of_a_server = [names::FIRST, names::SECOND, names::RESTORE_S3];
         if of_a_server.iter().chain(&READING).any(|name| self.wants(name)) {
             self.of_a_server(snapshot, &mut all)?;
+        }
+        for (name, updates, sealed) in LOGS.into_iter().filter(|(name, ..)| self.wants(name)) {
+            let kept = self.in_folder("log", sealed);
+            self.init(&kept)?;
+            let words = [&self.programs.a_log, &kept.place, LOG_KEYS, &updates.to_string()];
+            checkout::run_quietly(&mut etcd::command(&words))?;
+            let row = self.maker(snapshot).restore_log(name, &kept, updates);
+            all.outcomes.extend(self.measure([row])?);
+            data::remove(&kept.files)?;
         }
         if self.wants(names::LIST) {
             let place = self.store.kept("many").display().to_string();
@@ -111,17 +129,21 @@ impl Bench<'_> {
 
     /// Makes the archive, saves a base into it, and says how many bytes of records that has.
     fn fill(&self, kept: &Kept, server: &Server) -> Result<u64> {
+        self.init(kept)?;
+        let save = kept.save(&self.programs.rekindle, &server.endpoint());
+        let said = checkout::run_quietly(&mut etcd::command(&save))?.stdout;
+        let said: Value = serde_json::from_slice(&said).context("a save prints JSON")?;
+        said["size"].as_u64().context("a save prints the size of what it saved")
+    }
+
+    fn init(&self, kept: &Kept) -> Result<()> {
         let rekindle = &self.programs.rekindle;
         let init = ["archive", "init", &kept.place];
         let init = match &kept.identity {
             None => kept.command(rekindle, &[&init[..], &["--unencrypted"]].concat()),
             Some(file) => kept.command(rekindle, &[&init[..], &["--generate-keys", file]].concat()),
         };
-        checkout::run_quietly(&mut etcd::command(&init))?;
-        let save = kept.save(rekindle, &server.endpoint());
-        let said = checkout::run_quietly(&mut etcd::command(&save))?.stdout;
-        let said: Value = serde_json::from_slice(&said).context("a save prints JSON")?;
-        said["size"].as_u64().context("a save prints the size of what it saved")
+        checkout::run_quietly(&mut etcd::command(&init)).map(drop)
     }
 
     /// The requests that a restore makes.

@@ -137,6 +137,18 @@ impl<'a> Store<'a> {
         self.serve(self.folder()?, &["--unsafe-no-fsync"])
     }
 
+    /// A server without keys, which does.
+    pub fn durable_server(&self) -> Result<Server> {
+        self.serve(self.folder()?, &[])
+    }
+
+    /// Kills a server, and starts it again with what it has, at another address.
+    pub fn killed(&self, server: Server) -> Result<Server> {
+        let Server { _etcd, _folder, .. } = server;
+        drop(_etcd);
+        self.serve(_folder, &[])
+    }
+
     fn folder(&self) -> Result<TempDir> {
         Ok(tempfile::tempdir_in(&self.work)?)
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -42,6 +42,40 @@ fn anonymous_memory(status: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+/// What a process that goes on has needed, while something else ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Use {
+    /// Cores, on average.
+    pub cores: f64,
+    /// The most anonymous memory, in bytes.
+    pub memory: u64,
+}
+
+/// Looks at a process until `is_over`.
+pub fn watch(pid: u32, mut is_over: impl FnMut() -> Result<bool>) -> Result<Use> {
+    let ticks = checkout::run_quietly(Command::new("getconf").arg("CLK_TCK"))?.stdout;
+    let ticks: f64 = String::from_utf8_lossy(&ticks).trim().parse().context("getconf CLK_TCK")?;
+    let spent = || -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Ok(cpu_ticks(&stat).context("no times in /proc")? / ticks)
+    };
+    let (began, before, mut memory) = (Instant::now(), spent()?, 0);
+    while !is_over()? {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        memory = memory.max(anonymous_memory(&status).unwrap_or(0));
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Use { cores: (spent()? - before) / began.elapsed().as_secs_f64(), memory })
+}
+
+/// Of a `/proc/PID/stat`, what the process has run in user and kernel mode (fields 14 and 15, proc(5)).
+fn cpu_ticks(stat: &str) -> Option<f64> {
+    let (_, behind_the_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_the_name.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<f64>().ok();
+    Some(next()? + next()?)
 }
 
 /// Brings a file, or all files of a folder, into the page cache.
@@ -88,6 +122,13 @@ mod tests {
         let status = "Name:\tx\nVmRSS:\t    9000 kB\nRssAnon:\t    1234 kB\nRssFile:\t 5 kB\n";
         assert_eq!(anonymous_memory(status), Some(1234 * 1024));
         assert_eq!(anonymous_memory("Name:\tx\nState:\tZ (zombie)\n"), None);
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_read_from_a_stat() {
+        let stat = "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 120 34 7 7 20 0 1";
+        assert_eq!(cpu_ticks(stat), Some(154.0));
+        assert_eq!(cpu_ticks("42 (x) S 1"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod archive_rows;
 mod archives;
 mod data;
+mod follow;
 mod levels;
 mod machine;
 mod measure;
@@ -26,6 +27,7 @@ use crate::etcd::Site;
 use crate::interrupt::Interrupt;
 use crate::{Command, checkout, tools};
 use data::{Snapshot, Store};
+use follow::Finding;
 use minutes::Minutes;
 use rows::{Maker, Programs, Row};
 use runner::{Outcome, Runner};
@@ -35,7 +37,7 @@ pub const COMMAND: Command = Command {
     summary: "Measure us and the peer in turn, and print medians, spread and ratios",
     help: "
 Usage: cargo xtask bench [--sizes GB,...] [--nodes N,...] [--minutes N] [--runs N]
-                         [--only PART]... [--write]
+                         [--kills N] [--only PART]... [--write]
 
 Runs rekindle and etcd's own etcdutl and etcdctl in turn, N times each (5) after one run that does
 not count, and prints medians with the least and the most, and what that says against each target.
@@ -43,6 +45,7 @@ not count, and prints medians with the least and the most, and what that says ag
             at the largest where that is not among them.
   --nodes   sizes of the Kubernetes clusters (100,1000,5000) of which an archive gets a base a minute
   --minutes of which so many pass (60), without waiting
+  --kills   so often a capture is killed together with its etcd (100)
   --only    rows whose name contains this
   --write   write all of it to BENCHMARKS.md
 
@@ -67,6 +70,7 @@ struct Request {
     nodes: Vec<u64>,
     minutes: u64,
     runs: usize,
+    kills: u64,
     only: Vec<String>,
     write: bool,
 }
@@ -99,13 +103,15 @@ fn parse(mut args: Parser) -> Result<Request> {
     let sizes = vec![0.1, 0.4, TABLE_SIZE, 6.0];
     let nodes = vec![100, 1000, 5000];
     let only = Vec::new();
-    let mut request = Request { sizes, nodes, minutes: 60, runs: 5, only, write: false };
+    let mut request =
+        Request { sizes, nodes, minutes: 60, runs: 5, kills: 100, only, write: false };
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("sizes") => request.sizes = sizes_of(&args.value()?.string()?)?,
             Arg::Long("nodes") => request.nodes = nodes_of(&args.value()?.string()?)?,
             Arg::Long("minutes") => request.minutes = args.value()?.parse()?,
             Arg::Long("runs") => request.runs = args.value()?.parse()?,
+            Arg::Long("kills") => request.kills = args.value()?.parse()?,
             Arg::Long("only") => request.only.push(args.value()?.string()?),
             Arg::Long("write") => request.write = true,
             other => return Err(other.unexpected().into()),
@@ -147,6 +153,9 @@ fn programs() -> Result<Programs> {
         kubernetes: example("rekindle-client", "kubernetes")?,
         levels: example("rekindle-archive", "levels")?,
         many_bases: example("rekindle-archive", "many_bases")?,
+        a_log: example("rekindle-archive", "a_log")?,
+        puts: example("rekindle-client", "puts")?,
+        drain_watch: example("rekindle-client", "drain_watch")?,
         etcd: tool("etcd"),
         etcdctl: tool("etcdctl"),
         etcdutl: tool("etcdutl"),
@@ -169,9 +178,10 @@ impl Bench<'_> {
         let mut outcomes = self.table(&source, size, restored)?;
         let archives = self.archives(&source)?;
         outcomes.extend(archives.outcomes);
+        let followed = self.following(&source)?;
         let (minutes, levels) = (self.minutes()?, self.levels()?);
         let requests = archives.requests;
-        let table = Table { source, restored, outcomes, requests, minutes, levels };
+        let table = Table { source, restored, outcomes, requests, followed, minutes, levels };
         let mut points = Vec::new();
         for size in &self.request.sizes {
             points.extend(self.points(*size)?);
@@ -271,6 +281,8 @@ impl Bench<'_> {
             table.requests.clone(),
             "## How far from the limits, and why".to_owned(),
             report::limits(&table.outcomes),
+            "## A cluster that is followed".to_owned(),
+            follow::table(&table.followed),
             "## An archive with a base a minute, of a Kubernetes cluster's load".to_owned(),
             MINUTES.to_owned(),
             minutes::table(&table.minutes),
@@ -290,6 +302,7 @@ struct Table {
     restored: u64,
     outcomes: Vec<Outcome>,
     requests: String,
+    followed: Vec<Finding>,
     minutes: Vec<Minutes>,
     levels: String,
 }
@@ -326,6 +339,7 @@ mod tests {
             nodes: vec![100, 1000, 5000],
             minutes: 60,
             runs,
+            kills: 100,
             only: only.iter().map(|&part| part.to_owned()).collect(),
             write,
         };

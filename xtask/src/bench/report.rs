@@ -118,6 +118,9 @@ pub fn verdicts(outcome: &Outcome) -> Vec<Verdict> {
         Target::Rate { bytes, least } => {
             Some(Verdict::rate(bytes as f64 / 1e9 / ours.median(), least))
         }
+        Target::Revisions { count, least } => {
+            Some(Verdict::each_second(count as f64 / ours.median(), least))
+        }
         Target::Percent { of, part, most } => {
             let said: Value = serde_json::from_str(&outcome.said).ok()?;
             let percent = 100.0 * said[part].as_f64()? / said[of].as_f64()?;
@@ -176,6 +179,7 @@ mod tests {
         let targets = [
             Target::Seconds(2.0),
             Target::Rate { bytes: 2_200_000_000, least: 2.5 },
+            Target::Revisions { count: 330_000, least: 500_000.0 },
             Target::Percent { of: "size", part: "newBytes", most: 3.0 },
         ];
         let shown: Vec<_> =
@@ -183,6 +187,7 @@ mod tests {
         let expected = [
             "1.10 s (≤ 2.00 s): reached",
             "2.00 GB/s (≥ 2.5 GB/s): **not reached**",
+            "300,000 revisions/s (≥ 500,000): **not reached**",
             "newBytes of size: 1.50 % (≤ 3.00 %): reached",
         ];
         assert_eq!(shown, expected);

@@ -67,6 +67,9 @@ pub struct Programs {
     pub kubernetes: String,
     pub levels: String,
     pub many_bases: String,
+    pub a_log: String,
+    pub puts: String,
+    pub drain_watch: String,
 }
 
 /// Memory that never depends on the size of the db.

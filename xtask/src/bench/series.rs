@@ -48,6 +48,8 @@ pub enum Target {
     Seconds(f64),
     /// Of so many bytes, as many GB a second, or more.
     Rate { bytes: u64, least: f64 },
+    /// Of so many revisions, so many a second, or more.
+    Revisions { count: u64, least: f64 },
     /// Of what ours prints as JSON, one number is at most so many hundredths of another.
     Percent { of: &'static str, part: &'static str, most: f64 },
 }
@@ -76,6 +78,13 @@ impl Verdict {
     pub fn rate(gigabytes: f64, target: f64) -> Self {
         let reached = gigabytes >= target;
         Self { text: format!("{gigabytes:.2} GB/s (≥ {target} GB/s)"), reached }
+    }
+
+    /// A number each second that must not be below.
+    pub fn each_second(number: f64, least: f64) -> Self {
+        let thousands = |number: f64| format!("{:.0},000", number / 1000.0);
+        let text = format!("{} revisions/s (≥ {})", thousands(number), thousands(least));
+        Self { text, reached: number >= least }
     }
 
     /// An amount that must not be above, both as they are shown.

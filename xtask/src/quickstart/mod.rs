@@ -4,7 +4,6 @@
 //! Every command that it shows is run as shown, and every line below one is of its output. What does
 //! not come out as it must ends the story with an error. No server outlives it.
 
-mod capturing;
 mod load;
 mod shell;
 
@@ -15,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lexopt::Parser;
 
+use crate::background::Background;
 use crate::etcd::{self, Etcd, Site};
 use crate::interrupt::Interrupt;
 use crate::{Command, checkout, tools};
-use capturing::Capturing;
 use shell::Shell;
 
 pub const COMMAND: Command = Command {
@@ -140,7 +139,7 @@ impl Story {
         shell::show(&format!("{capture} &"));
         let words: Vec<&str> = capture.split_whitespace().collect();
         let log = self.shell.folder().join("capture.log");
-        let mut capturing = Capturing::start(self.shell.command(&words), &log)?;
+        let mut capturing = Background::start(self.shell.command(&words), &log)?;
         tell(&capturing.wait_for("base of revision", &self.interrupt)?);
         capturing.wait_for("writing into", &self.interrupt)?;
         self.shell.run("etcdctl put /shop/order/today the-last-one")?;

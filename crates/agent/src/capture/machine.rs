@@ -354,7 +354,7 @@ impl Machine {
             it.busy = false;
             match it.base {
                 Some(base) if it.base > it.end => {
-                    gap = it.end.and_then(|end| end.later(1)).map(|first| (first, base));
+                    gap = gap_between(it.end, base, base);
                     it.end = it.base;
                 }
                 _ => it.wants_base = true,
@@ -804,9 +804,8 @@ impl Machine {
                 return true;
             }
             let end = archive.end;
-            if let (Some(first), Some(last)) = (end.and_then(|end| end.later(1)), job.compact)
-                && first <= last
-            {
+            let gap = job.compact.and_then(|compact| gap_between(end, compact, revision));
+            if let Some((first, last)) = gap {
                 let gap = Notice::Gap { archive: *number, first, last };
                 self.actions.push_back(Action::Tell(gap));
             }
@@ -966,6 +965,18 @@ impl Machine {
 /// Whether a revision is of a run that has come so far.
 fn is_of(run: Option<Revision>, revision: Revision, head: Option<Revision>) -> bool {
     run.is_some_and(|run| run <= revision) && Some(revision) <= head
+}
+
+/// What an archive lacks behind its end, of what was compacted, where a base of `base` is there: that is a
+/// restore point itself.
+fn gap_between(
+    end: Option<Revision>,
+    compact: Revision,
+    base: Revision,
+) -> Option<(Revision, Revision)> {
+    let before = Revision::new(base.get() - 1)?;
+    let (first, last) = (end?.later(1)?, compact.min(before));
+    (first <= last).then_some((first, last))
 }
 
 /// The revision that made a change.

@@ -2,6 +2,7 @@
 //! are compared with it.
 
 mod bases;
+mod changed;
 mod following;
 mod journal;
 #[path = "../keyspaces/mod.rs"]

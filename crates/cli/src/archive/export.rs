@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::restore::{free_space, largest_size, layout};
 use crate::save::{missing_directories, replaceable};
-use crate::source::{Access, ArchivedBase, Kind, Source};
+use crate::source::{Access, ArchivedBase, Kind, Source, Users};
 use crate::terminal;
 use rekindle_bolt::ReadAt;
 use rekindle_datadir::{Database, FileSource, NewSnapshot, Progress, RealDisk};
@@ -22,7 +22,7 @@ const DIGEST_READ: usize = 1 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     let (store, keys, point) = (&args.store, &args.keys, Some(&args.point));
-    let access = Access { store, spool: None, keys, point };
+    let access = Access { store, spool: None, keys, point, users: Users::OfPoint };
     let source = Source::open_any(&store.source(Some(&args.source))?, None, &access)?;
     let Kind::Base(base) = &source.kind else {
         let what = format!("{} is no archive", args.source.display());

@@ -4,12 +4,13 @@ mod peers;
 mod request;
 mod text;
 
-use crate::args::RestoreArgs;
+use crate::args::{AuthFrom, RestoreArgs};
 use crate::failure::{Code, Failure};
 use crate::manifest::Manifest;
 use crate::output;
-use crate::source::{Access, Kind, Source, read_log};
+use crate::source::{Access, Kind, Source, Users, read_log};
 use crate::{terminal, time};
+use rekindle_archive::UsersFrom;
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
     Disk, Job, Place, Progress, RealDisk, Restored, Target, check_resume, check_target,
@@ -47,6 +48,10 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         spool: args.spool.directory(),
         keys: &args.keys,
         point: Some(&args.point),
+        users: Users::Accepted(args.accept_auth_from.map(|from| match from {
+            AuthFrom::Point => UsersFrom::Point,
+            AuthFrom::Latest => UsersFrom::Latest,
+        })),
     };
     let mut tries_left = TRIES;
     loop {
@@ -67,6 +72,10 @@ pub(crate) fn run(args: &RestoreArgs) -> Result<(), Failure> {
 fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<(), Failure> {
     let now = time::for_names();
     let prepared = Prepared::new(args, source, wanted)?;
+    let changed = match &source.kind {
+        Kind::Base(base) => base.changed_since().map_err(|error| error.to_string()),
+        _ => Ok(None),
+    };
     let text = PlanText {
         source,
         facts: &prepared.facts,
@@ -76,6 +85,7 @@ fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<
         replaced: &prepared.replaced,
         time: &now,
         checks_digest: prepared.checks_digest,
+        changed,
     };
     output::print(&text.text())?;
     if !args.allow_live_peers {

@@ -1,13 +1,18 @@
 //! A restore's plan and its result, in words.
 
 use super::request::Wanted;
+use crate::archive::shown;
 use crate::output::{self, grouped};
 use crate::source::{Kind, Source};
 use crate::status::{alarm_name, boots_line};
+use rekindle_archive::Changed;
 use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
 use rekindle_etcd::Facts;
 use rekindle_etcd::restore::{AlarmFate, BumpRequest, Plan};
 use std::collections::BTreeSet;
+
+/// So many keys are named of each fate.
+const KEYS_SHOWN: usize = 10;
 
 /// What a restore is about to do.
 pub(crate) struct PlanText<'a> {
@@ -20,6 +25,8 @@ pub(crate) struct PlanText<'a> {
     pub replaced: &'a [bool],
     pub time: &'a str,
     pub checks_digest: bool,
+    /// What the archive knows that is not brought back.
+    pub changed: Result<Option<Changed>, String>,
 }
 
 impl PlanText<'_> {
@@ -36,13 +43,40 @@ impl PlanText<'_> {
         if let Kind::Base(base) = &self.source.kind
             && let Some(left_out) = base.left_out()
         {
-            rows.insert(2, ("leaves out", left_out));
+            rows.insert(2, ("leaves out", left_out + &self.fates()));
+        }
+        if let Kind::Base(base) = &self.source.kind
+            && let Some(at) = base.users_of
+        {
+            rows.insert(2, ("users", format!("with roles and passwords as of {}", shown(at))));
         }
         let warnings = self.warnings();
         if !warnings.is_empty() {
             rows.push(("warning", warnings.join("\n")));
         }
         format!("Plan of the restore\n{}", output::lines(&rows))
+    }
+
+    /// What becomes of keys that were changed later, a line for each sort.
+    fn fates(&self) -> String {
+        let changed = match &self.changed {
+            Ok(Some(changed)) => changed,
+            Ok(None) => return String::new(),
+            Err(error) => return format!("\nwhich keys these changed cannot be said: {error}"),
+        };
+        let mut text = format!("\nup to revision {} of its log:", changed.to);
+        let sorts = [
+            ("came later, and will not be there", &changed.created),
+            ("were deleted later, and come back", &changed.deleted),
+        ];
+        for (fate, names) in sorts.into_iter().filter(|(_, names)| !names.is_empty()) {
+            text += &format!("\n  {} keys {fate}: {}", grouped(names.len()), some_of(names));
+        }
+        if changed.written > 0 {
+            text +=
+                &format!("\n  {} keys were written later, and go back", grouped(changed.written));
+        }
+        text
     }
 
     fn source_line(&self) -> String {
@@ -140,7 +174,7 @@ impl PlanText<'_> {
         }
         if self.facts.auth.enabled {
             warnings
-                .push("authentication is on: users and passwords are those of the source".into());
+                .push("authentication is on: users and passwords are what the source has".into());
         }
         if let Kind::Database = &self.source.kind {
             warnings.push(
@@ -169,6 +203,17 @@ impl PlanText<'_> {
         }
         warnings
     }
+}
+
+/// The first of some keys.
+fn some_of(keys: &[Vec<u8>]) -> String {
+    let shown = keys.iter().take(KEYS_SHOWN);
+    let shown = shown.map(|key| String::from_utf8_lossy(key).escape_debug().to_string());
+    let more = match keys.len().saturating_sub(KEYS_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {} more", grouped(more)),
+    };
+    shown.collect::<Vec<_>>().join(", ") + &more
 }
 
 /// Members that are to be have ids that the source's had: the token is an old one.

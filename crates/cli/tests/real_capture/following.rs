@@ -6,7 +6,7 @@ use rekindle_testkit::etcd::{Cluster, Members, Sites};
 use std::collections::BTreeMap;
 
 /// Changes of all sorts, and what the member says of the revisions that they make.
-fn work(cluster: &Cluster, round: i64, known: &mut BTreeMap<i64, KvHash>) {
+pub fn work(cluster: &Cluster, round: i64, known: &mut BTreeMap<i64, KvHash>) {
     let granted = cluster.etcdctl(["lease", "grant", "600"]);
     let lease = format!("--lease={}", granted.split(' ').nth(1).unwrap());
     transaction(cluster, &format!("put z {round}\ndel key-1\nput a {round}\nput key-9 x\n"));

@@ -18,3 +18,4 @@ mod sealed;
 mod snapshots;
 mod sources;
 mod stopped;
+mod users;

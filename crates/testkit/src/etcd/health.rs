@@ -3,7 +3,6 @@
 //! etcd's `/health` performs one (`etcdserver/api/etcdhttp`), needs no user, and is there in every
 //! version. Alarms make it fail too, which is not what is asked here, so they are left out.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -24,20 +23,15 @@ const REQUEST: &[u8] = b"GET /health?exclude=NOSPACE&exclude=CORRUPT HTTP/1.1\r\
     Host: localhost\r\nConnection: close\r\n\r\n";
 
 /// Asks over plain HTTP, or over TLS with a client certificate.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Probe {
-    tls: Option<Arc<ClientConfig>>,
-}
-
-impl fmt::Debug for Probe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Probe").field("tls", &self.tls.is_some()).finish()
-    }
+    /// Read each time: a test may renew them.
+    client: Option<CertFiles>,
 }
 
 impl Probe {
     pub(super) fn new(client: Option<&CertFiles>) -> Self {
-        Self { tls: client.map(|files| Arc::new(tls_config(files))) }
+        Self { client: client.cloned() }
     }
 
     /// `Ok` when the member on `port` answered a linearizable read, else what it did instead.
@@ -50,12 +44,12 @@ impl Probe {
     fn answer(&self, port: u16) -> io::Result<String> {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        match &self.tls {
+        match &self.client {
             None => exchange(&mut stream),
-            Some(config) => {
+            Some(client) => {
                 let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
-                let connection =
-                    ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+                let connection = ClientConnection::new(Arc::new(tls_config(client)), name)
+                    .map_err(io::Error::other)?;
                 exchange(&mut StreamOwned::new(connection, stream))
             }
         }

@@ -1,4 +1,4 @@
-//! A capture that runs in the background of the story.
+//! A program that runs beside what is done meanwhile.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,18 +15,20 @@ use crate::interrupt::Interrupt;
 const WITHIN: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// It ends with the story at the latest.
-pub struct Capturing {
+/// It ends with this at the latest.
+pub struct Background {
+    name: String,
     child: Child,
     log: PathBuf,
 }
 
-impl Capturing {
+impl Background {
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let output = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| checkout::missing(&command))?;
-        Ok(Self { child, log: log.to_path_buf() })
+        let name = checkout::show(&command);
+        Ok(Self { name, child, log: log.to_path_buf() })
     }
 
     /// Waits until it has said this; the line.
@@ -39,9 +41,9 @@ impl Capturing {
             }
             interrupt.check()?;
             if let Some(status) = self.child.try_wait()? {
-                bail!("capture ended ({status}):\n{said}");
+                bail!("{} ended ({status}):\n{said}", self.name);
             }
-            ensure!(Instant::now() < deadline, "capture does not say \"{text}\":\n{said}");
+            ensure!(Instant::now() < deadline, "{} does not say \"{text}\":\n{said}", self.name);
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -50,18 +52,33 @@ impl Capturing {
         self.child.id()
     }
 
+    /// What it has said until now.
+    pub fn said(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Sends it a signal, such as `-STOP`.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().to_string();
+        checkout::run_quietly(Command::new("kill").args([signal, &pid])).map(drop)
+    }
+
     /// Interrupts it, which makes it write what has come; what it said last.
     pub fn stop(mut self) -> Result<String> {
-        let pid = self.pid().to_string();
-        checkout::run_quietly(Command::new("kill").args(["-INT", &pid]))?;
+        self.signal("-INT")?;
         let status = self.child.wait()?;
         let said = fs::read_to_string(&self.log)?;
-        ensure!(status.success(), "capture ended ({status}):\n{said}");
+        ensure!(status.success(), "{} ended ({status}):\n{said}", self.name);
         Ok(said.lines().last().unwrap_or_default().to_owned())
     }
 }
 
-impl Drop for Capturing {
+impl Drop for Background {
     fn drop(&mut self) {
         // It fails only where it has ended already.
         let _ = self.child.kill();

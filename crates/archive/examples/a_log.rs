@@ -1,0 +1,117 @@
+//! Puts a base and the log of updates behind it into an empty archive, to measure restores with:
+//! `a_log DIRECTORY KEYS UPDATES`.
+//!
+//! All values have 1 KB that does not compress. The segments are as large as those that a busy capture
+//! writes.
+
+use rekindle_archive::format::ObjectId;
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{
+    Archive, BaseRequest, Change, Cutter, Origin, Progress, Store, Witness, prepare_base,
+};
+use rekindle_bolt::{BulkWriter, Layout};
+use rekindle_etcd::{
+    Backend, ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision, schema,
+};
+use std::error::Error;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+type Failure = Box<dyn Error>;
+
+const PAGE: usize = 4096;
+const VALUE_BYTES: usize = 1000;
+/// As the capture cuts by default.
+const SEGMENT_BYTES: usize = 8 << 20;
+const CLUSTER: ClusterId = ClusterId(1);
+const MEMBER: MemberId = MemberId(2);
+const TERM: RaftTerm = RaftTerm(5);
+/// So many updates a millisecond.
+const RATE: i64 = 10;
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let [directory, keys, updates] = &args[..] else {
+        return Err("a_log DIRECTORY KEYS UPDATES".into());
+    };
+    let archive = Archive::open(Store::directory(Path::new(directory))?)?;
+    let (keys, updates): (i64, i64) = (keys.parse()?, updates.parse()?);
+    let origin = Origin {
+        cluster: CLUSTER,
+        member: MEMBER,
+        etcd: "3.6.16".to_owned(),
+        state: Moment(0),
+        current: true,
+    };
+    let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let now = || Moment(1);
+    let request = BaseRequest::new(&archive, &origin, &now, progress);
+    let base = prepare_base(&request, &backend(keys)?)?.publish(now())?;
+    let mut writer = archive.claim(base.facts.timeline, ObjectId([7; 16]), "bench", now())?;
+    let mut cutter = Cutter::new(revision(keys + 2)?);
+    let witness = Witness { cluster: CLUSTER, member: MEMBER, term: TERM };
+    for number in 0..updates {
+        let (key, value) = (name(number % keys), value(keys + number));
+        let kv = KeyValue {
+            key: &key,
+            value: &value,
+            create_revision: number % keys + 2,
+            mod_revision: keys + 2 + number,
+            version: number / keys + 2,
+            ..KeyValue::default()
+        };
+        let at = Moment(2 + number / RATE);
+        cutter.add(&[Change { kv, is_delete: false }], at)?;
+        if cutter.bytes() >= SEGMENT_BYTES || number + 1 == updates {
+            writer.append(&cutter.cut(witness, at)?, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// A database of keys of one version each.
+fn backend(keys: i64) -> Result<Backend<Vec<u8>>, Failure> {
+    let mut writer = BulkWriter::new(Vec::new(), Layout::new(PAGE, PAGE).ok_or("a page size")?)?;
+    let mut bucket = writer.bucket(schema::KEY)?;
+    for number in 0..keys {
+        let (key, value) = (name(number), value(number));
+        let revision = revision(number + 2)?;
+        let kv = KeyValue {
+            key: &key,
+            value: &value,
+            create_revision: revision.get(),
+            mod_revision: revision.get(),
+            version: 1,
+            ..KeyValue::default()
+        };
+        bucket.put(&RecordKey::first_of(revision).to_bytes(), &kv.to_bytes())?;
+    }
+    writer = bucket.finish()?;
+    let mut bucket = writer.bucket(schema::META)?;
+    bucket.put(schema::meta::CONSISTENT_INDEX, &keys.to_be_bytes())?;
+    bucket.put(schema::meta::TERM, &TERM.0.to_be_bytes())?;
+    let finished = bucket.finish()?.finish()?;
+    let mut bytes = finished.out;
+    bytes.get_mut(..finished.metas.len()).ok_or("no meta pages")?.copy_from_slice(&finished.metas);
+    Ok(Backend::open(bytes)?)
+}
+
+fn revision(number: i64) -> Result<Revision, Failure> {
+    Revision::new(number).ok_or_else(|| format!("{number} is no revision").into())
+}
+
+fn name(number: i64) -> Vec<u8> {
+    format!("/bench/{number:09}").into_bytes()
+}
+
+/// Bytes of splitmix64.
+fn value(seed: i64) -> Vec<u8> {
+    let mut state = seed.cast_unsigned().wrapping_mul(0xd134_2543_de82_ef95);
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)).to_le_bytes()
+    });
+    words.take(VALUE_BYTES.div_ceil(8)).flatten().take(VALUE_BYTES).collect()
+}

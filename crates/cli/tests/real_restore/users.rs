@@ -1,0 +1,71 @@
+//! Going back to before there were passwords, or to users that were removed, wants a word.
+
+use crate::command::{done, only, refused, restore_alone};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Cluster, Members, ROOT_PASSWORD, ROOT_USER, Sites};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An archive of a cluster before and after it began to ask for passwords; the two revisions.
+fn archived(place: &Path) -> (PathBuf, [i64; 2]) {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let archive = place.join("archive");
+    done(["archive", "init", archive.to_str().unwrap(), "--unencrypted"]);
+    let put = |value: &str, flags: &[&str]| {
+        let args = ["put", "key", value].into_iter().chain(flags.iter().copied());
+        cluster.etcdctl_json(args)["header"]["revision"].as_i64().unwrap()
+    };
+    let root = format!("--user={ROOT_USER}:{ROOT_PASSWORD}");
+    let save = |flags: &[&str]| {
+        let endpoints = cluster.client_urls().join(",");
+        let spool = place.join("spool").display().to_string();
+        let args =
+            ["save", archive.to_str().unwrap(), "--endpoints", &endpoints, "--spool", &spool];
+        done(args.iter().chain(flags));
+    };
+    let open = put("before", &[]);
+    save(&[]);
+    for command in [
+        &["user", "add", &format!("{ROOT_USER}:{ROOT_PASSWORD}")][..],
+        &["role", "add", "root"],
+        &["user", "grant-role", ROOT_USER, "root"],
+        &["auth", "enable"],
+    ] {
+        cluster.etcdctl(command.iter().copied());
+    }
+    let closed = put("after", &[&root]);
+    save(&[&root]);
+    (archive, [open, closed])
+}
+
+#[test]
+fn a_restore_gives_nobody_rights_that_were_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let (archive, [open, closed]) = archived(place.path());
+    let restore = |sites: &Sites, revision: i64, more: &[&str]| {
+        let to = format!("--to-revision={revision}");
+        let more: Vec<_> = [&to[..]].into_iter().chain(more.iter().copied()).collect();
+        restore_alone(&archive, sites, &more)
+    };
+    let sites = Sites::new(Members(1));
+    let told = refused(4, restore(&sites, open, &[]));
+    assert!(told.contains("asked nobody for a password"), "{told}");
+    assert!(told.contains("--accept-auth-from latest"), "{told}");
+    assert!(!only(&sites).data_dir().exists());
+    done(restore(&Sites::new(Members(1)), closed, &[]));
+
+    let plan = done(restore(&sites, open, &["--accept-auth-from=latest"]));
+    assert!(plan.contains("with roles and passwords as of "), "{plan}");
+    let restored = Cluster::with(Version::LATEST).on(sites).auth_is_on().start();
+    let mut anybody = Command::new(Version::LATEST.binary("etcdctl"));
+    anybody.env_clear().arg(format!("--endpoints={}", restored.client_urls().join(",")));
+    let refused = anybody.args(["get", "key"]).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("user name is empty"), "{told}");
+    assert_eq!(restored.etcdctl(["get", "key", "--print-value-only"]), "before\n");
+
+    let sites = Sites::new(Members(1));
+    done(restore(&sites, open, &["--accept-auth-from=point"]));
+    let restored = Cluster::with(Version::LATEST).on(sites).start();
+    assert_eq!(restored.etcdctl(["get", "key", "--print-value-only"]), "before\n");
+}

@@ -1,0 +1,299 @@
+//! What following a cluster costs, and what a disaster costs where it is followed.
+//!
+//! The load is `crates/client/examples/puts`: values of 1 KB that do not compress, at a steady rate.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Bench;
+use super::data::{self, Server, Snapshot};
+use super::measure;
+use super::series::Verdict;
+use crate::background::Background;
+use crate::{checkout, etcd};
+
+const BUSY: &str = "capture of 10,000 writes/s";
+const STALLED: &str = "capture that stood still for 30 s";
+const COST: &str = "cost of a capture to etcd";
+const LOSS: &str = "loss when etcd and capture are killed";
+
+/// Writes a second that a capture keeps up with, and for how long.
+const BUSY_RATE: u64 = 10_000;
+const BUSY_SECONDS: u64 = 30;
+const CORES_MAX: f64 = 0.3;
+const MEMORY_MAX: u64 = 128 << 20;
+
+/// Snapshots are a minute apart: it stands still so that its next one is due when it goes on.
+const BEFORE_STALL: Duration = Duration::from_secs(32);
+const STALL: Duration = Duration::from_secs(30);
+const RESUMED_MAX: f64 = 1.5;
+
+/// Writes a second while it is measured how long they take, and for how long.
+const STEADY_RATE: u64 = 2000;
+const STEADY_SECONDS: u64 = 12;
+const TAIL_COST_MAX: f64 = 1.05;
+const SNAPSHOT_COST_MAX: f64 = 1.25;
+
+const LOSS_SECONDS_MAX: f64 = 2.0;
+
+/// Something that was measured, and what is to be said of it.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub work: String,
+    pub found: String,
+    pub verdicts: Vec<String>,
+}
+
+/// What came of a load.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    per_second: f64,
+    p99_ms: f64,
+    revision: i64,
+}
+
+impl Load {
+    fn parse(said: &str) -> Result<Self> {
+        let said: Value = serde_json::from_str(said.trim()).context("puts prints JSON")?;
+        let number = |name: &str| said[name].as_f64().with_context(|| format!("{name} of puts"));
+        let revision = said["revision"].as_i64().context("revision of puts")?;
+        Ok(Self { per_second: number("perSecond")?, p99_ms: number("p99Ms")?, revision })
+    }
+}
+
+impl Bench<'_> {
+    /// All that is asked for.
+    pub fn following(&self, source: &Snapshot) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        if self.wants(BUSY) {
+            findings.push(self.busy()?);
+        }
+        if self.wants(STALLED) {
+            findings.push(self.stalled()?);
+        }
+        if self.wants(COST) {
+            findings.extend(self.cost(source)?);
+        }
+        if self.wants(LOSS) {
+            findings.push(self.loss()?);
+        }
+        Ok(findings)
+    }
+
+    fn busy(&self) -> Result<Finding> {
+        eprintln!("{BUSY}");
+        let server = self.store.empty_server()?;
+        let follower = self.follow(&server, "busy", &[])?;
+        let mut load = self.puts(&server, BUSY_RATE, BUSY_SECONDS)?;
+        let used = measure::watch(follower.pid(), || load.has_ended())?;
+        let load = Load::parse(&load.said()?)?;
+        let warnings = follower.said()?.matches("warning").count();
+        follower.stop()?;
+        let last = self.last_in_log("busy")?;
+        ensure!(last >= load.revision, "the log ends at {last}, and {} was written", load.revision);
+        let fell_behind = Verdict { text: format!("{warnings} warnings"), reached: warnings == 0 };
+        let cores = Verdict::amount(used.cores, CORES_MAX, |cores| format!("{cores:.2} cores"));
+        let mebibytes = |bytes: f64| format!("{:.0} MiB", bytes / f64::from(1 << 20));
+        let memory = Verdict::amount(used.memory as f64, MEMORY_MAX as f64, mebibytes);
+        Ok(Finding {
+            work: format!("{BUSY} of 1 KB, for {BUSY_SECONDS} s"),
+            found: format!("{:.0} writes/s were answered; all are in the log", load.per_second),
+            verdicts: [fell_behind, cores, memory].map(|verdict| verdict.to_string()).into(),
+        })
+    }
+
+    fn stalled(&self) -> Result<Finding> {
+        eprintln!("{STALLED}");
+        let server = self.store.empty_server()?;
+        let mut follower = self.follow(&server, "stalled", &[])?;
+        let load = self.puts(&server, BUSY_RATE, 300)?;
+        thread::sleep(BEFORE_STALL);
+        follower.signal("-STOP")?;
+        let before = self.revision(&server)?;
+        thread::sleep(STALL);
+        let behind = self.revision(&server)? - before;
+        let began = Instant::now();
+        follower.signal("-CONT")?;
+        // The first base was made before the stall.
+        follower.wait_for("equal to what was there", self.runner.interrupt)?;
+        let resumed = began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        let (file, endpoint) = (self.store.output().display().to_string(), server.endpoint());
+        let save = [&self.programs.rekindle, "save", &file, "--endpoints", &endpoint];
+        checkout::run_quietly(&mut etcd::command(&save))?;
+        let saved = began.elapsed().as_secs_f64();
+        drop(load);
+        follower.stop()?;
+        data::remove(&self.store.output())?;
+        let verdict = Verdict::at_most(resumed / saved, RESUMED_MAX, "of a save to a file");
+        Ok(Finding {
+            work: format!("{STALLED} under up to 10,000 writes/s, and goes on"),
+            found: format!(
+                "{behind} revisions behind; a base after {resumed:.1} s, and a save to a file takes {saved:.1} s"
+            ),
+            verdicts: vec![verdict.to_string()],
+        })
+    }
+
+    /// The 99th percentile of puts: beside a watch whose events are thrown away, beside a capture, and
+    /// while that takes a snapshot.
+    fn cost(&self, source: &Snapshot) -> Result<Vec<Finding>> {
+        eprintln!("{COST}");
+        let server = self.store.server(source)?;
+        let (mut drained, mut followed, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..=self.runner.runs {
+            self.runner.interrupt.check()?;
+            let log = self.store.kept("watch.log");
+            let watch = [self.programs.drain_watch.as_str(), &server.endpoint()];
+            let mut watch = Background::start(etcd::command(&watch), &log)?;
+            watch.wait_for("watching", self.runner.interrupt)?;
+            let beside_watch = self.steady(&server)?;
+            drop(watch);
+            self.init_anew("cost")?;
+            let mut follower = self.capture(&server, "cost", &[])?;
+            // It takes its first snapshot meanwhile.
+            let beside_snapshot = self.steady(&server)?;
+            follower.wait_for("writing into", self.runner.interrupt)?;
+            let beside_capture = self.steady(&server)?;
+            drop(follower);
+            eprintln!(
+                "  p99: a watch {beside_watch:.2} ms, capture {beside_capture:.2} ms, its snapshot {beside_snapshot:.2} ms"
+            );
+            if round > 0 {
+                drained.push(beside_watch);
+                followed.push(beside_capture);
+                copied.push(beside_snapshot);
+            }
+        }
+        let [drained, followed, copied] = [drained, followed, copied].map(median);
+        let finding = |work: &str, ours: f64, most: f64| Finding {
+            work: format!("{COST}, {STEADY_RATE} writes/s, {work}"),
+            found: format!(
+                "p99 of puts {ours:.2} ms; beside a watch that throws all away {drained:.2} ms"
+            ),
+            verdicts: vec![Verdict::at_most(ours / drained, most, "of it").to_string()],
+        };
+        Ok(vec![
+            finding("of the tail", followed, TAIL_COST_MAX),
+            finding("during its first base", copied, SNAPSHOT_COST_MAX),
+        ])
+    }
+
+    /// The 99th percentile of puts, in milliseconds.
+    fn steady(&self, server: &Server) -> Result<f64> {
+        let mut load = self.puts(server, STEADY_RATE, STEADY_SECONDS)?;
+        while !load.has_ended()? {
+            self.runner.interrupt.check()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Load::parse(&load.said()?)?.p99_ms)
+    }
+
+    /// Kills both again and again; what was written last, and what the archive has of that.
+    fn loss(&self) -> Result<Finding> {
+        eprintln!("{LOSS}");
+        let mut server = self.store.durable_server()?;
+        self.init_anew("loss")?;
+        let (mut worst, mut before) = (0, 0);
+        for kill in 0..self.request.kills {
+            self.runner.interrupt.check()?;
+            let mut follower = self.capture(&server, "loss", &["--flush-interval", "1s"])?;
+            follower.wait_for("writing into", self.runner.interrupt)?;
+            let load = self.puts(&server, STEADY_RATE, 60)?;
+            // Not always at the same place between two flushes.
+            thread::sleep(Duration::from_millis(2000 + kill * 137 % 1000));
+            drop((follower, load));
+            server = self.store.killed(server)?;
+            let (written, kept) = (self.revision(&server)?, self.last_in_log("loss")?);
+            ensure!(kept <= written, "the log ends at {kept}, and the cluster at {written}");
+            ensure!(kept >= before, "the log ended at {before} and now ends at {kept}");
+            (worst, before) = (worst.max(written - kept), kept);
+        }
+        let archive = self.store.kept("loss").display().to_string();
+        let verify = [&self.programs.rekindle, "archive", "verify", &archive, "--level", "proven"];
+        checkout::run_quietly(&mut etcd::command(&verify))?;
+        let seconds = worst as f64 / STEADY_RATE as f64;
+        let verdict = Verdict::amount(seconds, LOSS_SECONDS_MAX, |seconds| {
+            format!("{seconds:.2} s of writes")
+        });
+        Ok(Finding {
+            work: format!(
+                "{LOSS} ({} times), {STEADY_RATE} writes/s, a flush a second",
+                self.request.kills
+            ),
+            found: format!(
+                "at most {worst} revisions; none that the archive had is missing, and verify --level proven is content"
+            ),
+            verdicts: vec![verdict.to_string()],
+        })
+    }
+
+    /// A capture of a server into a new archive, once it writes.
+    fn follow(&self, server: &Server, name: &str, flags: &[&str]) -> Result<Background> {
+        self.init_anew(name)?;
+        let mut follower = self.capture(server, name, flags)?;
+        follower.wait_for("writing into", self.runner.interrupt)?;
+        Ok(follower)
+    }
+
+    fn init_anew(&self, name: &str) -> Result<()> {
+        for part in ["", "-spool"] {
+            data::remove(&self.store.kept(&format!("{name}{part}")))?;
+        }
+        let archive = self.store.kept(name).display().to_string();
+        let init = [&self.programs.rekindle, "archive", "init", &archive, "--unencrypted"];
+        checkout::run_quietly(&mut etcd::command(&init)).map(drop)
+    }
+
+    fn capture(&self, server: &Server, name: &str, flags: &[&str]) -> Result<Background> {
+        let path = |part: &str| self.store.kept(&format!("{name}{part}"));
+        let mut command: Command = etcd::command(&[&self.programs.rekindle, "capture"]);
+        command.args(["--endpoints", &server.endpoint()]).arg("--archive").arg(path(""));
+        command.arg("--spool").arg(path("-spool")).args(["--witness-interval", "0s"]).args(flags);
+        Background::start(command, &path(".log"))
+    }
+
+    fn puts(&self, server: &Server, rate: u64, seconds: u64) -> Result<Background> {
+        let [rate, seconds] = [rate, seconds].map(|number| number.to_string());
+        let words = [self.programs.puts.as_str(), &server.endpoint(), &rate, &seconds];
+        Background::start(etcd::command(&words), &self.store.kept("puts.log"))
+    }
+
+    /// The revision that a server is at.
+    fn revision(&self, server: &Server) -> Result<i64> {
+        let words =
+            [&self.programs.etcdctl, "--endpoints", &server.endpoint(), "get", "x", "-w=json"];
+        let said = checkout::run_quietly(&mut etcd::command(&words))?.stdout;
+        let said: Value = serde_json::from_slice(&said)?;
+        said["header"]["revision"].as_i64().context("etcdctl prints a revision")
+    }
+
+    /// The last revision of an archive's log.
+    fn last_in_log(&self, name: &str) -> Result<i64> {
+        let archive = self.store.kept(name).display().to_string();
+        let words = [&self.programs.rekindle, "archive", "list", "-w=json", &archive];
+        let said = checkout::run_quietly(&mut etcd::command(&words))?.stdout;
+        let said: Value = serde_json::from_slice(&said)?;
+        let ranges = said["log"].as_array().context("a list has the log")?;
+        let last = ranges.iter().filter_map(|range| range["last"].as_i64()).max();
+        Ok(last.unwrap_or_default())
+    }
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// All of them, a line each.
+pub fn table(findings: &[Finding]) -> String {
+    let mut text = "| work | found | reached? |\n|---|---|---|\n".to_owned();
+    for Finding { work, found, verdicts } in findings {
+        text += &format!("| {work} | {found} | {} |\n", verdicts.join("; "));
+    }
+    text
+}
