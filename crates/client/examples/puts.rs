@@ -16,6 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 const KEYS: u64 = 20_000;
 const VALUE_BYTES: usize = 1000;
+/// More are not under way at a time: etcd refuses what it cannot take.
+const AT_A_TIME: usize = 1000;
 /// So often some are sent.
 const TICK: Duration = Duration::from_millis(5);
 /// A server under such load may take long for one answer.
@@ -49,6 +51,11 @@ async fn puts() -> Result<(), Failure> {
         let due = rate * u64::try_from(began.elapsed().as_millis())? / 1000;
         let due = due.min(rate * seconds);
         for number in sent..due {
+            while under_way.len() >= AT_A_TIME
+                && let Some(ended) = under_way.join_next().await
+            {
+                took.push(ended??);
+            }
             let (client, revision) = (Rc::clone(&client), Rc::clone(&revision));
             let put = Put::new(format!("/load/{:09}", number % KEYS), value(first + number));
             under_way.spawn_local(async move {

@@ -13,9 +13,9 @@ pub struct Settings {
     pub flush_every: Duration,
     /// Or when it has about so many bytes.
     pub flush_bytes: usize,
-    /// A watch that is so many revisions behind is given up.
+    /// A watch that begins more than so many revisions behind is given up.
     pub behind_max: i64,
-    /// Or one that is behind by so much time.
+    /// Or one that falls behind by so much time.
     pub behind_time: Duration,
     /// Snapshots are at least so long apart.
     pub snapshots_every: Duration,

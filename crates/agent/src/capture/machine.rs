@@ -461,6 +461,10 @@ impl Machine {
         self.actions.push_back(Action::Tell(Notice::Following { from }));
         self.ahead = None;
         self.see(newest, now);
+        // Later, so many of a busy cluster are no more than a blink: then it is time that counts.
+        if self.behind() > self.settings.behind_max {
+            self.give_up();
+        }
     }
 
     /// Takes in what the watch said, revision by revision.
@@ -591,14 +595,11 @@ impl Machine {
         if newest <= head {
             self.fresh = Some(now);
         }
-        let revisions = newest.get().saturating_sub(head.get());
-        if revisions > self.settings.behind_max {
-            self.give_up(revisions);
-        }
     }
 
     /// The watch is too far behind: what it has not said comes from a snapshot.
-    fn give_up(&mut self, revisions: i64) {
+    fn give_up(&mut self) {
+        let revisions = self.behind();
         self.actions.push_back(Action::Tell(Notice::Behind { revisions }));
         self.actions.push_back(Action::EndWatch);
         self.begin_anew();
@@ -623,6 +624,10 @@ impl Machine {
         // Until there is a base nothing of it can be brought back.
         self.next_snapshot = self.next_snapshot.min(now.passed + SNAPSHOT_RETRY);
         (self.kept, self.cutter, self.since) = (None, None, None);
+        if let Some(job) = &mut self.job {
+            // It is of the history that ended.
+            job.waiting.clear();
+        }
         self.distrust();
         self.begin_anew();
         self.watch = Watch::Due { at: Duration::ZERO };
@@ -630,11 +635,11 @@ impl Machine {
     }
 
     /// A snapshot that was under way when the watch ended may be of another history than what is followed
-    /// now.
+    /// now: its base stands by itself, and another one has to follow. Of a cluster whose watches never last
+    /// such bases are all there is.
     fn void_job(&mut self, now: Now) {
         if let Some(job) = self.job.as_mut().filter(|job| job.answers > 0 && !job.stale) {
             job.stale = true;
-            job.waiting.clear();
             self.next_snapshot = now.passed + self.patience(self.settings.snapshots_every);
         }
     }
@@ -653,9 +658,8 @@ impl Machine {
             (archive.wants_base, archive.trusted, archive.base) = (true, false, None);
         }
         if let Some(job) = &mut self.job {
-            // What is being made of it is made; it shows nothing.
+            // What is made of it is made; it shows nothing.
             job.stale = true;
-            job.waiting.clear();
         }
     }
 
@@ -704,7 +708,7 @@ impl Machine {
         let late = self.ahead.filter(|(_, at)| now.passed >= *at + self.settings.behind_time);
         let late = late.filter(|_| !self.starting);
         if let (Some(_), Watch::Open { .. }) = (late, &self.watch) {
-            self.give_up(self.behind());
+            self.give_up();
         }
         Ok(())
     }
@@ -809,7 +813,7 @@ impl Machine {
                 let gap = Notice::Gap { archive: *number, first, last };
                 self.actions.push_back(Action::Tell(gap));
             }
-            let followed = archive.trusted;
+            let followed = archive.trusted && !job.stale;
             self.actions.push_back(Action::MakeBase { archive: *number, end, followed });
             job.making.insert(*number);
             job.tried.insert(*number);
