@@ -36,11 +36,13 @@ const RESUMED_MAX: f64 = 1.5;
 
 /// Writes a second while it is measured how long they take, and for how long.
 const STEADY_RATE: u64 = 2000;
-const STEADY_SECONDS: u64 = 12;
+const STEADY_SECONDS: u64 = 15;
 const TAIL_COST_MAX: f64 = 1.05;
 const SNAPSHOT_COST_MAX: f64 = 1.25;
 
 const LOSS_SECONDS_MAX: f64 = 2.0;
+/// How long a capture may take, once it is there again, until the archive has what the cluster has.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
 
 /// Something that was measured, and what is to be said of it.
 #[derive(Clone, Debug)]
@@ -101,7 +103,7 @@ impl Bench<'_> {
         let given_up = follower.said()?.matches("the watch was ended").count();
         if given_up == 0 {
             follower.stop()?;
-            let last = self.last_in_log("busy")?;
+            let last = self.newest_of("busy")?;
             ensure!(last >= load.revision, "the log ends at {last} and not at {}", load.revision);
         }
         let kept_up = Verdict {
@@ -165,13 +167,14 @@ impl Bench<'_> {
         follower.wait_for("equal to what was there", self.runner.interrupt)?;
         let resumed = began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let (file, endpoint) = (self.store.output().display().to_string(), server.endpoint());
+        let saved_to = self.store.kept("saved.db");
+        let (file, endpoint) = (saved_to.display().to_string(), server.endpoint());
         let save = [&self.programs.rekindle, "save", &file, "--endpoints", &endpoint];
         checkout::run_quietly(&mut etcd::command(&save))?;
         let saved = began.elapsed().as_secs_f64();
         drop(load);
         follower.stop()?;
-        data::remove(&self.store.output())?;
+        data::remove(&saved_to)?;
         let verdict = Verdict::at_most(resumed / saved, RESUMED_MAX, "of a save to a file");
         Ok(Finding {
             work: format!(
@@ -228,6 +231,7 @@ impl Bench<'_> {
 
     /// The 99th percentile of puts, in milliseconds.
     fn steady(&self, server: &Server) -> Result<f64> {
+        measure::settle()?;
         let mut load = self.puts(server, STEADY_RATE, STEADY_SECONDS)?;
         self.wait_until_over(&mut load)?;
         Ok(Load::parse(&load.said()?)?.p99_ms)
@@ -243,12 +247,13 @@ impl Bench<'_> {
             self.runner.interrupt.check()?;
             let mut follower = self.capture(&server, "loss", &["--flush-interval", "1s"])?;
             follower.wait_for("writing into", self.runner.interrupt)?;
+            self.wait_until_it_has("loss", self.revision(&server)?)?;
             let load = self.puts(&server, STEADY_RATE, 60)?;
             // Not always at the same place between two flushes.
             thread::sleep(Duration::from_millis(2000 + kill * 137 % 1000));
             drop((follower, load));
             server = self.store.killed(server)?;
-            let (written, kept) = (self.revision(&server)?, self.last_in_log("loss")?);
+            let (written, kept) = (self.revision(&server)?, self.newest_of("loss")?);
             ensure!(kept <= written, "the log ends at {kept}, and the cluster at {written}");
             ensure!(kept >= before, "the log ended at {before} and now ends at {kept}");
             (worst, before) = (worst.max(written - kept), kept);
@@ -312,15 +317,28 @@ impl Bench<'_> {
         said["header"]["revision"].as_i64().context("etcdctl prints a revision")
     }
 
-    /// The last revision of an archive's log.
-    fn last_in_log(&self, name: &str) -> Result<i64> {
+    /// What the kill before has cost is there again.
+    fn wait_until_it_has(&self, name: &str, revision: i64) -> Result<()> {
+        let deadline = Instant::now() + CATCH_UP_WITHIN;
+        while self.newest_of(name)? < revision {
+            self.runner.interrupt.check()?;
+            ensure!(Instant::now() < deadline, "the log does not come to revision {revision}");
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// The newest revision that an archive can bring back, by a base or its log.
+    fn newest_of(&self, name: &str) -> Result<i64> {
         let archive = self.store.kept(name).display().to_string();
         let words = [&self.programs.rekindle, "archive", "list", "-w=json", &archive];
         let said = checkout::run_quietly(&mut etcd::command(&words))?.stdout;
         let said: Value = serde_json::from_slice(&said)?;
-        let ranges = said["log"].as_array().context("a list has the log")?;
-        let last = ranges.iter().filter_map(|range| range["last"].as_i64()).max();
-        Ok(last.unwrap_or_default())
+        let ends = |list: &str, end: &str| {
+            let all = said[list].as_array().into_iter().flatten();
+            all.filter_map(|it| it[end].as_i64()).max().unwrap_or_default()
+        };
+        Ok(ends("log", "last").max(ends("restorePoints", "revision")))
     }
 }
 

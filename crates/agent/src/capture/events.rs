@@ -13,7 +13,8 @@ pub struct Settings {
     pub flush_every: Duration,
     /// Or when it has about so many bytes.
     pub flush_bytes: usize,
-    /// A watch that begins more than so many revisions behind is given up.
+    /// A watch that begins more than so many revisions behind is given up, or one that is ten times as many
+    /// behind later.
     pub behind_max: i64,
     /// Or one that falls behind by so much time.
     pub behind_time: Duration,

@@ -26,6 +26,8 @@ const LEASES_MAX: usize = 100_000;
 /// How long is waited before a watch that has failed is opened anew, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// So many times the revisions that a watch may begin behind are more than a blink of a busy cluster.
+const BLINK: i64 = 10;
 /// How long a member may leave a question for progress without an answer, beside the flush interval.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long an answer may take.
@@ -461,8 +463,8 @@ impl Machine {
         self.actions.push_back(Action::Tell(Notice::Following { from }));
         self.ahead = None;
         self.see(newest, now);
-        // Later, so many of a busy cluster are no more than a blink: then it is time that counts.
-        if self.behind() > self.settings.behind_max {
+        // Later, so many are no more than a blink of a busy cluster: then it is time that counts first.
+        if self.tail.is_some() && self.behind() > self.settings.behind_max {
             self.give_up();
         }
     }
@@ -594,6 +596,9 @@ impl Machine {
         }
         if newest <= head {
             self.fresh = Some(now);
+        }
+        if self.behind() > self.settings.behind_max.saturating_mul(BLINK) {
+            self.give_up();
         }
     }
 
