@@ -193,7 +193,7 @@ impl Bench<'_> {
     fn cost(&self, source: &Snapshot) -> Result<Vec<Finding>> {
         eprintln!("{COST}");
         let server = self.store.server(source)?;
-        let (mut drained, mut followed, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+        let mut p99s = [const { Vec::new() }; 4];
         for round in 0..=self.runner.runs {
             self.runner.interrupt.check()?;
             let watch = self.drain(&server)?;
@@ -201,31 +201,30 @@ impl Bench<'_> {
             drop(watch);
             self.init_anew("cost")?;
             let mut follower = self.capture(&server, "cost", &[])?;
-            // It takes its first snapshot meanwhile.
-            let beside_snapshot = self.steady(&server)?;
+            let during_base = self.steady(&server)?;
             follower.wait_for("writing into", self.runner.interrupt)?;
-            let beside_capture = self.steady(&server)?;
+            // The disk, which etcd writes to as well, has still work with that.
+            let after_base = self.steady(&server)?;
+            let of_tail = self.steady(&server)?;
             drop(follower);
-            eprintln!(
-                "  p99: a watch {beside_watch:.2} ms, capture {beside_capture:.2} ms, its snapshot {beside_snapshot:.2} ms"
-            );
+            let found = [beside_watch, during_base, after_base, of_tail];
+            eprintln!("  p99: a watch, during a first base, after it, the tail: {found:.2?} ms");
             if round > 0 {
-                drained.push(beside_watch);
-                followed.push(beside_capture);
-                copied.push(beside_snapshot);
+                p99s.iter_mut().zip(found).for_each(|(all, found)| all.push(found));
             }
         }
-        let [drained, followed, copied] = [drained, followed, copied].map(median);
+        let [drained, during_base, after_base, of_tail] = p99s.map(median);
         let finding = |work: &str, ours: f64, most: f64| Finding {
-            work: format!("{COST}, {STEADY_RATE} writes/s, {work}"),
+            work: format!("{COST}, {STEADY_RATE} writes/s, all on one disk, {work}"),
             found: format!(
                 "p99 of puts {ours:.2} ms; beside a watch that throws all away {drained:.2} ms"
             ),
             verdicts: vec![Verdict::at_most(ours / drained, most, "of it").to_string()],
         };
         Ok(vec![
-            finding("of the tail", followed, TAIL_COST_MAX),
-            finding("during its first base", copied, SNAPSHOT_COST_MAX),
+            finding("during its first base", during_base, SNAPSHOT_COST_MAX),
+            finding("in the seconds after that", after_base, TAIL_COST_MAX),
+            finding("of the tail", of_tail, TAIL_COST_MAX),
         ])
     }
 
