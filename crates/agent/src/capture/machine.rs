@@ -12,11 +12,12 @@
 //! What may never happen here: a revision passed over without a word; the watch left open when it has
 //! fallen behind, for etcd then reads everything again and again for it, while its clients wait.
 
+use super::change::{change_of, revision_of};
 use super::events::{Action, Event, From, Notice, Now, Said, Settings};
 use super::tail::{Match, Tail};
 use rekindle_archive::format::segment::LeaseGrant;
 use rekindle_archive::{Cutter, Error, Witness};
-use rekindle_client::{Event as WatchEvent, EventType};
+use rekindle_client::Event as WatchEvent;
 use rekindle_etcd::Revision;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -986,24 +987,4 @@ fn gap_between(
     let before = Revision::new(base.get() - 1)?;
     let (first, last) = (end?.later(1)?, compact.min(before));
     (first <= last).then_some((first, last))
-}
-
-/// The revision that made a change.
-fn revision_of(event: &WatchEvent) -> Revision {
-    let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-    Revision::new(revision).unwrap_or_default()
-}
-
-fn change_of(event: &WatchEvent) -> Option<rekindle_archive::Change<'_>> {
-    let kv = event.kv.as_ref()?;
-    let is_delete = event.r#type == EventType::Delete as i32;
-    let kv = rekindle_etcd::KeyValue {
-        key: &kv.key,
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        version: kv.version,
-        value: &kv.value,
-        lease: kv.lease,
-    };
-    Some(rekindle_archive::Change { kv, is_delete })
 }

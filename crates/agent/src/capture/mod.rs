@@ -5,6 +5,7 @@
 //! meanwhile.
 
 mod bases;
+mod change;
 mod events;
 mod machine;
 mod members;
