@@ -13,6 +13,7 @@ use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::{
     Backend, ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision, schema,
 };
+use rekindle_testkit::content::noise;
 use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -104,14 +105,6 @@ fn name(number: i64) -> Vec<u8> {
     format!("/bench/{number:09}").into_bytes()
 }
 
-/// Bytes of splitmix64.
 fn value(seed: i64) -> Vec<u8> {
-    let mut state = seed.cast_unsigned().wrapping_mul(0xd134_2543_de82_ef95);
-    let words = std::iter::repeat_with(|| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)).to_le_bytes()
-    });
-    words.take(VALUE_BYTES.div_ceil(8)).flatten().take(VALUE_BYTES).collect()
+    noise(seed.cast_unsigned(), VALUE_BYTES)
 }

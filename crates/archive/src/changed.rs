@@ -25,9 +25,17 @@ struct Key {
     is_there: bool,
 }
 
+impl Changed {
+    /// Whether nothing was changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.deleted.is_empty() && self.written == 0
+    }
+}
+
 impl Following<'_> {
-    /// What the log changes behind a revision that it has, or that is the base's; none where that is nothing,
-    /// or where more than so many bytes of segments would have to be read for it.
+    /// What the log changes behind a revision that it has, or that is the base's; none where more than so
+    /// many bytes of segments would have to be read for it.
     ///
     /// # Errors
     /// A segment cannot be read.
@@ -38,7 +46,7 @@ impl Following<'_> {
     ) -> Result<Option<Changed>, Error> {
         let segments: Vec<_> = self.segments().iter().filter(|it| it.last > revision).collect();
         let bytes = segments.iter().map(|segment| segment.bytes).fold(0, u64::saturating_add);
-        if segments.is_empty() || bytes > bytes_max {
+        if bytes > bytes_max {
             return Ok(None);
         }
         let mut keys: BTreeMap<Vec<u8>, Key> = BTreeMap::new();

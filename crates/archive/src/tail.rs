@@ -138,6 +138,15 @@ impl Following<'_> {
         self.segments.last().map_or(self.entry.header.facts.last, |segment| segment.last)
     }
 
+    /// The last revision that can be brought back of this base, if that is one behind its own.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub fn newest(&self) -> Result<Option<Instant>, Error> {
+        let last = self.segments.last().map(std::slice::from_ref).unwrap_or_default();
+        Ok(self.headers(last)?.first().map(end_of))
+    }
+
     /// The newest revision at which the cluster was at a moment or before, if that is one behind the
     /// base.
     ///
@@ -149,11 +158,6 @@ impl Following<'_> {
         let is_later = |header: &Header| header.facts.state > moment;
         let place = headers.iter().position(is_later).unwrap_or(headers.len());
         let before = place.checked_sub(1).and_then(|before| headers.get(before));
-        let end_of = |header: &Header| Instant {
-            revision: header.facts.last,
-            at: header.facts.state,
-            reckoned: false,
-        };
         let Some(segment) = self.segments.get(place) else { return Ok(before.map(end_of)) };
         let (_, opened) = self.open(segment)?;
         let within = opened.notes.times.newest_at(moment).filter(|it| it.revision >= segment.first);
@@ -258,6 +262,11 @@ impl Following<'_> {
         let opened = object::open_run(self.archive, &name, Kind::Segment, bytes)?;
         Ok((name, opened))
     }
+}
+
+/// When the cluster was at the end of a segment, or later.
+fn end_of(segment: &Header) -> Instant {
+    Instant { revision: segment.facts.last, at: segment.facts.state, reckoned: false }
 }
 
 /// The last record of a revision, and what was seen on the way to it.

@@ -605,8 +605,8 @@ pub(crate) struct RestoreArgs {
     pub source_wal_dir: Option<PathBuf>,
     #[command(flatten)]
     pub point: PointArgs,
-    /// Whose users, roles and passwords come back, where those of the point would give anybody more rights
-    /// than the newest base of the archive does: of the point, or the latest.
+    /// Whose users, roles and passwords come back, where those of the point could give anybody rights that he
+    /// has no more by the newest base of the archive: of the point, or the latest.
     #[arg(long, value_name = "WHICH", value_enum)]
     pub accept_auth_from: Option<AuthFrom>,
     /// Print the plan and stop.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rekindle_client::{Client, Config, Put};
+use rekindle_testkit::content::noise;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -57,7 +58,8 @@ async fn puts() -> Result<(), Failure> {
                 took.push(ended??);
             }
             let (client, revision) = (Rc::clone(&client), Rc::clone(&revision));
-            let put = Put::new(format!("/load/{:09}", number % KEYS), value(first + number));
+            let put =
+                Put::new(format!("/load/{:09}", number % KEYS), noise(first + number, VALUE_BYTES));
             under_way.spawn_local(async move {
                 let began = Instant::now();
                 let header = client.put(put).await?;
@@ -87,15 +89,4 @@ async fn puts() -> Result<(), Failure> {
         revision.load(Ordering::Relaxed)
     );
     Ok(())
-}
-
-/// Bytes of splitmix64.
-fn value(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
-    let words = std::iter::repeat_with(|| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (word ^ (word >> 27)).to_le_bytes()
-    });
-    words.take(VALUE_BYTES / 8).flatten().collect()
 }

@@ -5,17 +5,15 @@
 //! the gRPC framing by hand, so that it can also do what a gRPC library would not let it. Every
 //! other call is answered "unimplemented".
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::serving::Serving;
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response};
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
@@ -89,53 +87,18 @@ impl SnapshotScript {
 /// A server that follows a [`SnapshotScript`] for every connection, until it is dropped.
 #[derive(Debug)]
 pub struct SnapshotDouble {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
 }
 
 impl SnapshotDouble {
     /// Starts it.
     pub fn start(script: SnapshotScript) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        listener.set_nonblocking(true).expect("a socket option");
-        let address = listener.local_addr().expect("it is bound");
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || serve(listener, script, stopped));
-        Self { address, stop: Some(stop), thread: Some(thread) }
+        Self { serving: Serving::start(move |socket| connection(socket, script.clone())) }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for SnapshotDouble {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic in there has been printed, and the test sees its connection end.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(listener: std::net::TcpListener, script: SnapshotScript, stopped: oneshot::Receiver<()>) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async move {
-        let listener = TcpListener::from_std(listener).expect("it is non-blocking");
-        tokio::select! {
-            _ = stopped => {}
-            () = accept(listener, script) => {}
-        }
-    });
-}
-
-async fn accept(listener: TcpListener, script: SnapshotScript) {
-    while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(connection(socket, script.clone()));
+        self.serving.url()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod fault_store;
 pub mod oracle;
 mod ports;
 pub mod proxy;
+mod serving;
 pub mod sim_disk;
 pub mod stores;
 mod tools;

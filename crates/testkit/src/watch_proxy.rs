@@ -4,17 +4,16 @@
 //! order, cut in pieces, or be preceded by the progress that it makes. A real etcd has done some of that
 //! (issue 15220 of etcd: progress that overtakes events).
 
+use crate::serving::Serving;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream, client};
 use http::uri::{Authority, Scheme, Uri};
 use http::{Request, Response};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// A flag and a length stand before each message of gRPC.
@@ -57,11 +56,9 @@ impl Lie {
 /// A running proxy. Its connections end with it.
 #[derive(Debug)]
 pub struct WatchProxy {
-    address: SocketAddr,
+    serving: Serving,
     lies: Arc<Lies>,
     told: Receiver<Lie>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -75,20 +72,16 @@ impl WatchProxy {
     pub fn start(server_url: &str) -> Self {
         let (_, authority) = server_url.split_once("://").expect("a URL");
         let server = authority.parse().expect("an address and port");
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        listener.set_nonblocking(true).expect("a socket option");
-        let address = listener.local_addr().expect("it is bound");
         let (telling, told) = channel();
         let lies = Arc::new(Lies { next: Mutex::default(), told: telling });
-        let (stop, stopped) = oneshot::channel();
         let theirs = Arc::clone(&lies);
-        let thread = thread::spawn(move || serve(listener, server, theirs, stopped));
-        Self { address, lies, told, stop: Some(stop), thread: Some(thread) }
+        let serving = Serving::start(move |socket| connection(socket, server, Arc::clone(&theirs)));
+        Self { serving, lies, told }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.serving.url()
     }
 
     /// Tells that lie once, at the next occasion.
@@ -105,39 +98,7 @@ impl WatchProxy {
     }
 }
 
-impl Drop for WatchProxy {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic in there has been printed, and the test sees its connection end.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    listener: std::net::TcpListener,
-    server: SocketAddr,
-    lies: Arc<Lies>,
-    stopped: oneshot::Receiver<()>,
-) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async move {
-        let listener = TcpListener::from_std(listener).expect("it is non-blocking");
-        let accept = async {
-            while let Ok((socket, _)) = listener.accept().await {
-                // What fails here means that one side has gone.
-                tokio::spawn(connection(socket, server, Arc::clone(&lies)));
-            }
-        };
-        tokio::select! {
-            _ = stopped => {}
-            () = accept => {}
-        }
-    });
-}
-
+/// What fails in here means that one side has gone.
 async fn connection(socket: TcpStream, server: SocketAddr, lies: Arc<Lies>) -> Option<()> {
     let mut calls = h2::server::handshake(socket).await.ok()?;
     let upstream = TcpStream::connect(server).await.ok()?;

@@ -26,9 +26,9 @@ pub const LANES: &[Lane] = &[
     lane("setup", 1200, setup),
     lane("fmt", 20, fmt),
     lane("clippy", 300, clippy),
-    lane("unit", 400, unit),
+    lane("unit", 340, unit),
     lane("doc", 40, doc),
-    lane("real", 440, real),
+    lane("real", 500, real),
 ];
 
 /// The fuzz targets are a workspace of their own, which would rot if nothing looked at it.

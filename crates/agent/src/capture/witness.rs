@@ -157,12 +157,10 @@ pub(super) fn disagreement(hashes: &[MemberHash]) -> Option<Disagreement> {
             .any(|pair| matches!(pair, [one, other] if one.said.hash != other.said.hash))
     };
     let group = comparable(hashes).find(differ)?;
-    let most = majority(&group);
-    let is_suspect = |it: &&&MemberHash| most.is_some_and(|most| it.said.hash != most);
     Some(Disagreement {
         revision: group.first()?.revision,
         hashes: group.iter().map(|it| (it.member, it.said.hash)).collect(),
-        suspects: group.iter().filter(is_suspect).map(|it| it.member).collect(),
+        suspects: Judgement::of(hashes).suspects,
     })
 }
 

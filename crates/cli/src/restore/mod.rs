@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::output;
 use crate::source::{Access, Kind, Source, Users, read_log};
 use crate::{terminal, time};
-use rekindle_archive::UsersFrom;
+use rekindle_archive::{Changed, UsersFrom};
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
     Disk, Job, Place, Progress, RealDisk, Restored, Target, check_resume, check_target,
@@ -74,7 +74,7 @@ fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<
     let prepared = Prepared::new(args, source, wanted)?;
     let changed = match &source.kind {
         Kind::Base(base) => base.changed_since().map_err(|error| error.to_string()),
-        _ => Ok(None),
+        _ => Ok(Some(Changed::default())),
     };
     let text = PlanText {
         source,

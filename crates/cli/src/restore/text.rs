@@ -3,7 +3,7 @@
 use super::request::Wanted;
 use crate::archive::shown;
 use crate::output::{self, grouped};
-use crate::source::{Kind, Source};
+use crate::source::{CHANGED_BYTES_MAX, Kind, Source};
 use crate::status::{alarm_name, boots_line};
 use rekindle_archive::Changed;
 use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
@@ -25,7 +25,7 @@ pub(crate) struct PlanText<'a> {
     pub replaced: &'a [bool],
     pub time: &'a str,
     pub checks_digest: bool,
-    /// What the archive knows that is not brought back.
+    /// What the log changes behind it; none where there is too much of it.
     pub changed: Result<Option<Changed>, String>,
 }
 
@@ -60,8 +60,14 @@ impl PlanText<'_> {
     /// What becomes of keys that were changed later, a line for each sort.
     fn fates(&self) -> String {
         let changed = match &self.changed {
+            Ok(Some(changed)) if changed.is_empty() => return String::new(),
             Ok(Some(changed)) => changed,
-            Ok(None) => return String::new(),
+            Ok(None) => {
+                let most = output::bytes(CHANGED_BYTES_MAX);
+                return format!(
+                    "\nwhich keys is not said: the log behind it is larger than {most}"
+                );
+            }
             Err(error) => return format!("\nwhich keys these changed cannot be said: {error}"),
         };
         let mut text = format!("\nup to revision {} of its log:", changed.to);

@@ -5,29 +5,23 @@ use crate::archive::{Point, ReadKeys, now, parse_source, shown, unlock, with_wha
 use crate::args::{PointArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
-use crate::output::grouped;
-use jiff::SignedDuration;
-use rekindle_archive::format::base::Base;
-use rekindle_archive::format::header::Moment;
-use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, Changed, Error, Listing, Place, StoreFaultKind, Tail,
-    UsersFrom, read_base,
-};
+use rekindle_archive::{BaseRecords, Place};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
 use rekindle_etcd::wal::{Chain, SegmentName, SegmentReader, WalDamage};
-use rekindle_etcd::{Backend, Crc32c, LogState, Revision};
+use rekindle_etcd::{Backend, Crc32c, LogState};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+
+mod base;
+
+pub(crate) use base::{ArchivedBase, CHANGED_BYTES_MAX, Users};
 
 /// Bytes that are read at once for a digest.
 const DIGEST_READ: usize = 256 << 10;
-/// So much of the log is read at most to say what is not brought back.
-const CHANGED_BYTES_MAX: u64 = 256 << 20;
 /// How many such reads are begun before they are needed.
 const DIGEST_AHEAD: u64 = 2;
 
@@ -46,138 +40,6 @@ enum Bytes {
     File(FileSource),
     /// The frame of a base.
     Memory(Vec<u8>),
-}
-
-/// A base of an archive. Its database has the small buckets only.
-#[derive(Debug)]
-pub(crate) struct ArchivedBase {
-    pub archive: Archive,
-    pub entry: BaseEntry,
-    /// With the last record of the tail, where there is one.
-    pub base: Base,
-    /// What comes behind it in the log.
-    pub tail: Option<Tail>,
-    /// The newest revision that the archive has of the same history, and its time.
-    pub newest: (Revision, Moment),
-    /// Users, roles and passwords are as they were then, and not as at the point.
-    pub users_of: Option<Moment>,
-}
-
-/// The newest base of a base's history.
-fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
-    let timeline = base.header.facts.timeline;
-    let same = listing.bases.iter().filter(|other| other.header.facts.timeline == timeline);
-    same.max_by_key(|other| (other.header.facts.term, other.header.facts.index)).unwrap_or(base)
-}
-
-/// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
-/// were asked for.
-fn with_users(
-    archive: &Archive,
-    base: Base,
-    entry: &BaseEntry,
-    newest: &BaseEntry,
-    accepted: Option<UsersFrom>,
-) -> Result<(Base, Option<Moment>), Failure> {
-    if newest == entry {
-        return Ok((base, None));
-    }
-    let later = match read_base(archive, newest) {
-        Ok(later) => later,
-        // What cannot be read of later ones keeps nobody from an earlier one.
-        Err(error) => {
-            eprintln!("warning: users and passwords are not compared with later ones: {error}");
-            return Ok((base, None));
-        }
-    };
-    match (base.users_drift(&later)?, accepted) {
-        (_, Some(UsersFrom::Latest)) => {
-            let users_of = newest.header.facts.state;
-            Ok((base.with_users(UsersFrom::Latest, &later)?, Some(users_of)))
-        }
-        (_, Some(UsersFrom::Point)) | (None, None) => {
-            Ok((base.with_users(UsersFrom::Point, &later)?, None))
-        }
-        (Some(drift), None) => {
-            let what = match drift.opens {
-                true => {
-                    "at that point the cluster asked nobody for a password, and later it did: whoever \
-                     reaches it could read and change everything"
-                        .to_owned()
-                }
-                false => format!(
-                    "users that were removed later would be there again: {}",
-                    drift.revived.join(", ")
-                ),
-            };
-            Err(Failure::refused(what).remedy(format!(
-                "--accept-auth-from latest takes users, roles and passwords as they were at {}; \
-                 --accept-auth-from point takes those of the point all the same",
-                shown(newest.header.facts.state)
-            )))
-        }
-    }
-}
-
-/// The newest revision that an archive has of the history of its newest base, and its time.
-fn newest(archive: &Archive, newest: &BaseEntry) -> (Revision, Moment) {
-    let facts = |base: &BaseEntry| (base.header.facts.last, base.header.facts.state);
-    // What cannot be read of later ones keeps nobody from an earlier one.
-    let behind = archive.following(newest).and_then(|behind| behind.at(Moment(i64::MAX)));
-    behind.ok().flatten().map_or_else(|| facts(newest), |it| (it.revision, it.at))
-}
-
-impl ArchivedBase {
-    /// What the archive has beyond it, in words: revisions and time.
-    pub(crate) fn left_out(&self) -> Option<String> {
-        let (revision, at) = self.newest;
-        let count = revision.get().abs_diff(self.revision().get());
-        let ms = at.0.saturating_sub(self.time().0).max(0);
-        (revision > self.revision()).then(|| {
-            format!(
-                "{} revisions, {:#}: the archive has the cluster up to revision {revision} of {}",
-                grouped(count),
-                SignedDuration::from_millis(ms),
-                shown(at)
-            )
-        })
-    }
-
-    /// What the log has changed since, where that can be said without reading too much of it.
-    pub(crate) fn changed_since(&self) -> Result<Option<Changed>, Error> {
-        let following = self.archive.following(&self.entry)?;
-        following.changed_behind(self.revision(), CHANGED_BYTES_MAX)
-    }
-
-    /// Its revision.
-    pub(crate) fn revision(&self) -> Revision {
-        self.tail.as_ref().map_or(self.entry.header.facts.last, |tail| tail.to)
-    }
-
-    /// When the cluster was there.
-    pub(crate) fn time(&self) -> Moment {
-        self.tail.as_ref().map_or(self.entry.header.facts.state, |tail| tail.at)
-    }
-
-    /// Records and their bytes at most.
-    pub(crate) fn size_at_most(&self) -> (u64, u64) {
-        let facts = &self.entry.header.facts;
-        let (records, bytes) = self.tail.as_ref().map_or((0, 0), |tail| (tail.records, tail.bytes));
-        (facts.records.saturating_add(records), facts.logical_bytes.saturating_add(bytes))
-    }
-
-    /// How far it is from the time that was asked for.
-    fn distance(&self, asked: Moment) -> String {
-        let (revision, at) = (self.revision(), self.time());
-        let about =
-            if self.tail.as_ref().is_some_and(|tail| tail.reckoned) { "about " } else { "" };
-        let ms = asked.0.saturating_sub(at.0).unsigned_abs();
-        format!(
-            "asked for {}: the archive has revision {revision}, at which the cluster was {about}{} s before",
-            shown(asked),
-            Duration::from_millis(ms).as_secs_f64()
-        )
-    }
 }
 
 #[derive(Debug)]
@@ -216,15 +78,6 @@ pub(crate) struct Access<'a> {
     pub users: Users,
 }
 
-/// Whose users, roles and passwords of an archive are meant.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Users {
-    /// Those of the point, whatever they may: nobody is to be served with it.
-    OfPoint,
-    /// Those of the point, unless anybody has more rights by them than he has now; or those that were said.
-    Accepted(Option<UsersFrom>),
-}
-
 impl Source {
     /// Opens what `path` names, which may be an archive, with a point behind an `@`, or a URL.
     pub(crate) fn open_any(
@@ -250,7 +103,8 @@ impl Source {
                 }
                 flag => flag.unwrap_or(point),
             };
-            return Self::open_base(path, unlock(archive, access.keys)?, &point, access.users);
+            let archive = unlock(archive, access.keys)?;
+            return Ok(Self::of_base(path, ArchivedBase::open(archive, &point, access.users)?));
         }
         if let Some(args) = access.point
             && Point::of(args, now())?.is_some()
@@ -261,6 +115,10 @@ impl Source {
             let what = format!("{} is no archive, and holds one point only", path.display());
             return Err(Failure::usage(what)
                 .remedy("leave --to-revision, --to-time, --latest and --timeline out"));
+        }
+        if let Users::Accepted(Some(_)) = access.users {
+            let what = format!("{} is no archive, and has users of one time only", path.display());
+            return Err(Failure::usage(what).remedy("leave --accept-auth-from out"));
         }
         if !access.keys.identities.is_empty() || access.keys.fingerprint.is_some() {
             let what = format!("{} is no archive, and needs no keys", path.display());
@@ -282,51 +140,9 @@ impl Source {
         Ok(Self { path: path.to_owned(), kind, bytes: Bytes::File(file) })
     }
 
-    fn open_base(
-        path: &Path,
-        archive: Archive,
-        point: &Point,
-        users: Users,
-    ) -> Result<Self, Failure> {
-        let (listing, entry, to, base) = loop {
-            let listing = archive.list()?;
-            let (entry, to) = point.find(&archive, &listing)?;
-            match read_base(&archive, &entry) {
-                // A prune may have come between: then it is not listed any more, and another is meant.
-                Err(Error::Store(fault))
-                    if fault.kind == StoreFaultKind::NotFound
-                        && !archive.list()?.bases.contains(&entry) => {}
-                Ok(base) => break (listing, entry, to, base),
-                Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
-            }
-        };
-        let (base, tail) = match to {
-            None => (base, None),
-            Some(to) => {
-                let (base, tail) = archive.following(&entry)?.up_to(base, to)?;
-                (base, Some(tail))
-            }
-        };
-        if base.erased > 0 {
-            eprintln!(
-                "warning: {} of its records were erased on demand: what is left is not all that the \
-                 cluster had at revision {}",
-                grouped(base.erased),
-                entry.header.facts.last
-            );
-        }
-        let newest_base = newest_base(&listing, &entry);
-        let (base, users_of) = match users {
-            Users::OfPoint => (base, None),
-            Users::Accepted(accepted) => with_users(&archive, base, &entry, newest_base, accepted)?,
-        };
-        let bytes = Bytes::Memory(base.frame.clone());
-        let newest = newest(&archive, newest_base);
-        let base = ArchivedBase { archive, entry, base, tail, newest, users_of };
-        if let Point::Time(asked) = point.bare() {
-            eprintln!("{}", base.distance(*asked));
-        }
-        Ok(Self { path: path.to_owned(), kind: Kind::Base(Box::new(base)), bytes })
+    fn of_base(path: &Path, base: ArchivedBase) -> Self {
+        let bytes = Bytes::Memory(base.base.frame.clone());
+        Self { path: path.to_owned(), kind: Kind::Base(Box::new(base)), bytes }
     }
 
     /// Whether it is a base that is not in its archive any more.

@@ -1,0 +1,196 @@
+//! A base of an archive as a source, with what the log has behind it, and whose users it comes with.
+
+use crate::archive::{Point, shown, with_what_remains};
+use crate::failure::Failure;
+use crate::output::grouped;
+use jiff::SignedDuration;
+use rekindle_archive::format::base::Base;
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{
+    Archive, BaseEntry, Changed, Error, Listing, StoreFaultKind, Tail, UsersFrom, read_base,
+};
+use rekindle_etcd::Revision;
+use std::time::Duration;
+
+/// So much of the log is read at most to say what is not brought back.
+pub(crate) const CHANGED_BYTES_MAX: u64 = 64 << 20;
+
+/// Whose users, roles and passwords of an archive are meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Users {
+    /// Those of the point, whatever they may: nobody is to be served with it.
+    OfPoint,
+    /// Those of the point, unless anybody has more rights by them than he has now; or those that were said.
+    Accepted(Option<UsersFrom>),
+}
+
+/// A base of an archive. Its database has the small buckets only.
+#[derive(Debug)]
+pub(crate) struct ArchivedBase {
+    pub archive: Archive,
+    pub entry: BaseEntry,
+    /// With the last record of the tail, where there is one.
+    pub base: Base,
+    /// What comes behind it in the log.
+    pub tail: Option<Tail>,
+    /// The newest base of the same history.
+    newest: BaseEntry,
+    /// Users, roles and passwords are as they were then, and not as at the point.
+    pub users_of: Option<Moment>,
+}
+
+/// The newest base of a base's history.
+fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
+    let timeline = base.header.facts.timeline;
+    let same = listing.bases.iter().filter(|other| other.header.facts.timeline == timeline);
+    same.max_by_key(|other| (other.header.facts.term, other.header.facts.index)).unwrap_or(base)
+}
+
+/// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
+/// were asked for.
+fn with_users(
+    archive: &Archive,
+    base: Base,
+    entry: &BaseEntry,
+    newest: &BaseEntry,
+    accepted: Option<UsersFrom>,
+) -> Result<(Base, Option<Moment>), Failure> {
+    if newest == entry {
+        return Ok((base, None));
+    }
+    let later = match read_base(archive, newest) {
+        Ok(later) => later,
+        Err(error) if accepted == Some(UsersFrom::Latest) => return Err(error.into()),
+        // What cannot be read of later ones keeps nobody from an earlier one.
+        Err(error) => {
+            eprintln!("warning: users and passwords are not compared with later ones: {error}");
+            return Ok((base, None));
+        }
+    };
+    match (base.users_drift(&later)?, accepted) {
+        (_, Some(UsersFrom::Latest)) => {
+            let users_of = newest.header.facts.state;
+            Ok((base.with_users(UsersFrom::Latest, &later)?, Some(users_of)))
+        }
+        (_, Some(UsersFrom::Point)) | (None, None) => {
+            Ok((base.with_users(UsersFrom::Point, &later)?, None))
+        }
+        (Some(drift), None) => {
+            let what = match drift.opens {
+                true => {
+                    "at that point the cluster asked nobody for a password, and later it did: whoever \
+                     reaches it could read and change everything"
+                        .to_owned()
+                }
+                false => format!(
+                    "users or roles that were removed or changed later would be as they were, with \
+                     passwords and permissions that may have been taken: {}",
+                    drift.reverted.join(", ")
+                ),
+            };
+            Err(Failure::refused(what).remedy(format!(
+                "--accept-auth-from latest takes users, roles and passwords as they were at {}; \
+                 --accept-auth-from point takes those of the point all the same",
+                shown(newest.header.facts.state)
+            )))
+        }
+    }
+}
+
+impl ArchivedBase {
+    /// Opens the base that a point of an archive stands on.
+    pub(super) fn open(archive: Archive, point: &Point, users: Users) -> Result<Self, Failure> {
+        let (listing, entry, to, base) = loop {
+            let listing = archive.list()?;
+            let (entry, to) = point.find(&archive, &listing)?;
+            match read_base(&archive, &entry) {
+                // A prune may have come between: then it is not listed any more, and another is meant.
+                Err(Error::Store(fault))
+                    if fault.kind == StoreFaultKind::NotFound
+                        && !archive.list()?.bases.contains(&entry) => {}
+                Ok(base) => break (listing, entry, to, base),
+                Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
+            }
+        };
+        let (base, tail) = match to {
+            None => (base, None),
+            Some(to) => {
+                let (base, tail) = archive.following(&entry)?.up_to(base, to)?;
+                (base, Some(tail))
+            }
+        };
+        if base.erased > 0 {
+            eprintln!(
+                "warning: {} of its records were erased on demand: what is left is not all that the \
+                 cluster had at revision {}",
+                grouped(base.erased),
+                entry.header.facts.last
+            );
+        }
+        let newest = newest_base(&listing, &entry).clone();
+        let (base, users_of) = match users {
+            Users::OfPoint => (base, None),
+            Users::Accepted(accepted) => with_users(&archive, base, &entry, &newest, accepted)?,
+        };
+        let base = Self { archive, entry, base, tail, newest, users_of };
+        if let Point::Time(asked) = point.bare() {
+            eprintln!("{}", base.distance(*asked));
+        }
+        Ok(base)
+    }
+
+    /// What the archive has beyond it, in words: revisions and time.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let facts = &self.newest.header.facts;
+        // What cannot be read of later ones keeps nobody from an earlier one.
+        let behind = self.archive.following(&self.newest).and_then(|behind| behind.newest());
+        let behind = behind.ok().flatten().map(|it| (it.revision, it.at));
+        let (revision, at) = behind.unwrap_or((facts.last, facts.state));
+        let count = revision.get().abs_diff(self.revision().get());
+        let ms = at.0.saturating_sub(self.time().0).max(0);
+        (revision > self.revision()).then(|| {
+            format!(
+                "{} revisions, {:#}: the archive has the cluster up to revision {revision} of {}",
+                grouped(count),
+                SignedDuration::from_millis(ms),
+                shown(at)
+            )
+        })
+    }
+
+    /// What the log has changed since; none where more than [`CHANGED_BYTES_MAX`] would be read for that.
+    pub(crate) fn changed_since(&self) -> Result<Option<Changed>, Error> {
+        let following = self.archive.following(&self.entry)?;
+        following.changed_behind(self.revision(), CHANGED_BYTES_MAX)
+    }
+
+    /// Its revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.tail.as_ref().map_or(self.entry.header.facts.last, |tail| tail.to)
+    }
+
+    /// When the cluster was there.
+    pub(crate) fn time(&self) -> Moment {
+        self.tail.as_ref().map_or(self.entry.header.facts.state, |tail| tail.at)
+    }
+
+    /// Records and their bytes at most.
+    pub(crate) fn size_at_most(&self) -> (u64, u64) {
+        let facts = &self.entry.header.facts;
+        let (records, bytes) = self.tail.as_ref().map_or((0, 0), |tail| (tail.records, tail.bytes));
+        (facts.records.saturating_add(records), facts.logical_bytes.saturating_add(bytes))
+    }
+
+    /// How far it is from the time that was asked for.
+    fn distance(&self, asked: Moment) -> String {
+        let (revision, at) = (self.revision(), self.time());
+        let about =
+            if self.tail.as_ref().is_some_and(|tail| tail.reckoned) { "about " } else { "" };
+        let ms = asked.0.saturating_sub(at.0).unsigned_abs();
+        format!(
+            "asked for {}: the archive has revision {revision}, at which the cluster was {about}{} s before",
+            shown(asked),
+            Duration::from_millis(ms).as_secs_f64()
+        )
+    }
+}
