@@ -40,6 +40,9 @@ use tokio::runtime::Runtime;
 const PARALLEL: usize = 16;
 /// Threads that requests run on beside those that wait for them.
 const WORKERS: usize = 2;
+/// Files are read and written at a time. With as many threads as there are requests the allocator keeps
+/// what each of them once had.
+const BLOCKING: usize = 4;
 
 /// A place for objects, by their names. Its calls wait, and may be made from any thread that is not
 /// of an async runtime.
@@ -58,7 +61,7 @@ fn shared_runtime() -> io::Result<Arc<Runtime>> {
         return Ok(runtime);
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = Arc::new(builder.worker_threads(WORKERS).enable_all().build()?);
+    let runtime = Arc::new(builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all().build()?);
     *shared = Arc::downgrade(&runtime);
     Ok(runtime)
 }
