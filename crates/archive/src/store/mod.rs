@@ -61,7 +61,8 @@ fn shared_runtime() -> io::Result<Arc<Runtime>> {
         return Ok(runtime);
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = Arc::new(builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all().build()?);
+    builder.worker_threads(WORKERS).max_blocking_threads(BLOCKING).enable_all();
+    let runtime = Arc::new(builder.build()?);
     *shared = Arc::downgrade(&runtime);
     Ok(runtime)
 }
