@@ -8,7 +8,6 @@ use crate::keys::{
     self, ArchiveKeys, Identity, Keys, Protection, Public, Recipient, RekeyPlan, RekeyRequest,
     Sealing, Secret, Secrets, Signer, SigningKey,
 };
-use crate::names::SegmentName;
 use crate::plan::cover::{Piece, SegmentEntry, cover, superseded, superseding};
 use crate::store::{Listed, Store, StoreFaultKind};
 use crate::{names, object};
@@ -587,10 +586,9 @@ impl Stock {
     pub(crate) fn of(listed: impl IntoIterator<Item = Listed>) -> Self {
         let mut stock = Self::default();
         for Listed { name, bytes } in listed {
-            if let Some(SegmentName { level, epoch, first, last }) = names::parse_segment(&name)
+            if let Some(segment) = SegmentEntry::named(&name, bytes)
                 && let Some(timeline) = names::timeline_of(&name)
             {
-                let segment = SegmentEntry { name, bytes, level, epoch, first, last };
                 stock.logs.entry(timeline).or_default().push(segment);
             } else if name.ends_with(".pack") {
                 stock.packs.insert(name, bytes);

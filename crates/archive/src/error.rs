@@ -216,6 +216,14 @@ pub enum Error {
         /// The first revision that is missing.
         missing: Revision,
     },
+    /// Two segments of the log have a revision in different ways.
+    #[error("{} and {} tell different things of revision {revision}: two histories were written as one", objects[0], objects[1])]
+    Forked {
+        /// Both of them.
+        objects: [String; 2],
+        /// The first revision of which they differ.
+        revision: Revision,
+    },
     /// The records of a part are not those that a base means.
     #[error(
         "{base}: the archive's records from revision {first} to {last} are not those it was made of"

@@ -14,6 +14,7 @@ mod archive;
 mod changed;
 mod error;
 mod forget;
+mod forks;
 pub mod format;
 mod frame;
 mod keys;

@@ -2,6 +2,7 @@
 
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
+use crate::forks;
 use crate::format::base::Base;
 use crate::format::header::{HEADER_MAX, Header, Moment};
 use crate::format::segment::Instant;
@@ -9,7 +10,7 @@ use crate::format::{FormatFault, Kind, TimelineId};
 use crate::frame::Frame;
 use crate::names;
 use crate::object::{self, OpenedRun};
-use crate::plan::cover::{Piece, SegmentEntry, cover, ranges_of, reach};
+use crate::plan::cover::{Piece, SegmentEntry, cover, ranges_of, reach, superseded};
 use crate::prune;
 use crate::read::read_base;
 use crate::store::Listed;
@@ -54,6 +55,8 @@ pub struct Following<'a> {
     entry: &'a BaseEntry,
     /// In the order of revisions, from the one behind the base's.
     segments: Vec<SegmentEntry>,
+    /// All of its timeline.
+    log: Vec<SegmentEntry>,
 }
 
 impl Archive {
@@ -79,11 +82,11 @@ impl Archive {
     pub fn following<'a>(&'a self, entry: &'a BaseEntry) -> Result<Following<'a>, Error> {
         let facts = &entry.header.facts;
         let stock = self.stock(std::iter::once(facts.timeline))?;
-        let segments = living_log(self, &stock, facts.timeline)?;
+        let log = living_log(self, &stock, facts.timeline)?;
         let next = facts.last.later(1);
-        let reached = next.map(|next| reach(&segments, next)).unwrap_or_default();
+        let reached = next.map(|next| reach(&log, next)).unwrap_or_default();
         let segments = reached.into_iter().map(|piece| piece.segment.clone()).collect();
-        Ok(Following { archive: self, entry, segments })
+        Ok(Following { archive: self, entry, segments, log })
     }
 }
 
@@ -168,13 +171,14 @@ impl Following<'_> {
     /// The base with what comes behind it up to a revision.
     ///
     /// # Errors
-    /// [`Error::LogMissing`]; a segment cannot be read.
+    /// [`Error::LogMissing`]; [`Error::Forked`]; a segment cannot be read.
     pub fn up_to(&self, base: Base, to: Revision) -> Result<(Base, Tail), Error> {
         let facts = &self.entry.header.facts;
         let name = self.archive.store().full_name(&self.entry.name);
         let missing = |missing| Error::LogMissing { base: name.clone(), missing };
         let from = facts.last.later(1).filter(|from| *from <= to).ok_or_else(|| missing(to))?;
         let pieces = cover(&self.segments, from, to).map_err(missing)?;
+        self.check_turns_agree(from, to)?;
         let needed: Vec<_> = pieces.iter().map(|piece| piece.segment.clone()).collect();
         let headers = self.headers(&needed)?;
         let sum =
@@ -209,6 +213,24 @@ impl Following<'_> {
             reckoned: at.reckoned,
         };
         Ok((Base { frame, kubernetes, ..base }, tail))
+    }
+
+    /// Where several have written these revisions, they have written the same.
+    fn check_turns_agree(&self, from: Revision, to: Revision) -> Result<(), Error> {
+        let has_any = |it: &&SegmentEntry| !it.is_empty() && it.first <= to && it.last >= from;
+        let epochs = self.log.iter().filter(has_any).map(|segment| segment.epoch);
+        if epochs.collect::<BTreeSet<_>>().len() < 2 {
+            return Ok(());
+        }
+        // What a turn has merged is its own.
+        let merged: BTreeSet<_> = superseded(&self.log).into_iter().map(|it| &it.0.name).collect();
+        let all = self.log.iter().filter(has_any).filter(|it| !merged.contains(&it.name));
+        let forks = forks::find(self.archive, all.collect(), || Ok(()))?;
+        let first = forks.into_iter().filter(|fork| fork.revision <= to);
+        match first.min_by_key(|fork| fork.revision) {
+            Some(fork) => Err(fork.into_error(self.archive)),
+            None => Ok(()),
+        }
     }
 
     /// Leases that whoever followed saw records hang on.

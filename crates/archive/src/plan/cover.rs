@@ -1,6 +1,6 @@
 //! Which segments a range of the log needs.
 
-use crate::names::Epoch;
+use crate::names::{self, Epoch, SegmentName};
 use rekindle_etcd::Revision;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,6 +23,12 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// The one that has this name, if that is a segment's.
+    pub(crate) fn named(name: &str, bytes: u64) -> Option<Self> {
+        let SegmentName { level, epoch, first, last } = names::parse_segment(name)?;
+        Some(Self { name: name.to_owned(), bytes, level, epoch, first, last })
+    }
+
     /// It has no record, and says that none had come.
     pub(crate) fn is_empty(&self) -> bool {
         self.first > self.last

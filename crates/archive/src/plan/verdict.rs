@@ -24,6 +24,8 @@ pub enum Word {
     Lost,
     /// A member has said that its keyspace was another one.
     Contradicts,
+    /// Another segment has the same revisions in another way.
+    Forked,
     /// The store does not hand it out now; that may pass.
     Delayed,
     /// No base names it yet, and it is young: a save is under way, or was cut off.
@@ -37,6 +39,7 @@ impl fmt::Display for Word {
         f.write_str(match self {
             Self::Lost => "LOST",
             Self::Contradicts => "CONTRADICTS",
+            Self::Forked => "FORKED",
             Self::Delayed => "DELAYED",
             Self::Uploading => "UPLOADING",
             Self::Orphan => "ORPHAN",

@@ -11,9 +11,10 @@ pub use crate::plan::verdict::{Finding, Level, Point, Verdict, Word};
 
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
+use crate::forks;
 use crate::format::base::{Base, PartKind};
 use crate::format::header::{HEADER_MAX, Moment};
-use crate::format::{FormatFault, Kind};
+use crate::format::{FormatFault, Kind, TimelineId};
 use crate::names;
 use crate::object;
 use crate::plan::cover::SegmentEntry;
@@ -146,11 +147,47 @@ impl<'a> Verification<'a> {
         if self.level >= Level::Read {
             self.read(progress, |_| true)?;
         }
+        let forks = match self.level {
+            Level::Listed => Vec::new(),
+            Level::Read | Level::Proven => self.forks(progress)?,
+        };
         let mut verdict = judge(self.level, &self.observed);
+        verdict.findings.extend(forks);
+        verdict.sort();
         if self.level == Level::Proven {
             testimony::compare(self.archive, &mut verdict, progress)?;
         }
         Ok(verdict)
+    }
+
+    /// Segments that are good and tell different things.
+    fn forks(&self, progress: VerifyProgress<'_>) -> Result<Vec<Finding>, Error> {
+        let mut logs: BTreeMap<TimelineId, Vec<SegmentEntry>> = BTreeMap::new();
+        for (name, reading) in &self.readings {
+            let is_good = self.observed.objects.get(name) == Some(&Sight::Good);
+            if let Some(timeline) = names::timeline_of(name)
+                && let Some(segment) = SegmentEntry::named(name, reading.bytes)
+                && is_good
+            {
+                logs.entry(timeline).or_default().push(segment);
+            }
+        }
+        let mut findings = Vec::new();
+        for log in logs.values() {
+            let forks = forks::find(self.archive, log.iter().collect(), || progress.go_on())?;
+            findings.extend(forks.into_iter().map(|fork| {
+                let [object, other] = fork.objects;
+                Finding {
+                    word: Word::Forked,
+                    object,
+                    reason: format!("{other} has the same revisions in another way"),
+                    revisions: Some((fork.revision, fork.revision)),
+                    takes: Vec::new(),
+                    is_gap: false,
+                }
+            }));
+        }
+        Ok(findings)
     }
 
     /// Reads only what this base needs, which could not be brought back: which others can, as far as

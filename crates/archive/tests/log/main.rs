@@ -4,6 +4,7 @@
 mod bases;
 mod changed;
 mod following;
+mod forks;
 mod journal;
 #[path = "../keyspaces/mod.rs"]
 mod keyspaces;

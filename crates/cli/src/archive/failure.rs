@@ -106,6 +106,13 @@ impl From<Error> for Failure {
             Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
+            Error::Forked { revision, .. } => {
+                let before = revision.get().saturating_sub(1);
+                Self::new(Code::BadData, what).remedy(format!(
+                    "nobody can say from here which of them is the cluster's. What came before they part is the \
+                     same in both: --to-revision {before}"
+                ))
+            }
             Error::Json { ref object, .. } if object.ends_with("archive.json") => {
                 Self::new(Code::BadData, what).remedy(
                     "bring this file back from a copy of the archive: it never changes. Nothing is said \

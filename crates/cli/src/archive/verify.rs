@@ -97,7 +97,8 @@ fn output(verdict: &Verdict, level: Level) -> Output {
 
 /// The worst that is to be said of what restore points need.
 fn worst(verdict: &Verdict) -> Option<Word> {
-    [Word::Lost, Word::Contradicts, Word::Delayed].into_iter().find(|word| verdict.has(*word))
+    let words = [Word::Lost, Word::Contradicts, Word::Forked, Word::Delayed];
+    words.into_iter().find(|word| verdict.has(*word))
 }
 
 fn points_line(verdict: &Verdict, remain: &[&RestorePoint]) -> String {
@@ -173,6 +174,13 @@ fn failure(verdict: &Verdict) -> Result<(), Failure> {
             Err(Failure::new(Code::BadData, what).remedy(
                 "members may differ from each other: compare etcdctl endpoint hashkv --cluster --rev of one \
                  revision, and replace the member that differs; until then trust neither blindly",
+            ))
+        }
+        Some(Word::Forked) => {
+            let what = "segments of the log have the same revisions in different ways";
+            Err(Failure::new(Code::BadData, what).remedy(
+                "two histories were written as one: no restore goes there; the next rekindle save --full is a \
+                 restore point of the cluster as it is",
             ))
         }
         Some(_) => {
