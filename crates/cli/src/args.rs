@@ -97,6 +97,18 @@ pub(crate) struct StoreArgs {
     pub store_prefix: Option<String>,
 }
 
+/// See [`RestoreArgs::leases`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeasesArg {
+    /// They begin their time anew.
+    #[default]
+    Restore,
+    /// They end within seconds of the start, and their keys with them.
+    Expire,
+    /// They are gone, and their keys stay.
+    Detach,
+}
+
 /// See [`RestoreArgs::accept_auth_from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AuthFrom {
@@ -609,6 +621,9 @@ pub(crate) struct RestoreArgs {
     /// has no more by the newest base of the archive: of the point, or the latest.
     #[arg(long, value_name = "WHICH", value_enum)]
     pub accept_auth_from: Option<AuthFrom>,
+    /// What becomes of leases and of the keys that hang on them.
+    #[arg(long, value_name = "FATE", value_enum, default_value_t)]
+    pub leases: LeasesArg,
     /// Print the plan and stop.
     #[arg(long)]
     pub dry_run: bool,

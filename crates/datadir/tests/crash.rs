@@ -8,7 +8,7 @@ use rekindle_datadir::{
     Disk, Ended, Error, Job, NewSnapshot, Place, Progress, Restored, Target, check_target, restore,
     resume, roll_back,
 };
-use rekindle_etcd::restore::{BumpRequest, Plan, Request, SourceFacts, plan};
+use rekindle_etcd::restore::{BumpRequest, LeaseFate, Plan, Request, SourceFacts, plan};
 use rekindle_etcd::wal::{Chain, SegmentReader};
 use rekindle_etcd::{Backend, InitialCluster, KeyCount, KeyValue, RecordKey, Revision, snap};
 use rekindle_testkit::sim_disk::SimDisk;
@@ -67,7 +67,8 @@ impl Scene {
         let cluster = InitialCluster::parse("m=http://h:1").unwrap().with_token("t").unwrap();
         let facts = Backend::open(&source).unwrap().facts().unwrap();
         let facts = SourceFacts { facts: &facts, kubernetes: false, size_at_most: 0 };
-        let request = Request { cluster, bump: BumpRequest::Never, quota: 0 };
+        let request =
+            Request { cluster, bump: BumpRequest::Never, quota: 0, leases: LeaseFate::Restore };
         let plan = plan(&facts, &request).unwrap();
         let mounts: Vec<_> = mounts.iter().map(PathBuf::from).collect();
         let place = Place::new(Path::new(DATA), wal.map(Path::new), &mounts);

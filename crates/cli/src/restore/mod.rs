@@ -16,7 +16,7 @@ use rekindle_datadir::{
     Disk, Job, Place, Progress, RealDisk, Restored, Target, check_resume, check_target,
     plan_roll_back, restore, resume, roll_back,
 };
-use rekindle_etcd::digest::Sha256Digest;
+use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
 use rekindle_etcd::restore::{
     Plan, Records, Request, Source as Content, SourceFacts, default_token, plan,
 };
@@ -261,11 +261,17 @@ fn no_digest(source: &Source) -> Failure {
 }
 
 /// What identifies a source to the hosts that restore it: its digest, else its head, which holds
-/// the transaction and root of the database.
+/// the transaction and root of the database. Of an archive the base and all that does not come of records:
+/// what of leases and users is meant depends on when it is asked, and by which flags.
 fn identity(source: &Source, backend: &Backend<&Source>) -> Sha256Digest {
     match source.kind {
         Kind::Snapshot(digest) => digest,
-        Kind::Base(ref base) => Sha256Digest(base.entry.header.body_digest),
+        Kind::Base(ref base) => {
+            let mut digest = SnapshotDigest::new();
+            digest.update(&base.entry.header.body_digest);
+            digest.update(&base.base.frame);
+            digest.of_all()
+        }
         _ => backend.identity(),
     }
 }
@@ -283,7 +289,8 @@ fn decide(
     };
     let token = wanted.token.clone().unwrap_or_else(|| {
         let (revision, raised_by) = (facts.revision(), wanted.bump.amount(kubernetes));
-        default_token(&identity(source, backend), revision, raised_by, &wanted.initial_cluster)
+        let identity = identity(source, backend);
+        default_token(&identity, revision, raised_by, wanted.leases, &wanted.initial_cluster)
     });
     let cluster = wanted
         .initial_cluster
@@ -295,7 +302,8 @@ fn decide(
         false => largest_size(backend),
     };
     let source_facts = SourceFacts { facts, kubernetes, size_at_most };
-    let request = Request { cluster, bump: wanted.bump, quota: wanted.quota };
+    let request =
+        Request { cluster, bump: wanted.bump, quota: wanted.quota, leases: wanted.leases };
     plan(&source_facts, &request).map_err(|error| Failure::usage(error.to_string()))
 }
 

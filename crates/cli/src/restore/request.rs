@@ -1,11 +1,11 @@
 //! The flags of `rekindle restore`, checked against each other and against a manifest.
 
-use crate::args::RestoreArgs;
+use crate::args::{LeasesArg, RestoreArgs};
 use crate::failure::Failure;
 use crate::manifest::Manifest;
 use rekindle_client::TlsFiles;
 use rekindle_datadir::Place;
-use rekindle_etcd::restore::{BumpRequest, DEFAULT_QUOTA};
+use rekindle_etcd::restore::{BumpRequest, DEFAULT_QUOTA, LeaseFate};
 use rekindle_etcd::{InitialCluster, Url};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ pub(crate) struct Wanted {
     pub token: Option<String>,
     pub directories: Directories,
     pub bump: BumpRequest,
+    pub leases: LeaseFate,
     pub quota: u64,
     /// What the manifest's etcd presents to its peers.
     pub peer_identity: TlsFiles,
@@ -121,6 +122,11 @@ impl Wanted {
             token: args.initial_cluster_token.clone(),
             directories,
             bump: bump(args)?,
+            leases: match args.leases {
+                LeasesArg::Restore => LeaseFate::Restore,
+                LeasesArg::Expire => LeaseFate::Expire,
+                LeasesArg::Detach => LeaseFate::Detach,
+            },
             // 0 and less mean etcd's default there too.
             quota: quota.filter(|quota| *quota > 0).unwrap_or(DEFAULT_QUOTA),
             peer_identity,

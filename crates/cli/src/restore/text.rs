@@ -8,7 +8,7 @@ use crate::status::{alarm_name, boots_line};
 use rekindle_archive::Changed;
 use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
 use rekindle_etcd::Facts;
-use rekindle_etcd::restore::{AlarmFate, BumpRequest, Plan};
+use rekindle_etcd::restore::{AlarmFate, BumpRequest, LeaseFate, Plan};
 use std::collections::BTreeSet;
 
 /// So many keys are named of each fate.
@@ -49,6 +49,18 @@ impl PlanText<'_> {
             && let Some(at) = base.users_of
         {
             rows.insert(2, ("users", format!("with roles and passwords as of {}", shown(at))));
+        }
+        match plan.leases {
+            LeaseFate::Restore => {}
+            LeaseFate::Expire => {
+                rows.push((
+                    "leases",
+                    "end within seconds of the start, with their keys".to_owned(),
+                ));
+            }
+            LeaseFate::Detach => {
+                rows.push(("leases", "are gone; the keys that hung on them stay".to_owned()));
+            }
         }
         let warnings = self.warnings();
         if !warnings.is_empty() {

@@ -8,6 +8,7 @@ mod booted;
 mod command;
 mod directories;
 mod killed;
+mod leases;
 mod listing;
 mod members;
 mod mounts;

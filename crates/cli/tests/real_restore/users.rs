@@ -74,7 +74,13 @@ fn a_restore_gives_nobody_rights_that_were_taken() {
     assert_eq!(restored.etcdctl(["get", "key", "--print-value-only"]), "before\n");
 
     let sites = Sites::new(Members(1));
-    done(restore(&sites, open, &["--accept-auth-from=point"]));
+    let other = done(restore(&sites, open, &["--accept-auth-from=point"]));
+    // Hosts that do not say the same must not find together.
+    let cluster_of = |plan: &str| {
+        let line = plan.lines().find(|line| line.contains("with token")).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_ne!(cluster_of(&plan), cluster_of(&other));
     let restored = Cluster::with(Version::LATEST).on(sites).start();
     assert_eq!(restored.etcdctl(["get", "key", "--print-value-only"]), "before\n");
 }

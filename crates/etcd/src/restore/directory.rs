@@ -119,6 +119,7 @@ mod tests {
             alarms: Vec::new(),
             kubernetes_unexpected: false,
             downgrade_dropped: None,
+            leases: crate::restore::LeaseFate::Restore,
         }
     }
 

@@ -8,7 +8,7 @@ mod rebuild;
 pub use crate::records::{Records, RecordsFault};
 pub use directory::{Content, Directory, PlannedFile, Root, directory};
 pub use plan::{
-    AlarmFate, Bump, BumpRequest, DEFAULT_BUMP, DEFAULT_QUOTA, Plan, Request, SourceFacts,
-    default_token, plan,
+    AlarmFate, Bump, BumpRequest, DEFAULT_BUMP, DEFAULT_QUOTA, LeaseFate, Plan, Request,
+    SourceFacts, default_token, plan,
 };
 pub use rebuild::{RebuildError, Rebuilt, Source, copy, rebuild};

@@ -25,6 +25,20 @@ pub struct Request {
     pub bump: BumpRequest,
     /// The quota that the restored members will run with, in bytes.
     pub quota: u64,
+    /// What becomes of the leases.
+    pub leases: LeaseFate,
+}
+
+/// What becomes of the source's leases, and of the keys that hang on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeaseFate {
+    /// They begin their time anew.
+    #[default]
+    Restore,
+    /// They end with the first seconds of the new cluster, and their keys with them.
+    Expire,
+    /// They are gone, and their keys stay until somebody deletes them.
+    Detach,
 }
 
 /// Whether the revision is raised and everything before marked as compacted.
@@ -97,6 +111,8 @@ pub struct Plan {
     pub kubernetes_unexpected: bool,
     /// A downgrade of the source that is dropped, to that version.
     pub downgrade_dropped: Option<String>,
+    /// What becomes of the leases.
+    pub leases: LeaseFate,
 }
 
 /// A revision cannot be raised so far.
@@ -132,6 +148,7 @@ pub fn plan(source: &SourceFacts<'_>, request: &Request) -> Result<Plan, BumpToo
         alarms: source.facts.alarms.iter().map(fate).collect(),
         kubernetes_unexpected: request.bump == BumpRequest::IfKubernetes && !source.kubernetes,
         downgrade_dropped: downgrade.map(|downgrade| downgrade.target.clone()),
+        leases: request.leases,
     })
 }
 
@@ -169,19 +186,21 @@ impl Plan {
 }
 
 /// The cluster token of a restore that names none: the same on every host that restores the same
-/// source as the same cluster, raised by the same amount, and no other's: members of the old cluster
+/// source as the same cluster, raised by the same amount and with the same leases, and no other's: members of the old cluster
 /// cannot join, and neither can hosts on which something else was restored.
 #[must_use]
 pub fn default_token(
     source: &Sha256Digest,
     revision: Revision,
     raised_by: Option<u64>,
+    leases: LeaseFate,
     initial_cluster: &InitialCluster,
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(source.0);
     hash.update(revision.get().to_be_bytes());
     hash.update(raised_by.unwrap_or(0).to_be_bytes());
+    hash.update([leases as u8]);
     hash.update(initial_cluster.to_string());
     let digest: [u8; 32] = hash.finalize().into();
     let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -212,7 +231,12 @@ mod tests {
 
     fn request(bump: BumpRequest) -> Request {
         let cluster = InitialCluster::parse("a=http://h:1,b=http://h:2,c=http://h:3").unwrap();
-        Request { cluster: cluster.with_token("t").unwrap(), bump, quota: 1000 }
+        Request {
+            cluster: cluster.with_token("t").unwrap(),
+            bump,
+            quota: 1000,
+            leases: LeaseFate::Restore,
+        }
     }
 
     fn planned(facts: &Facts, kubernetes: bool, bump: BumpRequest) -> Plan {
@@ -279,9 +303,11 @@ mod tests {
     fn the_default_token_depends_on_all_that_must_agree() {
         let cluster = |text| InitialCluster::parse(text).unwrap();
         let revision = |number| Revision::new(number).unwrap();
-        let raised = |by, digest, rev, text| {
-            default_token(&Sha256Digest([digest; 32]), revision(rev), by, &cluster(text))
+        let with = |leases, by, digest, rev, text| {
+            let source = Sha256Digest([digest; 32]);
+            default_token(&source, revision(rev), by, leases, &cluster(text))
         };
+        let raised = |by, digest, rev, text| with(LeaseFate::Restore, by, digest, rev, text);
         let token = |digest, rev, text| raised(None, digest, rev, text);
         let one = token(1, 5, "a=http://h:1,b=http://h:2");
         assert_eq!(one, token(1, 5, "b=http://h:2,a=http://h:1"));
@@ -292,6 +318,8 @@ mod tests {
             token(1, 5, "a=http://h:1"),
             // A host that raises its revision and one that does not must not find together.
             raised(Some(7), 1, 5, "a=http://h:1,b=http://h:2"),
+            with(LeaseFate::Expire, None, 1, 5, "a=http://h:1,b=http://h:2"),
+            with(LeaseFate::Detach, None, 1, 5, "a=http://h:1,b=http://h:2"),
         ] {
             assert_ne!(one, other);
         }

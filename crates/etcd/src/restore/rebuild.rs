@@ -8,11 +8,13 @@
 //!   standing), and with a raised revision the compaction that goes with it;
 //! - `cluster`: no downgrade;
 //! - `alarm`: without those that the plan clears;
+//! - `lease`: as the plan says;
 //! - `key`: with a raised revision one more record, empty, as etcdutl writes it.
 
-use super::plan::{AlarmFate, Plan};
+use super::plan::{AlarmFate, LeaseFate, Plan};
 use crate::backend::Alarm;
 use crate::error::{Error, RecordDamage, RecordFault};
+use crate::lease::Lease;
 use crate::records::{Records, RecordsFault};
 use crate::revision::RecordKey;
 use crate::schema;
@@ -174,15 +176,24 @@ enum Treatment {
     Records,
     /// Collected, changed, written at its end.
     Edit,
+    /// Pair by pair, each lease with the shortest time.
+    Expire,
     /// Not at all; written anew at its end.
     Replace,
 }
 
 impl Treatment {
-    fn of(bucket: &[u8], is_planned: bool) -> Self {
+    fn of(bucket: &[u8], plan: Option<&Plan>) -> Self {
+        let Some(plan) = plan else {
+            return if bucket == schema::KEY { Self::Records } else { Self::Copy };
+        };
         match bucket {
             schema::KEY => Self::Records,
-            _ if !is_planned => Self::Copy,
+            schema::LEASE => match plan.leases {
+                LeaseFate::Restore => Self::Copy,
+                LeaseFate::Expire => Self::Expire,
+                LeaseFate::Detach => Self::Replace,
+            },
             schema::META | schema::CLUSTER | schema::ALARM => Self::Edit,
             schema::MEMBERS | schema::MEMBERS_REMOVED => Self::Replace,
             _ => Self::Copy,
@@ -212,6 +223,11 @@ impl<W: Write> Visit for Rebuild<'_, '_, W> {
             Treatment::Replace => Ok(()),
             Treatment::Copy => self.put(pair.key, pair.value),
             Treatment::Records => self.record(pair),
+            Treatment::Expire => match pair.key.try_into().map(i64::from_be_bytes) {
+                // etcd lets it live for the shortest time that it grants, some seconds.
+                Ok(id) => self.put(pair.key, &Lease { id, ttl_s: 1 }.to_bytes()),
+                Err(_) => self.put(pair.key, pair.value),
+            },
             Treatment::Edit => {
                 self.edited_bytes += pair.key.len() + pair.value.len();
                 if self.edited_bytes > EDITED_BUCKET_MAX {
@@ -238,7 +254,7 @@ impl<W: Write> Rebuild<'_, '_, W> {
             self.writer = Writer::In(writer.bucket(name)?);
         }
         self.bucket = name.to_vec();
-        self.treatment = Treatment::of(name, self.plan.is_some());
+        self.treatment = Treatment::of(name, self.plan);
         self.edited.clear();
         self.edited_bytes = 0;
         Ok(())
@@ -448,7 +464,8 @@ mod tests {
         let source = Backend::open(source).unwrap();
         let facts = source.facts().unwrap();
         let cluster = InitialCluster::parse("a=http://h:1").unwrap().with_token("t").unwrap();
-        let request = Request { cluster, bump: BumpRequest::Never, quota: DEFAULT_QUOTA };
+        let leases = LeaseFate::Restore;
+        let request = Request { cluster, bump: BumpRequest::Never, quota: DEFAULT_QUOTA, leases };
         let said = SourceFacts { facts: &facts, kubernetes: false, size_at_most: 0 };
         let plan = plan(&said, &request).unwrap();
         assert_eq!(plan.alarms.len(), 3);
@@ -476,7 +493,8 @@ mod tests {
         let facts = source.facts().unwrap();
         let cluster = InitialCluster::parse("a=http://h:1,b=http://i:1").unwrap();
         let cluster = cluster.with_token("t").unwrap();
-        let request = Request { cluster, bump, quota: DEFAULT_QUOTA };
+        let leases = LeaseFate::Restore;
+        let request = Request { cluster, bump, quota: DEFAULT_QUOTA, leases };
         plan(&SourceFacts { facts: &facts, kubernetes, size_at_most: 0 }, &request).unwrap()
     }
 
