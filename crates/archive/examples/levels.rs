@@ -3,11 +3,12 @@
 //! `cargo run --release -p rekindle-archive --example levels -- FILE LEVEL...`
 //!
 //! `FILE` is a snapshot, or what `kubernetes` (an example of the client) has written down of all its
-//! records, where the name ends in `.records`. A line for each level: MB a second that one thread
+//! records, where the name ends in `.records`; a level is one of zstd's, or `dense`, as merged segments are. A
+//! line for each level: MB a second that one thread
 //! compresses (with digest and filter, as a save does) and opens again, how many times smaller blocks
 //! become, and the bytes of all of them.
 
-use rekindle_archive::format::block::{Builder, Filled};
+use rekindle_archive::format::block::{Builder, Filled, Packing};
 use rekindle_bolt::{Halt, Pair, ReadAt, Visit, check};
 use rekindle_etcd::{Backend, RecordKey, Revision, read_record, schema};
 use std::error::Error;
@@ -21,7 +22,7 @@ type Failure = Box<dyn Error>;
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let file = args.next().ok_or("usage: levels FILE LEVEL...")?;
-    let levels = args.map(|level| Ok(Level::new(level.parse()?))).collect::<Result<_, Failure>>();
+    let levels = args.map(Level::new).collect::<Result<_, Failure>>();
     let mut blocks = Blocks { levels: levels?, in_records: false };
     match file.ends_with(".records") {
         true => blocks.read_records(&File::open(&file)?)?,
@@ -36,7 +37,8 @@ fn main() -> Result<(), Failure> {
 
 /// What a level does.
 struct Level {
-    level: i32,
+    name: String,
+    packing: Packing,
     block: Builder,
     raw: usize,
     stored: usize,
@@ -45,13 +47,18 @@ struct Level {
 }
 
 impl Level {
-    fn new(level: i32) -> Self {
+    fn new(name: String) -> Result<Self, Failure> {
+        let packing = match &*name {
+            "dense" => Packing::DENSE,
+            level => Packing { level: level.parse()?, ..Packing::QUICK },
+        };
         let (compressing, opening) = (Duration::ZERO, Duration::ZERO);
-        Self { level, block: Builder::default(), raw: 0, stored: 0, compressing, opening }
+        let (block, raw, stored) = (Builder::default(), 0, 0);
+        Ok(Self { name, packing, block, raw, stored, compressing, opening })
     }
 
     fn add(&mut self, key: RecordKey, value: &[u8], name: &[u8]) -> Result<(), Failure> {
-        if self.block.is_full_before(value.len()) {
+        if self.block.is_full_before(value.len(), self.packing) {
             self.work()?;
         }
         Ok(self.block.add(key, value, name)?)
@@ -60,7 +67,8 @@ impl Level {
     /// Compresses what was added, and opens it.
     fn work(&mut self) -> Result<(), Failure> {
         let Some(block) = self.block.take() else { return Ok(()) };
-        let (stored, entry) = timed(&mut self.compressing, || Filled::compress(block, self.level))?;
+        let (stored, entry) =
+            timed(&mut self.compressing, || Filled::compress(block, self.packing))?;
         let records = timed(&mut self.opening, || entry.open_unchecked(&stored))?;
         drop(records);
         self.raw += entry.raw;
@@ -72,7 +80,7 @@ impl Level {
         let rate = |took: Duration| self.raw as f64 / took.as_secs_f64() / 1e6;
         format!(
             "level {}: {:.0} MB/s, opened at {:.0} MB/s, {:.2} times smaller, {} bytes",
-            self.level,
+            self.name,
             rate(self.compressing),
             rate(self.opening),
             self.raw as f64 / self.stored as f64,

@@ -28,7 +28,7 @@ const OPENERS: usize = 2;
 /// Threads that decompress.
 const DECOMPRESSORS: usize = 2;
 /// Blocks that wait for a thread, and that wait for the reader of its records.
-const WAITING: usize = 2;
+const WAITING: usize = 1;
 
 /// Reads a base that was listed.
 ///

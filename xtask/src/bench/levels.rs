@@ -10,7 +10,7 @@ use crate::{checkout, etcd};
 /// The name of this part.
 pub const NAME: &str = "zstd's levels";
 
-const LEVELS: [&str; 4] = ["-1", "1", "3", "9"];
+const LEVELS: [&str; 5] = ["-1", "1", "3", "9", "dense"];
 
 /// The Kubernetes cluster: its nodes, and the minutes that are written down of it.
 const NODES: &str = "300";

@@ -6,7 +6,7 @@ use super::{ForgetRequest, Forgotten};
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
-use crate::format::block;
+use crate::format::block::{self, Packing};
 use crate::format::header::{Facts, Moment};
 use crate::format::{FormatFault, Header, Kind, LogDigest, ValueDigests, run};
 use crate::frame::Frame;
@@ -15,7 +15,7 @@ use crate::object::{self, OpenedRun};
 use crate::read::{is_known, read_base};
 use crate::store::StoreFaultKind;
 use crate::verify::proof::hash_of;
-use crate::write::{LEVEL, PACK_TARGET, TIME_MAX, missing};
+use crate::write::{PACK_TARGET, TIME_MAX, missing};
 use rekindle_etcd::{Backend, KeyValue, RecordKey};
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
@@ -321,7 +321,7 @@ fn without(opened: &OpenedRun, what: &Forgotten) -> Result<run::Builder, FormatF
         }
         // A block has a record at the least.
         let filled = block.take().ok_or(FormatFault::Ends { what: "a block" })?;
-        let (stored, entry) = filled.compress(LEVEL)?;
+        let (stored, entry) = filled.compress(Packing::DENSE)?;
         run.add(&stored, entry);
     }
     Ok(run)
@@ -343,7 +343,7 @@ impl Filling {
         what: &Forgotten,
     ) -> Result<Option<run::Builder>, FormatFault> {
         let mut full = None;
-        if self.block.is_full_before(value.len()) {
+        if self.block.is_full_before(value.len(), Packing::QUICK) {
             self.end_block()?;
             if self.run.bytes() >= PACK_TARGET {
                 full = Some(std::mem::take(&mut self.run));
@@ -355,7 +355,7 @@ impl Filling {
 
     fn end_block(&mut self) -> Result<(), FormatFault> {
         if let Some(filled) = self.block.take() {
-            let (stored, entry) = filled.compress(LEVEL)?;
+            let (stored, entry) = filled.compress(Packing::QUICK)?;
             self.run.add(&stored, entry);
         }
         Ok(())

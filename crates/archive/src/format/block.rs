@@ -16,11 +16,11 @@ use super::digest::{DIGEST, Domain, ValueDigests};
 use super::fault::FormatFault;
 use super::filter::{self, KeyHash};
 use rekindle_etcd::{RecordKey, Revision};
+use std::io;
 use std::ops::Range;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
 
-/// A block has at most so many bytes before compression, unless one record has more: enough to
-/// compress well, and little to read for one record.
-pub const RAW_TARGET: usize = 1 << 20;
 /// Most bytes of a block of one record, before compression. etcd refuses requests of more than
 /// 1.5 MiB unless it is told otherwise.
 pub const RAW_MAX: usize = 256 << 20;
@@ -29,6 +29,36 @@ pub const RAW_MAX: usize = 256 << 20;
 const ENTRY_MAX: usize = 30;
 
 const WHAT: &str = "a block";
+
+/// How much is compressed together, and how hard that is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// A block has at most so many bytes before compression, unless one record has more.
+    pub bytes: usize,
+    /// zstd's level.
+    pub level: i32,
+    /// Binary logarithm of the size of both of zstd's tables, where it is not the level's own. The window is
+    /// the whole block then.
+    pub tables: Option<u32>,
+}
+
+impl Packing {
+    /// For what is waited for.
+    pub const QUICK: Self = Self { bytes: 1 << 20, level: 1, tables: None };
+    /// For what stays. A cluster at work writes the same keys again and again, some seconds apart: the more is
+    /// compressed together, the less is new.
+    pub const DENSE: Self = Self { bytes: 8 << 20, level: 3, tables: Some(20) };
+
+    fn compress(&self, raw: &[u8]) -> io::Result<Vec<u8>> {
+        let mut zstd = Compressor::new(self.level)?;
+        if let Some(tables) = self.tables {
+            zstd.set_parameter(CParameter::WindowLog(self.bytes.ilog2()))?;
+            zstd.set_parameter(CParameter::HashLog(tables))?;
+            zstd.set_parameter(CParameter::ChainLog(tables))?;
+        }
+        zstd.compress(raw)
+    }
+}
 
 /// A block as the index of its run knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +142,8 @@ impl Builder {
 
     /// It holds enough to be closed before a value of so many bytes is added.
     #[must_use]
-    pub fn is_full_before(&self, value: usize) -> bool {
-        !self.records.is_empty() && self.bytes().saturating_add(value) > RAW_TARGET
+    pub fn is_full_before(&self, value: usize, packing: Packing) -> bool {
+        !self.records.is_empty() && self.bytes().saturating_add(value) > packing.bytes
     }
 
     /// About so many bytes before compression.
@@ -164,13 +194,13 @@ impl Filled {
     ///
     /// # Errors
     /// [`FormatFault::Compression`] where zstd fails, which it does only without memory.
-    pub fn compress(self, level: i32) -> Result<(Vec<u8>, Entry), FormatFault> {
+    pub fn compress(self, packing: Packing) -> Result<(Vec<u8>, Entry), FormatFault> {
         let mut raw = Vec::with_capacity(self.entries.len() + self.values.len() + ENTRY_MAX);
         raw.put_varint(self.records.len() as u64);
         raw.put_sized(&self.entries);
         raw.extend_from_slice(&self.values);
-        let stored = zstd::bulk::compress(&raw, level)
-            .map_err(|_| FormatFault::Compression { what: WHAT })?;
+        let compressed = packing.compress(&raw);
+        let stored = compressed.map_err(|_| FormatFault::Compression { what: WHAT })?;
         let entry = Entry {
             first: self.first,
             last: self.last,
@@ -344,7 +374,7 @@ pub(crate) mod tests {
     fn a_block(records: &[(RecordKey, Vec<u8>)]) -> (Vec<u8>, Entry) {
         let mut builder = Builder::default();
         records.iter().for_each(|(key, value)| builder.add(*key, value, value).unwrap());
-        builder.take().unwrap().compress(1).unwrap()
+        builder.take().unwrap().compress(Packing::QUICK).unwrap()
     }
 
     fn read(mut records: Records) -> Vec<(RecordKey, Vec<u8>)> {

@@ -171,6 +171,7 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::Packing;
     use super::super::block::tests::a_key;
     use super::super::header::tests::some_facts;
     use super::super::header::{Facts, Kind};
@@ -184,7 +185,7 @@ mod tests {
             let mut block = block::Builder::default();
             block.add(a_key(10 + n, 0, false), &[n as u8; 100], b"a").unwrap();
             block.add(a_key(10 + n, 1, false), &[n as u8; 200], b"b").unwrap();
-            let (stored, entry) = block.take().unwrap().compress(1).unwrap();
+            let (stored, entry) = block.take().unwrap().compress(Packing::QUICK).unwrap();
             run.add(&stored, entry);
         }
         let revision = |number| Revision::new(number).unwrap();
@@ -234,7 +235,7 @@ mod tests {
         let block = |n| {
             let mut block = block::Builder::default();
             block.add(a_key(n, 0, false), b"value", b"a").unwrap();
-            block.take().unwrap().compress(1).unwrap()
+            block.take().unwrap().compress(Packing::QUICK).unwrap()
         };
         let mut run = Builder::default();
         for n in [8, 7] {

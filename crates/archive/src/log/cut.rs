@@ -1,11 +1,11 @@
 //! Revisions on their way into a segment.
 
 use crate::error::Error;
+use crate::format::FormatFault;
+use crate::format::block::{self, Packing};
 use crate::format::header::Moment;
 use crate::format::run;
 use crate::format::segment::{self, LeaseGrant, Notes, Times};
-use crate::format::{FormatFault, block};
-use crate::write::LEVEL;
 use rekindle_etcd::{ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision};
 
 /// Revisions that came within so many milliseconds have one time, as they are written and in what was
@@ -76,6 +76,7 @@ pub struct Cutter {
     /// The last revision and its time, where that has no mark of its own.
     unmarked: Option<(Revision, Moment)>,
     mark_every: i64,
+    packing: Packing,
     leases: Vec<LeaseGrant>,
 }
 
@@ -91,13 +92,14 @@ impl Cutter {
             times: Vec::new(),
             unmarked: None,
             mark_every: MARK_EVERY,
+            packing: Packing::QUICK,
             leases: Vec::new(),
         }
     }
 
     /// One that puts cuts together.
     pub(super) fn merging(next: Revision) -> Self {
-        Self { mark_every: MARK_EVERY_MERGED, ..Self::new(next) }
+        Self { mark_every: MARK_EVERY_MERGED, packing: Packing::DENSE, ..Self::new(next) }
     }
 
     /// The revision that it waits for.
@@ -118,6 +120,11 @@ impl Cutter {
         self.run.bytes() + self.block.bytes()
     }
 
+    /// Bytes of the blocks that are closed.
+    pub(super) fn closed_bytes(&self) -> usize {
+        self.run.bytes()
+    }
+
     /// Adds the revision that it waits for: all changes of a transaction, in their order.
     ///
     /// # Errors
@@ -134,7 +141,8 @@ impl Cutter {
 
     fn add_revision(&mut self, records: &[(RecordKey, Vec<u8>)]) -> Result<(), Error> {
         // Blocks hold whole revisions.
-        if self.block.is_full_before(records.iter().map(|(_, value)| value.len()).sum()) {
+        let bytes = records.iter().map(|(_, value)| value.len()).sum();
+        if self.block.is_full_before(bytes, self.packing) {
             self.close_block()?;
         }
         for (key, value) in records {
@@ -199,7 +207,8 @@ impl Cutter {
     /// There is no memory for compression.
     pub fn cut(&mut self, witness: Witness, at: Moment) -> Result<Cut, Error> {
         self.close_block()?;
-        let next = Self { mark_every: self.mark_every, ..Self::new(self.next) };
+        let Self { mark_every, packing, .. } = *self;
+        let next = Self { mark_every, packing, ..Self::new(self.next) };
         let Self { first, next: end, run, mut times, unmarked, leases, .. } =
             std::mem::replace(self, next);
         times.extend(unmarked);
@@ -219,7 +228,7 @@ impl Cutter {
     fn close_block(&mut self) -> Result<(), Error> {
         let Some(filled) = self.block.take() else { return Ok(()) };
         let failed = |fault| Error::Record { record: "of a block".to_owned(), fault };
-        let (stored, entry) = filled.compress(LEVEL).map_err(failed)?;
+        let (stored, entry) = filled.compress(self.packing).map_err(failed)?;
         self.run.add(&stored, entry);
         Ok(())
     }

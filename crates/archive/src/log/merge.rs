@@ -12,8 +12,9 @@ use rekindle_etcd::Revision;
 
 /// What a merged segment of each level is of, in milliseconds, from level 1 on.
 const SPANS: [i64; 3] = [5 * 60_000, 60 * 60_000, 24 * 60 * 60_000];
-/// The most bytes of a merged segment, about.
-const MERGED_MAX: u64 = 56 << 20;
+/// The most bytes of a merged segment, but for a block and what is added at once: a restore holds a few of
+/// them in memory.
+const MERGED_MAX: u64 = 12 << 20;
 /// After a failure of the store, so many milliseconds nothing is tried.
 const PATIENCE: i64 = 60_000;
 
@@ -190,7 +191,7 @@ impl Merger {
             Ok::<_, Error>(())
         };
         for kept in &merge.kept {
-            if cutter.bytes() as u64 + kept.bytes > MERGED_MAX {
+            if cutter.closed_bytes() as u64 >= MERGED_MAX {
                 write(&mut cutter, &mut taken)?;
             }
             cutter.add_cut(&kept.read()?)?;

@@ -12,7 +12,7 @@ mod timeline;
 mod walk;
 
 pub use join::{Contradiction, ContradictionKind, Counts};
-pub(crate) use pack::{LEVEL, PACK_TARGET};
+pub(crate) use pack::PACK_TARGET;
 pub(crate) use table::Row;
 
 use crate::archive::{Archive, BaseEntry, Listing};

@@ -6,7 +6,7 @@ use super::table::{Row, TableWriter};
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::base::{Part, PartKind};
-use crate::format::block::{Entry, Filled, Fingerprint};
+use crate::format::block::{Entry, Filled, Fingerprint, Packing};
 use crate::format::header::{Facts, Kind, Moment};
 use crate::format::segment::{self, Notes};
 use crate::format::{DIGEST, LogDigest, ValueDigests, run};
@@ -25,8 +25,6 @@ use std::sync::{Mutex, PoisonError};
 /// A pack or a segment is closed when its blocks have so many bytes: few enough to be held in memory while they
 /// are read, and so many that a restore makes few requests.
 pub(crate) const PACK_TARGET: usize = 8 << 20;
-/// zstd's level: the fastest, until it is chosen by measurement on real objects.
-pub(crate) const LEVEL: i32 = 1;
 /// Objects that are on their way to the store at once.
 const SENDING: usize = 2;
 
@@ -56,7 +54,7 @@ pub(super) fn work(filled: &Mutex<Receiver<ToWork>>, worked: &SyncSender<Worked>
         let Ok(ToWork { number, route, to, block }) = next else { return };
         let prints = block.fingerprints(&digests);
         let failed = |fault| Error::Record { record: "of a block".to_owned(), fault };
-        let compress = || block.compress(LEVEL).map_err(failed);
+        let compress = || block.compress(Packing::QUICK).map_err(failed);
         let stored = (to != To::Known).then(compress);
         if worked.send(Worked { number, route, to, prints, stored }).is_err() {
             return;

@@ -2,7 +2,7 @@
 
 use super::pack::ToWork;
 use crate::error::Error;
-use crate::format::block;
+use crate::format::block::{self, Packing};
 use crate::frame::{self, Frame};
 use crate::plan::reuse::{Route, To};
 use crate::write::Progress;
@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
         let bytes = (pair.key.len() + pair.value.len()) as u64;
         self.progress.walked.fetch_add(bytes, Ordering::Relaxed);
         self.go_on_to(key)?;
-        if self.block.is_full_before(pair.value.len()) && self.may_end_before(key) {
+        if self.block.is_full_before(pair.value.len(), Packing::QUICK) && self.may_end_before(key) {
             self.hand_over()?;
         }
         let added = self.block.add(key, pair.value, kv.key);

@@ -1,13 +1,18 @@
-//! Puts a base and the log of updates behind it into an empty archive, to measure restores with:
-//! `a_log DIRECTORY KEYS UPDATES`.
+//! Puts a base and a log behind it into an empty archive, as a capture would, to measure with.
 //!
-//! All values have 1 KB that does not compress. The segments are as large as those that a busy capture
-//! writes.
+//! - `a_log DIRECTORY KEYS UPDATES`: of values of 1 KB that do not compress, in segments as large as those that
+//!   a busy capture writes.
+//! - `a_log DIRECTORY --kubernetes SPOOL FILE...`: of records of Kubernetes, a minute in each file, as
+//!   `crates/client/examples/kubernetes` writes them down. Prints what they come to, as JSON: `updates`;
+//!   `flushedBytes`, as written every 5 s; `logBytes`, when that was merged; `jsonBytes` and `gzippedBytes` of
+//!   etcdbrctl's format, 20 s in a file, without its sum.
+
+mod kubernetes;
 
 use rekindle_archive::format::ObjectId;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseRequest, Change, Cutter, Origin, Progress, Store, Witness, prepare_base,
+    Archive, BaseRequest, Change, Cutter, LogWriter, Origin, Progress, Store, Witness, prepare_base,
 };
 use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::{
@@ -27,16 +32,29 @@ const SEGMENT_BYTES: usize = 8 << 20;
 const CLUSTER: ClusterId = ClusterId(1);
 const MEMBER: MemberId = MemberId(2);
 const TERM: RaftTerm = RaftTerm(5);
+const WITNESS: Witness = Witness { cluster: CLUSTER, member: MEMBER, term: TERM };
 /// So many updates a millisecond.
 const RATE: i64 = 10;
 
 fn main() -> Result<(), Failure> {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let [directory, keys, updates] = &args[..] else {
-        return Err("a_log DIRECTORY KEYS UPDATES".into());
+    let open = |directory: &str| -> Result<Archive, Failure> {
+        Ok(Archive::open(Store::directory(Path::new(directory))?)?)
     };
-    let archive = Archive::open(Store::directory(Path::new(directory))?)?;
-    let (keys, updates): (i64, i64) = (keys.parse()?, updates.parse()?);
+    match &args[..] {
+        [directory, flag, spool, minutes @ ..] if flag == "--kubernetes" => {
+            println!("{}", kubernetes::run(&open(directory)?, Path::new(spool), minutes)?);
+            Ok(())
+        }
+        [directory, keys, updates] => {
+            updates_of(&open(directory)?, keys.parse()?, updates.parse()?)
+        }
+        _ => Err("a_log DIRECTORY KEYS UPDATES".into()),
+    }
+}
+
+/// A base of so many keys; who writes behind it, and the next revision.
+fn start(archive: &Archive, keys: i64) -> Result<(LogWriter, Revision), Failure> {
     let origin = Origin {
         cluster: CLUSTER,
         member: MEMBER,
@@ -46,11 +64,16 @@ fn main() -> Result<(), Failure> {
     };
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let now = || Moment(1);
-    let request = BaseRequest::new(&archive, &origin, &now, progress);
+    let request = BaseRequest::new(archive, &origin, &now, progress);
     let base = prepare_base(&request, &backend(keys)?)?.publish(now())?;
-    let mut writer = archive.claim(base.facts.timeline, ObjectId([7; 16]), "bench", now())?;
-    let mut cutter = Cutter::new(revision(keys + 2)?);
-    let witness = Witness { cluster: CLUSTER, member: MEMBER, term: TERM };
+    let writer = archive.claim(base.facts.timeline, ObjectId([7; 16]), "bench", now())?;
+    Ok((writer, revision(keys + 2)?))
+}
+
+/// Keys are updated, one after the other.
+fn updates_of(archive: &Archive, keys: i64, updates: i64) -> Result<(), Failure> {
+    let (mut writer, next) = start(archive, keys)?;
+    let mut cutter = Cutter::new(next);
     for number in 0..updates {
         let (key, value) = (name(number % keys), value(keys + number));
         let kv = KeyValue {
@@ -64,7 +87,7 @@ fn main() -> Result<(), Failure> {
         let at = Moment(2 + number / RATE);
         cutter.add(&[Change { kv, is_delete: false }], at)?;
         if cutter.bytes() >= SEGMENT_BYTES || number + 1 == updates {
-            writer.append(&cutter.cut(witness, at)?, at)?;
+            writer.append(&cutter.cut(WITNESS, at)?, at)?;
         }
     }
     Ok(())
