@@ -650,7 +650,8 @@ impl Stock {
 
     /// The segments that a part of a base needs. Fails with the first revision that none has.
     pub(crate) fn cover(&self, part: &Part) -> Result<Vec<Piece<'_>>, Revision> {
-        cover(self.log(part.timeline), part.first.revision, part.last.revision)
+        let whole = self.log(part.timeline).iter().filter(|segment| !segment.is_redacted());
+        cover(whole, part.first.revision, part.last.revision)
     }
 }
 

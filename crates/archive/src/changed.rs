@@ -61,6 +61,9 @@ impl Following<'_> {
                     }
                     let kv = KeyValue::parse(records.value())
                         .map_err(|_| damaged(FormatFault::Senseless { what: "a record" }))?;
+                    if kv.key.is_empty() {
+                        continue; // It was erased.
+                    }
                     let is_there = !key.tombstone;
                     if let Some(known) = keys.get_mut(kv.key) {
                         known.is_there = is_there;

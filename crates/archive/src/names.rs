@@ -145,6 +145,9 @@ pub(crate) fn segment(timeline: TimelineId, name: SegmentName, id: ObjectId) -> 
     format!("{log}/{level}/{epoch:020}-{first:020}-{last:020}-{id}.seg")
 }
 
+/// The level of segments from which records were erased: no base takes any of them.
+pub(crate) const REDACTED: u8 = u8::MAX;
+
 /// What the name of a segment tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentName {

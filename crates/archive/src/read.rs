@@ -89,6 +89,8 @@ struct Opening {
     records: block::Records,
     /// Digests of the values, where the part is known by them.
     values: std::vec::IntoIter<[u8; DIGEST]>,
+    /// Records were erased from it, and have no value.
+    has_erased: bool,
 }
 
 /// First and last revision.
@@ -306,7 +308,11 @@ impl Records for BaseRecords {
                 (Some(Wanted::Part(part)), Some(number)) => part.dead.contains(number),
                 _ => false,
             };
-            if !dead {
+            // The revision is that of the last record: it stays, with nothing in it.
+            let erased = opening.has_erased
+                && opening.records.value().is_empty()
+                && Some(key) != self.last.1;
+            if !dead && !erased {
                 self.count.0 += 1;
                 self.last.0 = Some(key);
                 self.key = key.to_bytes();
@@ -453,6 +459,7 @@ impl Job {
                 values.push(digests.of(records.value()));
             }
         }
-        Ok(Opening { part, clip, records, values: values.into_iter() })
+        let has_erased = clip.is_some() && self.object.header.facts.erased;
+        Ok(Opening { part, clip, records, values: values.into_iter(), has_erased })
     }
 }

@@ -47,6 +47,8 @@ pub struct Tail {
     pub at: Moment,
     /// Nobody saw when: it is reckoned from what was seen before and afterwards.
     pub reckoned: bool,
+    /// Records were erased from some of its segments.
+    pub erased: bool,
 }
 
 /// What the log has behind a base, without a gap.
@@ -211,6 +213,7 @@ impl Following<'_> {
             bytes,
             at: at.at,
             reckoned: at.reckoned,
+            erased: headers.iter().any(|header| header.facts.erased),
         };
         Ok((Base { frame, kubernetes, ..base }, tail))
     }

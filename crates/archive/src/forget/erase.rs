@@ -8,10 +8,11 @@ use crate::error::Error;
 use crate::format::base::{Base, Part, PartKind};
 use crate::format::block::{self, Packing};
 use crate::format::header::{Facts, Moment};
-use crate::format::{FormatFault, Header, Kind, LogDigest, ValueDigests, run};
+use crate::format::{FormatFault, Header, Kind, LogDigest, TimelineId, ValueDigests, run, segment};
 use crate::frame::Frame;
-use crate::names;
+use crate::names::{self, SegmentName};
 use crate::object::{self, OpenedRun};
+use crate::plan::cover::SegmentEntry;
 use crate::read::{is_known, read_base};
 use crate::store::StoreFaultKind;
 use crate::verify::proof::hash_of;
@@ -34,6 +35,8 @@ pub(super) struct Eraser<'a> {
     ranges: BTreeMap<Range, Written>,
     /// How many packs were written.
     pub written: usize,
+    /// How many segments were.
+    pub segments: usize,
 }
 
 /// Packs that were written in place of a part, in their order.
@@ -58,7 +61,7 @@ pub(super) enum Renewed {
 impl<'a> Eraser<'a> {
     pub(super) fn new(archive: &'a Archive, request: &'a ForgetRequest<'a>) -> Self {
         let (packs, ranges) = (BTreeMap::new(), BTreeMap::new());
-        Self { archive, request, packs, ranges, written: 0 }
+        Self { archive, request, packs, ranges, written: 0, segments: 0 }
     }
 
     /// Creates a base that stands for this one, which must be what it says.
@@ -196,6 +199,38 @@ impl<'a> Eraser<'a> {
         self.written += written.packs.len();
         self.ranges.extend(range.map(|range| (range, written.clone())));
         Ok(written)
+    }
+
+    /// Writes a segment anew: what is behind the newest base, and what bases are derived from, stays.
+    pub(super) fn renew_segment(
+        &mut self,
+        timeline: TimelineId,
+        segment: &SegmentEntry,
+    ) -> Result<(), Error> {
+        let (archive, store) = (self.archive, self.archive.store());
+        self.request.progress.go_on()?;
+        let name = store.full_name(&segment.name);
+        let bytes = match store.read(&segment.name, segment.bytes) {
+            // Somebody else has done it, and a prune has come by.
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        let opened = object::open_run(archive, &name, Kind::Segment, bytes)?;
+        let run = without(&opened, self.request.what).map_err(|it| Error::damaged(&name, it))?;
+        let facts = Facts {
+            id: object::random_id()?,
+            logical_bytes: run.entries().iter().map(|entry| entry.raw as u64).sum(),
+            erased: true,
+            ..opened.header.facts.clone()
+        };
+        let mut content = segment::encode(&opened.notes);
+        content.extend_from_slice(&run.finish().0);
+        let object = object::build(archive, &facts, &content)?;
+        let SegmentEntry { epoch, first, last, .. } = *segment;
+        let own = SegmentName { level: names::REDACTED, epoch, first, last };
+        store.create(&names::segment(timeline, own, facts.id), object.bytes)?;
+        self.segments += 1;
+        Ok(())
     }
 
     fn renew_pack(&self, name: &str, part: &Part) -> Result<Part, Error> {

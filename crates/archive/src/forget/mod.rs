@@ -2,7 +2,9 @@
 //!
 //! Packs are written anew with such records empty, so that no record changes its number; what a base
 //! takes of the log, where that has any of them, becomes packs, too. Bases that use these are written
-//! anew, with such records among the dead, and then the old ones go. The old packs and segments are
+//! anew, with such records among the dead, and then the old ones go. Segments are written anew, too, for
+//! points between bases and behind them; bases never take any of these, for they know the log by what it
+//! was. The old packs and segments are
 //! marked, and go as whatever no base needs: after the grace, for a writer may be using them.
 //!
 //! Several may do so at once. Whoever removes a base has created one himself that stands for it, and has
@@ -19,9 +21,12 @@ mod search;
 
 use crate::archive::{Archive, BaseEntry, Stock};
 use crate::error::Error;
+use crate::format::TimelineId;
 use crate::format::header::Moment;
 use crate::names;
+use crate::plan::cover::SegmentEntry;
 use crate::prune;
+use crate::tail::LogRange;
 use crate::verify::VerifyProgress;
 use erase::{Eraser, Renewed};
 use rekindle_etcd::Revision;
@@ -89,6 +94,8 @@ pub struct ForgetPlan {
     going: Vec<Going>,
     /// Packs and segments that have any of it, or of which nobody can say and no base needs them.
     objects: BTreeMap<String, Found>,
+    /// Those segments among them that are written anew.
+    segments: Vec<(TimelineId, SegmentEntry)>,
 }
 
 /// What was erased.
@@ -98,6 +105,8 @@ pub struct Forgot {
     pub bases: usize,
     /// Packs that were written for that.
     pub packs: usize,
+    /// Segments of the log that were written anew.
+    pub segments: usize,
     /// Old packs and segments, which go with a prune after the grace.
     pub marked: usize,
     /// Bytes of these.
@@ -119,8 +128,9 @@ pub fn plan_forget(archive: &Archive, request: &ForgetRequest<'_>) -> Result<For
     search.look_through()?;
     let points = search.points()?;
     let going = points.into_iter().map(|(point, losses)| Going { point, losses }).collect();
+    let segments = search.segments();
     let objects = search.objects.into_iter().filter(|(_, found)| found.goes());
-    Ok(ForgetPlan { going, objects: objects.collect() })
+    Ok(ForgetPlan { going, objects: objects.collect(), segments })
 }
 
 impl ForgetPlan {
@@ -133,6 +143,16 @@ impl ForgetPlan {
     #[must_use]
     pub fn objects(&self) -> (usize, u64) {
         self.count(false)
+    }
+
+    /// The revisions of which segments of the log are written anew, each with its timeline.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = LogRange> {
+        let range = |(timeline, segment): &(TimelineId, SegmentEntry)| LogRange {
+            timeline: *timeline,
+            first: segment.first,
+            last: segment.last,
+        };
+        self.segments.iter().map(range)
     }
 
     /// How many packs and segments are damaged so that nobody knows what they have, and their bytes. No
@@ -171,6 +191,7 @@ impl ForgetPlan {
             self = plan_forget(archive, request)?;
         }
         work.done.packs = work.eraser.written;
+        work.done.segments = work.eraser.segments;
         Ok(work.done)
     }
 }
@@ -206,6 +227,10 @@ impl<'a> Work<'a> {
             if !self.held.contains(&point.entry.name) {
                 self.erase_from(&point.entry, losses, &stock)?;
             }
+        }
+        // Before what they stand for is said to go: what is behind the newest base is a restore point, too.
+        for (timeline, segment) in &plan.segments {
+            self.eraser.renew_segment(*timeline, segment)?;
         }
         let marked = plan.objects.iter().filter(|(name, _)| !self.needed.contains(*name));
         let (names, bytes): (Vec<_>, Vec<_>) =

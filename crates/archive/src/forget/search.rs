@@ -7,7 +7,7 @@ use crate::format::base::{Base, Part, PartKind};
 use crate::format::filter::{self, KeyHash};
 use crate::format::{DIGEST, FormatFault, Kind, TimelineId};
 use crate::object::{self, OpenedRun};
-use crate::plan::cover::Piece;
+use crate::plan::cover::{Piece, SegmentEntry, superseded};
 use crate::plan::verdict::Sight;
 use crate::read::{is_known, read_base};
 use crate::store::{Listed, StoreFaultKind};
@@ -147,6 +147,20 @@ impl<'a> Search<'a> {
             self.objects.insert(name.clone(), found);
         }
         Ok(())
+    }
+
+    /// Segments that have any of it, and for which no merged one stands.
+    pub(super) fn segments(&self) -> Vec<(TimelineId, SegmentEntry)> {
+        let goes = |it: &SegmentEntry| {
+            self.objects.get(&it.name).is_some_and(|it| it.goes() && !it.is_unreadable)
+        };
+        let of_timeline = |timeline| {
+            let log = self.stock.log(timeline);
+            let merged: BTreeSet<_> = superseded(log).into_iter().map(|it| &it.0.name).collect();
+            let own = log.iter().filter(|it| goes(it) && !merged.contains(&it.name)).cloned();
+            own.map(|segment| (timeline, segment)).collect::<Vec<_>>()
+        };
+        self.stock.timelines().flat_map(of_timeline).collect()
     }
 
     fn hits_in(&self, name: &str, bytes: bytes::Bytes) -> Result<Vec<Hit>, Error> {

@@ -49,7 +49,7 @@ pub const VERSION: u16 = 1;
 pub const FLAG_SEALED: u8 = 1;
 /// A signature follows the header.
 pub const FLAG_SIGNED: u8 = 1 << 1;
-/// Records that belonged to the base were erased on demand.
+/// Records that belonged to the base or the segment were erased on demand.
 pub const FLAG_ERASED: u8 = 1 << 2;
 /// Bytes of a signature.
 pub const SIGNATURE: usize = 64;
@@ -222,7 +222,7 @@ pub struct Facts {
     pub member: MemberId,
     /// That member's version, at most 16 bytes; empty where it is not known.
     pub etcd: String,
-    /// Records that belonged to it were erased on demand; only of a base.
+    /// Records that belonged to it were erased on demand; only of a base or a segment.
     pub erased: bool,
 }
 
@@ -438,7 +438,7 @@ impl Fields<'_> {
             return Err(senseless("the span of revisions"));
         }
         let erased = flags & FLAG_ERASED != 0;
-        if erased && kind != Kind::Base {
+        if erased && !matches!(kind, Kind::Base | Kind::Segment) {
             return Err(FormatFault::Flags { got: flags });
         }
         Ok(Facts {

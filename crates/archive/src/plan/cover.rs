@@ -29,6 +29,11 @@ impl SegmentEntry {
         Some(Self { name: name.to_owned(), bytes, level, epoch, first, last })
     }
 
+    /// Records were erased from it.
+    pub(crate) fn is_redacted(&self) -> bool {
+        self.level == names::REDACTED
+    }
+
     /// It has no record, and says that none had come.
     pub(crate) fn is_empty(&self) -> bool {
         self.first > self.last
@@ -47,11 +52,11 @@ pub(crate) struct Piece<'a> {
 
 /// The fewest segments that have all revisions of a range. Fails with the first revision that none
 /// has.
-pub(crate) fn cover(
-    segments: &[SegmentEntry],
+pub(crate) fn cover<'a>(
+    segments: impl IntoIterator<Item = &'a SegmentEntry>,
     first: Revision,
     last: Revision,
-) -> Result<Vec<Piece<'_>>, Revision> {
+) -> Result<Vec<Piece<'a>>, Revision> {
     match go_on(segments, first, last) {
         (pieces, None) => Ok(pieces),
         (_, Some(missing)) => Err(missing),
@@ -81,9 +86,11 @@ pub(crate) fn ranges_of(
     ranges.into_iter()
 }
 
-/// Segments of which one that was merged oftener, in the same turn, has everything; and that one.
+/// Segments of which one that was merged oftener, in the same turn, has everything; and that one. One from
+/// which records were erased stands for none: bases may need what it was.
 pub(crate) fn superseded(segments: &[SegmentEntry]) -> Vec<(&SegmentEntry, &SegmentEntry)> {
-    let mut in_order: Vec<_> = segments.iter().filter(|segment| !segment.is_empty()).collect();
+    let counts = |segment: &&SegmentEntry| !segment.is_empty() && !segment.is_redacted();
+    let mut in_order: Vec<_> = segments.iter().filter(counts).collect();
     // Of those that begin together the one that was merged oftenest comes first.
     in_order.sort_by_key(|it| (it.epoch, it.first, Reverse(it.level)));
     let mut found = Vec::new();
@@ -112,12 +119,12 @@ pub(crate) fn superseding(segments: &[SegmentEntry]) -> Vec<&SegmentEntry> {
 }
 
 /// The fewest segments of a range as far as it goes, and the first revision that none has.
-fn go_on(
-    segments: &[SegmentEntry],
+fn go_on<'a>(
+    segments: impl IntoIterator<Item = &'a SegmentEntry>,
     first: Revision,
     last: Revision,
-) -> (Vec<Piece<'_>>, Option<Revision>) {
-    let mut by_first: Vec<_> = segments.iter().filter(|segment| !segment.is_empty()).collect();
+) -> (Vec<Piece<'a>>, Option<Revision>) {
+    let mut by_first: Vec<_> = segments.into_iter().filter(|segment| !segment.is_empty()).collect();
     by_first.sort_by_key(|segment| segment.first);
     let mut waiting = by_first.into_iter().peekable();
     let mut pieces = Vec::new();

@@ -125,6 +125,7 @@ fn hash_at(
         false => (base, None),
         true => match archive.following(entry)?.up_to(base, to) {
             Err(Error::LogMissing { .. }) => return Ok(None),
+            Ok((_, tail)) if tail.erased => return Ok(None),
             found => found.map(|(base, tail)| (base, Some(tail)))?,
         },
     };

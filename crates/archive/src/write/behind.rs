@@ -118,7 +118,8 @@ fn agrees<S: ReadAt>(backend: &Backend<S>, range: LogRange) -> Result<bool, Erro
     Ok(next()?.is_none())
 }
 
-/// Whether any of it waits for a prune because it has what was erased: a base that names it would keep it.
+/// Whether any of it waits for a prune because it has what was erased: a base that names it would keep it; or
+/// was written anew without that.
 fn has_erased(
     archive: &Archive,
     stock: &Stock,
@@ -126,7 +127,7 @@ fn has_erased(
     behind: &[SegmentEntry],
 ) -> Result<bool, Error> {
     let living = living_names(archive, stock, timeline)?;
-    Ok(behind.iter().any(|segment| !living.contains(&segment.name)))
+    Ok(behind.iter().any(|segment| segment.is_redacted() || !living.contains(&segment.name)))
 }
 
 /// The log as far as it goes, if this host knows all of it, and nothing lies beyond a gap.

@@ -4,6 +4,7 @@
 mod bases;
 mod changed;
 mod following;
+mod forgotten;
 mod forks;
 mod journal;
 #[path = "../keyspaces/mod.rs"]

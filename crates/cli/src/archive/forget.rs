@@ -109,6 +109,7 @@ fn output_of_plan(plan: &ForgetPlan) -> Output {
     let mut out = Output { simple, ..Output::default() };
     out.add("objects", "Objects", objects);
     out.add("bytes", "Bytes", bytes);
+    out.add("segments", "Segments", plan.segments().len());
     out.add("unreadable", "Unreadable", unreadable);
     out.add("unreadableBytes", "Unreadable bytes", unreadable_bytes);
     out.json.insert("restorePoints".to_owned(), plan.points().map(point_json).collect());
@@ -127,6 +128,9 @@ fn output_of_plan(plan: &ForgetPlan) -> Output {
     let written =
         format!("{} packs and segments have any of it, {}", grouped(objects), output::bytes(bytes));
     let mut lines = vec![("data", written)];
+    if let Some(log) = log_line(plan) {
+        lines.push(("log", log));
+    }
     if unreadable > 0 {
         let (count, bytes) = (grouped(unreadable), output::bytes(unreadable_bytes));
         let line = format!("{count} objects that no restore point needs, {bytes}: these go, too");
@@ -136,11 +140,23 @@ fn output_of_plan(plan: &ForgetPlan) -> Output {
     out
 }
 
+/// Which of the log is written anew, without what is erased.
+fn log_line(plan: &ForgetPlan) -> Option<String> {
+    let count = plan.segments().len();
+    let first = plan.segments().map(|it| it.first).min()?;
+    let last = plan.segments().map(|it| it.last).max()?;
+    Some(format!(
+        "{} of its segments, between revisions {first} and {last}, are written anew without it",
+        grouped(count)
+    ))
+}
+
 fn output_of_done(forgot: &Forgot, points: Vec<Value>) -> Output {
     let simple = format!("{}, {}, {}", forgot.bases, forgot.packs, forgot.marked);
     let mut out = Output { simple, ..Output::default() };
     out.add("rewritten", "Rewritten", forgot.bases);
     out.add("packs", "Packs", forgot.packs);
+    out.add("segments", "Segments", forgot.segments);
     out.add("marked", "Marked", forgot.marked);
     out.add("markedBytes", "Marked bytes", forgot.marked_bytes);
     let goes = shown(rekindle_archive::format::header::Moment(now().0.saturating_add(GRACE)));
@@ -148,7 +164,14 @@ fn output_of_done(forgot: &Forgot, points: Vec<Value>) -> Output {
     out.json.insert("restorePoints".to_owned(), points.into());
     let (marked, bytes) = (grouped(forgot.marked), output::bytes(forgot.marked_bytes));
     out.text = output::lines(&[
-        ("erased", format!("from {} restore points", grouped(forgot.bases))),
+        (
+            "erased",
+            format!(
+                "from {} restore points and {} segments of the log",
+                grouped(forgot.bases),
+                grouped(forgot.segments)
+            ),
+        ),
         ("old data", format!("{marked} objects, {bytes}: they go with a prune after {goes}")),
         (
             "next",

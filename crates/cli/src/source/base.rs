@@ -119,6 +119,9 @@ impl ArchivedBase {
                 (base, Some(tail))
             }
         };
+        if tail.as_ref().is_some_and(|tail| tail.erased) {
+            eprintln!("warning: records of the log on the way to it were erased on demand");
+        }
         if base.erased > 0 {
             eprintln!(
                 "warning: {} of its records were erased on demand: what is left is not all that the \
