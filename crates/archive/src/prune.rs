@@ -14,11 +14,12 @@ use crate::error::Error;
 use crate::format::base::{Base, PartKind};
 use crate::format::header::{HEADER_MAX, Moment};
 use crate::format::{Kind, TimelineId};
-use crate::plan::cover::SegmentEntry;
+use crate::plan::cover::{SegmentEntry, only_in};
 use crate::plan::retain::retain;
 pub use crate::plan::retain::{Policy, Reason};
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
+use crate::tail::LogRange;
 use crate::{names, object};
 use rekindle_etcd::Revision;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ pub struct PrunePlan {
     pub marked: Vec<Listed>,
     /// What was marked before, for so long that it goes now.
     pub collected: Vec<Listed>,
+    /// Revisions of the log that are in no segment any more afterwards.
+    pub log: Vec<LogRange>,
     /// Files in a directory that somebody began before the grace and never finished.
     pub staged: usize,
     /// What was needed by any base when it was made.
@@ -113,7 +116,8 @@ struct Mark {
 /// What of the archive cannot be read: nothing is removed then.
 pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan, Error> {
     let look = Look::at(archive, request, Needs::new())?;
-    let mut reasons = retain(&look.bases, &request.policy, request.now);
+    let logged = look.log.iter().filter_map(|name| names::timeline_of(name)).collect();
+    let mut reasons = retain(&look.bases, &request.policy, &logged, request.now);
     for (base, reason) in look.bases.iter().zip(&mut reasons) {
         if let Reason::Twin { base: other } = &reason
             && !(is_settled(archive, other, request.now, request.grace)?
@@ -149,8 +153,9 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
     let void = void.cloned().collect();
     let staged = staged(archive, request)?.len();
+    let log = look.log_without(&needed_later);
     let (needs, request) = (look.needs, request.clone());
-    Ok(PrunePlan { bases, postponed, marked, collected, staged, before, void, needs, request })
+    Ok(PrunePlan { bases, postponed, marked, collected, log, staged, before, void, needs, request })
 }
 
 impl PrunePlan {
@@ -379,6 +384,19 @@ impl Look {
             oldest.is_some_and(|oldest| names::parse_witness(name) >= Some(*oldest))
         });
         of_bases.chain(&self.log).chain(witnesses).cloned().collect()
+    }
+
+    /// The log as far as it was not going yet, without what is needed.
+    fn log_without(&self, needed: &BTreeSet<String>) -> Vec<LogRange> {
+        let going: BTreeSet<_> = self.marks.iter().flat_map(|mark| &mark.objects).collect();
+        let there = self.data.iter().filter(|it| !going.contains(&it.name));
+        let there = Stock::of(there.cloned());
+        let stays = Stock::of(self.data.iter().filter(|it| needed.contains(&it.name)).cloned());
+        let of_timeline = |timeline| {
+            let gone = only_in(there.log(timeline), stays.log(timeline));
+            gone.into_iter().map(move |(first, last)| LogRange { timeline, first, last })
+        };
+        there.timelines().flat_map(of_timeline).collect()
     }
 
     /// Names that were marked: where the mark is ripe, and where it is not. A mark of which anything

@@ -152,6 +152,21 @@ impl Following<'_> {
         Ok(self.headers(last)?.first().map(end_of))
     }
 
+    /// Until when nothing is known to have come behind [`Self::last`], as far as segments tell; and the first
+    /// revision behind that which the log has after a gap.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn end(&self) -> Result<(Option<Moment>, Option<Revision>), Error> {
+        let last = self.last();
+        let tells = |it: &&SegmentEntry| it.last == last && (it.is_empty() || it.first <= last);
+        let telling: Vec<_> = self.log.iter().filter(tells).cloned().collect();
+        let headers = headers(self.archive, &telling).into_iter().filter_map(Result::ok);
+        let until = headers.map(|header| header.facts.state).max();
+        let behind = self.log.iter().filter(|it| !it.is_empty() && it.first > last);
+        Ok((until, behind.map(|segment| segment.first).min()))
+    }
+
     /// The newest revision at which the cluster was at a moment or before, if that is one behind the
     /// base.
     ///

@@ -26,13 +26,34 @@ use clap::Parser;
 use failure::{Code, Failure};
 use std::process::ExitCode;
 
+/// A text without the secret keys in it, if it has any: whoever gives one in a wrong place is told so, and
+/// his terminal or log does not keep it.
+fn without_secrets(text: &str) -> Option<String> {
+    const SECRET: &str = "AGE-SECRET-KEY-";
+    let upper = text.to_ascii_uppercase();
+    let mut kept = String::new();
+    let mut at = 0;
+    while let Some(found) = upper.get(at..)?.find(SECRET) {
+        let begin = at + found + SECRET.len();
+        let key = upper.get(begin..)?.find(|c: char| !c.is_ascii_alphanumeric());
+        kept += text.get(at..begin)?;
+        kept += "…";
+        at = key.map_or(text.len(), |len| begin + len);
+    }
+    kept += text.get(at..)?;
+    (kept != text).then_some(kept)
+}
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too, and are no errors.
             let code = if error.use_stderr() { Code::Usage as u8 } else { 0 };
-            let _ = error.print();
+            match without_secrets(&error.to_string()) {
+                Some(text) => eprint!("{text}"),
+                None => _ = error.print(),
+            }
             return ExitCode::from(code);
         }
     };
@@ -53,5 +74,18 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Hashkv(args) => hashkv::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_keys_are_not_printed() {
+        let text = "invalid value 'AGE-SECRET-KEY-1ABC' for '--recipient': age-secret-key-1xyz";
+        let want = "invalid value 'AGE-SECRET-KEY-…' for '--recipient': age-secret-key-…";
+        assert_eq!(without_secrets(text).as_deref(), Some(want));
+        assert_eq!(without_secrets("none"), None);
     }
 }

@@ -113,7 +113,7 @@ impl Capture {
         let is_delete = record.create_revision == 0;
         // Those that were written down are reckoned, and not all there.
         let revision = self.cutter.next().get();
-        let kv = KeyValue { create_revision: revision, mod_revision: revision, ..record.clone() };
+        let kv = KeyValue { create_revision: revision, mod_revision: revision, ..*record };
         self.bytes.updates += 1;
         let comma = if self.file.is_empty() { "" } else { "," };
         self.file += &format!("{comma}{}", json(&kv, is_delete, at));

@@ -156,7 +156,9 @@ impl LogRows {
                 self.records = None;
                 continue;
             };
-            if key.revision < self.first || key.revision > self.last {
+            // Of two who took turns a segment of the second may begin before the last one of the first ends.
+            let is_known = self.found.span.is_some_and(|(_, last)| key <= last);
+            if is_known || key.revision < self.first || key.revision > self.last {
                 continue;
             }
             let value = records.value();

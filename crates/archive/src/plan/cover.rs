@@ -86,6 +86,29 @@ pub(crate) fn ranges_of(
     ranges.into_iter()
 }
 
+/// First and last revision of each range that some segments have, and others have not.
+pub(crate) fn only_in(
+    segments: &[SegmentEntry],
+    others: &[SegmentEntry],
+) -> Vec<(Revision, Revision)> {
+    let others: Vec<_> = ranges_of(others).collect();
+    let mut only = Vec::new();
+    for (first, last) in ranges_of(segments) {
+        let mut next = Some(first);
+        for (from, to) in others.iter().filter(|(from, to)| *to >= first && *from <= last) {
+            let Some(begin) = next else { break };
+            if let Some(before) = from.get().checked_sub(1).and_then(Revision::new)
+                && begin < *from
+            {
+                only.push((begin, before));
+            }
+            next = to.later(1).map(|after| after.max(begin));
+        }
+        only.extend(next.filter(|begin| *begin <= last).map(|begin| (begin, last)));
+    }
+    only
+}
+
 /// Segments of which one that was merged oftener, in the same turn, has everything; and that one. One from
 /// which records were erased stands for none: bases may need what it was.
 pub(crate) fn superseded(segments: &[SegmentEntry]) -> Vec<(&SegmentEntry, &SegmentEntry)> {
@@ -191,6 +214,21 @@ mod tests {
         assert_eq!(told(&[(6, 9), (1, 5), (2, 3), (11, 12), (13, 12), (12, 20)]), "1-9 11-20");
         assert_eq!(told(&[(5, 4)]), "");
         assert_eq!(told(&[(1, i64::MAX), (7, 9)]), format!("1-{}", i64::MAX));
+    }
+
+    #[test]
+    fn what_only_some_have() {
+        let told = |all: &[(i64, i64)], others: &[(i64, i64)]| {
+            let shown = |(first, last): &(Revision, Revision)| format!("{first}-{last}");
+            let only = only_in(&entries(all), &entries(others));
+            only.iter().map(shown).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(&[(1, 9)], &[]), "1-9");
+        assert_eq!(told(&[(1, 9)], &[(1, 4), (5, 9)]), "");
+        assert_eq!(told(&[(1, 9), (20, 30)], &[(3, 4), (7, 22)]), "1-2 5-6 23-30");
+        assert_eq!(told(&[(5, 9)], &[(1, 4), (6, 6), (10, 12)]), "5-5 7-9");
+        assert_eq!(told(&[(1, i64::MAX)], &[(4, i64::MAX)]), "1-3");
+        assert_eq!(told(&[], &[(1, 4)]), "");
     }
 
     #[test]

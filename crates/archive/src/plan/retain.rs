@@ -4,8 +4,8 @@
 //! is looked at by itself, and its newest base always stays.
 
 use crate::archive::BaseEntry;
-use crate::format::Facts;
 use crate::format::header::Moment;
+use crate::format::{Facts, TimelineId};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::cmp::Reverse;
@@ -108,8 +108,14 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of each of these bases, by their places.
-pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<Reason> {
+/// What becomes of each of these bases, by their places. `logged` are timelines of which the kept log has
+/// anything.
+pub(crate) fn retain(
+    bases: &[BaseEntry],
+    policy: &Policy,
+    logged: &BTreeSet<TimelineId>,
+    now: Moment,
+) -> Vec<Reason> {
     let mut reasons = vec![Reason::Unkept; bases.len()];
     let mut clusters: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     let replaced = replaced(bases);
@@ -127,8 +133,13 @@ pub(crate) fn retain(bases: &[BaseEntry], policy: &Policy, now: Moment) -> Vec<R
         };
         places.sort_by_key(key);
         places.reverse();
-        let states: Vec<_> = places.iter().filter_map(|place| Some(key(place)?.0)).collect();
-        for (place, reason) in places.into_iter().zip(of_one_cluster(&states, policy, now)) {
+        let dated = |place: &usize| {
+            let facts = &bases.get(*place)?.header.facts;
+            Some((facts.state, facts.timeline))
+        };
+        let dated: Vec<_> = places.iter().filter_map(dated).collect();
+        let reasons_of_it = of_one_cluster(&dated, policy, logged, now);
+        for (place, reason) in places.into_iter().zip(reasons_of_it) {
             if let Some(slot) = reasons.get_mut(place) {
                 *slot = reason;
             }
@@ -192,12 +203,16 @@ fn replaced(bases: &[BaseEntry]) -> BTreeMap<usize, usize> {
 }
 
 /// What becomes of the bases of these moments, the newest first.
-fn of_one_cluster(newest_first: &[Moment], policy: &Policy, now: Moment) -> Vec<Reason> {
+fn of_one_cluster(
+    newest_first: &[(Moment, TimelineId)],
+    policy: &Policy,
+    logged: &BTreeSet<TimelineId>,
+    now: Moment,
+) -> Vec<Reason> {
     let age = |at: &Moment| now.0.saturating_sub(at.0);
-    // The log stands on the newest base from before it.
-    let stands = policy.log.and_then(|log| newest_first.iter().position(|at| age(at) >= log));
+    let stands = stands(newest_first, policy, logged, age);
     let mut periods = Periods::new(policy);
-    let judge = |(place, at): (usize, &Moment)| {
+    let judge = |(place, (at, _)): (usize, &(Moment, TimelineId))| {
         let kept = periods.keep(*at);
         match () {
             () if place == 0 => Reason::Newest,
@@ -206,11 +221,30 @@ fn of_one_cluster(newest_first: &[Moment], policy: &Policy, now: Moment) -> Vec<
             () if policy.is_without_rules() => Reason::NoRule,
             () if place < policy.last => Reason::Last,
             () if policy.within.is_some_and(|within| age(at) <= within) => Reason::Within,
-            () if stands.is_some_and(|stands| place == stands) => Reason::Log,
+            () if stands.contains(&place) => Reason::Log,
             () => kept.unwrap_or(Reason::Unkept),
         }
     };
     newest_first.iter().enumerate().map(judge).collect()
+}
+
+/// The places of the bases on which the kept log stands: of each timeline that has any of it, and of that of
+/// the newest base, the newest base from before it, or else the first one that there is.
+fn stands(
+    newest_first: &[(Moment, TimelineId)],
+    policy: &Policy,
+    logged: &BTreeSet<TimelineId>,
+    age: impl Fn(&Moment) -> i64,
+) -> BTreeSet<usize> {
+    let Some(log) = policy.log else { return BTreeSet::new() };
+    let newest = newest_first.first().map(|(_, timeline)| *timeline);
+    let timelines: BTreeSet<_> = logged.iter().copied().chain(newest).collect();
+    let stand = |timeline: TimelineId| {
+        let mut own = newest_first.iter().enumerate().filter(|(_, it)| it.1 == timeline);
+        let before = own.clone().find(|(_, (at, _))| age(at) >= log);
+        before.or_else(|| own.next_back()).map(|(place, _)| place)
+    };
+    timelines.into_iter().filter_map(stand).collect()
 }
 
 /// The periods of which a base was kept.
@@ -270,8 +304,9 @@ mod tests {
     fn check(policy: &Policy, ages: &[i64], want: &str) {
         // A Wednesday.
         let now = "2026-11-18T12:30:00Z".parse::<Timestamp>().unwrap().as_millisecond();
-        let states: Vec<_> = ages.iter().map(|hours| Moment(now - hours * HOUR)).collect();
-        let reasons = of_one_cluster(&states, policy, Moment(now));
+        let dated = |hours: &i64| (Moment(now - hours * HOUR), TimelineId([1; 16]));
+        let dated: Vec<_> = ages.iter().map(dated).collect();
+        let reasons = of_one_cluster(&dated, policy, &BTreeSet::new(), Moment(now));
         let shown: Vec<_> = reasons.iter().map(ToString::to_string).collect();
         assert_eq!(shown.join("; "), want, "{policy:?}");
     }
@@ -312,7 +347,15 @@ mod tests {
             &[1, 30, 49, 60],
             "the newest; no rule keeps it; the kept log goes on from it; no rule keeps it",
         );
-        check(&log, &[1, 30], "the newest; no rule keeps it");
+        // It once went where none was older than the log that is kept.
+        check(&log, &[1, 20, 30], "the newest; no rule keeps it; the kept log goes on from it");
+        check(&log, &[1], "the newest");
+        // A history that a take-over has ended, of which the log is young; and one whose log is not kept.
+        let [one, two, old] = [1, 2, 3].map(|number| TimelineId([number; 16]));
+        let ages = [(1, two), (3, one), (4, one), (50, old)];
+        let dated = ages.map(|(hours, timeline)| (Moment(-hours * HOUR), timeline));
+        let reasons = of_one_cluster(&dated, &log, &BTreeSet::from([one, two]), Moment(0));
+        assert_eq!(reasons, [Reason::Newest, Reason::Unkept, Reason::Log, Reason::Unkept]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Two who have written the same revisions.
 
-use crate::following::{Following, HOST, cut, revision};
-use crate::keyspaces::{now, now_is, verdict};
+use crate::following::{Following, HOST, agreed, cut, revision, save_as};
+use crate::keyspaces::{Keyspace, now, now_is, verdict};
 use rekindle_archive::{Error, Word, read_base};
 
 /// A log that two have written, one up to the third revision behind its start, and one from the second to the
-/// fourth: the same but for what `third` says of the third.
-fn written_twice(third: &[(&str, bool)], bytes: usize) -> (Following, i64) {
+/// fourth: the same but for what `third` says of the third. With the keyspace of the second, and the start.
+fn written_twice(third: &[(&str, bool)], bytes: usize) -> (Following, Keyspace, i64) {
     let mut following = Following::new();
     let (start, before) = (following.end, following.keyspace.clone());
     following.write(2);
@@ -20,12 +20,12 @@ fn written_twice(third: &[(&str, bool)], bytes: usize) -> (Following, i64) {
     let timeline = following.writer.timeline();
     let mut writer = following.saving.archive.claim(timeline, HOST, "there", now()).unwrap();
     writer.append(&cut(&theirs, start + 2, start + 4), now()).unwrap();
-    (following, start)
+    (following, theirs, start)
 }
 
 #[test]
 fn what_two_have_written_alike_is_one_log() {
-    let (following, start) = written_twice(&[("/key/2", false)], 300);
+    let (following, _, start) = written_twice(&[("/key/2", false)], 300);
     let archive = &following.saving.archive;
     let found = verdict(archive, now_is()).unwrap().findings;
     assert_eq!(found, []);
@@ -35,11 +35,24 @@ fn what_two_have_written_alike_is_one_log() {
     behind.up_to(read_base(archive, &entry).unwrap(), behind.last()).unwrap();
 }
 
+/// The log was compared with the snapshot as if the second had begun where the first had ended: records that
+/// both have written seemed to be missing in the cluster, which got a new history for that.
+#[test]
+fn a_base_behind_what_two_have_written() {
+    let (following, theirs, start) = written_twice(&[("/key/2", false)], 300);
+    let (archive, spool) = (&following.saving.archive, following.saving.spool.path());
+    let base = save_as(archive, &theirs, spool, (None, true)).unwrap();
+    agreed(&base);
+    assert_eq!(base.facts.last, revision(start + 4));
+    assert_eq!(base.facts.timeline, following.writer.timeline());
+    assert_eq!(verdict(archive, now_is()).unwrap().findings, []);
+}
+
 /// Readers took what one of them had written, and did not look at the other.
 #[test]
 fn a_fork_is_named_and_not_restored() {
     let check = |what: &str, third: &[(&str, bool)], bytes: usize| {
-        let (following, start) = written_twice(third, bytes);
+        let (following, _, start) = written_twice(third, bytes);
         let archive = &following.saving.archive;
         let found = verdict(archive, now_is()).unwrap().findings;
         let parted = revision(start + 3);

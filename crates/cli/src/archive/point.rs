@@ -261,7 +261,13 @@ impl Point {
             return Err(Failure::new(Code::BadData, what).remedy(by_name));
         }
         let facts = &newest.header.facts;
-        if let Some(other) = fitting().find(|base| base.header.facts.cluster != facts.cluster) {
+        // One of which there is nothing from before a time may be meant all the same.
+        let is_time = matches!(self.bare(), Self::Time(_));
+        let mut meant = listing.bases.iter().filter(|base| self.is_of_it(base));
+        let other = meant.find(|base| {
+            base.header.facts.cluster != facts.cluster && (is_time || self.fits(base))
+        });
+        if let Some(other) = other {
             let what = format!(
                 "the archive holds such bases of several clusters: {} and {}",
                 facts.cluster, other.header.facts.cluster

@@ -8,7 +8,7 @@ use crate::terminal;
 use crate::time::parse_duration;
 use clap::Args as ClapArgs;
 use rekindle_archive::{
-    BaseEntry, Error, GRACE, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_prune,
+    BaseEntry, Error, GRACE, LogRange, Policy, PrunePlan, PruneRequest, Pruned, Reason, plan_prune,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -108,9 +108,13 @@ pub(super) fn run(args: &PruneArgs) -> Result<(), Failure> {
         return output_of_plan(&plan).print(args.output.format());
     }
     let going = plan.going().count();
-    if going > 0 && !args.yes {
+    if (going > 0 || !plan.log.is_empty()) && !args.yes {
         eprint!("{}", output_of_plan(&plan).text);
-        terminal::confirm(&format!("{} restore points are removed.", grouped(going)))?;
+        let what = match going {
+            0 => "Some of the log goes.".to_owned(),
+            going => format!("{} restore points are removed.", grouped(going)),
+        };
+        terminal::confirm(&what)?;
     }
     let bases: Vec<_> = plan.bases.iter().map(base_json).collect();
     let done = plan.carry_out(&archive)?;
@@ -161,6 +165,8 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
     out.add("markedBytes", "Marked bytes", size(&plan.marked));
     out.add("collectedBytes", "Collected bytes", size(&plan.collected));
     out.json.insert("restorePoints".to_owned(), plan.bases.iter().map(base_json).collect());
+    let range = |range: &LogRange| json!([range.first.get(), range.last.get()]);
+    out.json.insert("logGoing".to_owned(), plan.log.iter().map(range).collect());
     let row = |(base, reason): &(BaseEntry, Reason)| {
         let facts = &base.header.facts;
         let fate = if reason.stays() { "stays" } else { "goes" };
@@ -171,11 +177,31 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
     out.text = output::table(&["TIME", "REVISION", "CLUSTER", "FATE", "WHY"], &rows);
     out.text += &output::lines(&[
         ("goes", format!("{} restore points", grouped(going))),
+        ("log", log_line(plan)),
         ("marks", objects(plan.marked.len(), size(&plan.marked), "that go in 24 hours")),
         ("collects", objects(plan.collected.len(), size(&plan.collected), "marked before")),
         ("unfinished", format!("{} files of a killed process go", grouped(plan.staged))),
     ]);
     out
+}
+
+/// Which points between bases there are none of any more.
+fn log_line(plan: &PrunePlan) -> String {
+    const SHOWN: usize = 3;
+    if plan.log.is_empty() {
+        return "all of it stays".to_owned();
+    }
+    let shown = |range: &LogRange| format!("{} to {}", range.first, range.last);
+    let ranges: Vec<_> = plan.log.iter().take(SHOWN).map(shown).collect();
+    let more = match plan.log.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} ranges more"),
+    };
+    format!(
+        "revisions {}{more} go: between the restore points that stay there are none any more \
+         (--keep-log TIME keeps them)",
+        ranges.join(", ")
+    )
 }
 
 fn objects(count: usize, bytes: u64, which: &str) -> String {

@@ -22,7 +22,8 @@ use rekindle_client::{Client, Error, Member, Status as MemberStatus};
 use rekindle_datadir::{Disk, FileSource, NewSnapshot, RealDisk};
 use rekindle_etcd::digest::Sha256Digest;
 use rekindle_etcd::{Backend, ClusterId, Facts, KeyCount, MemberId, Status, Version, advisories};
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -159,7 +160,21 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
         ));
     }
     replaceable(&path)?;
+    if path.exists() && !is_database_or_empty(&path)? {
+        let what = format!("{filled} is neither a snapshot nor empty, and would be replaced");
+        return Err(Failure::refused(what).remedy("name another file, or remove this one first"));
+    }
     Ok(path)
+}
+
+/// Whether a file begins as bbolt's do (`common/meta.go`), or not at all.
+fn is_database_or_empty(path: &Path) -> Result<bool, Failure> {
+    const MAGIC_AT: usize = 16;
+    const MAGIC: [u8; 4] = 0xed0c_daed_u32.to_le_bytes();
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(20).read_to_end(&mut start));
+    read.map_err(|error| Failure::io("reading", path, &error))?;
+    Ok(start.is_empty() || start.get(MAGIC_AT..) == Some(&MAGIC))
 }
 
 /// Refuses what is no file, and a file that is at work: an etcd locks its database.

@@ -1,6 +1,6 @@
 //! A base of an archive as a source, with what the log has behind it, and whose users it comes with.
 
-use crate::archive::{Point, shown, with_what_remains};
+use crate::archive::{Point, now, shown, with_what_remains};
 use crate::failure::Failure;
 use crate::output::grouped;
 use jiff::SignedDuration;
@@ -10,10 +10,11 @@ use rekindle_archive::{
     Archive, BaseEntry, Changed, Error, Listing, StoreFaultKind, Tail, UsersFrom, read_base,
 };
 use rekindle_etcd::Revision;
-use std::time::Duration;
 
 /// So much of the log is read at most to say what is not brought back.
 pub(crate) const CHANGED_BYTES_MAX: u64 = 64 << 20;
+/// So many milliseconds a host's clock may be ahead of another's.
+const CLOCKS_DIFFER: i64 = 5 * 60_000;
 
 /// Whose users, roles and passwords of an archive are meant.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +40,14 @@ pub(crate) struct ArchivedBase {
     pub users_of: Option<Moment>,
 }
 
-/// The newest base of a base's history.
+/// The newest base of a base's cluster, in whichever of its histories.
 fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
-    let timeline = base.header.facts.timeline;
-    let same = listing.bases.iter().filter(|other| other.header.facts.timeline == timeline);
-    same.max_by_key(|other| (other.header.facts.term, other.header.facts.index)).unwrap_or(base)
+    let same = |other: &&BaseEntry| other.header.facts.cluster == base.header.facts.cluster;
+    let position = |other: &&BaseEntry| {
+        let facts = &other.header.facts;
+        (facts.state, facts.term, facts.index)
+    };
+    listing.bases.iter().filter(same).max_by_key(position).unwrap_or(base)
 }
 
 /// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
@@ -100,6 +104,12 @@ fn with_users(
 impl ArchivedBase {
     /// Opens the base that a point of an archive stands on.
     pub(super) fn open(archive: Archive, point: &Point, users: Users) -> Result<Self, Failure> {
+        if let Point::Time(asked) = point.bare()
+            && asked.0 > now().0.saturating_add(CLOCKS_DIFFER)
+        {
+            let what = format!("{} is in the future", shown(*asked));
+            return Err(Failure::usage(what).remedy("--latest is the newest that there is"));
+        }
         let (listing, entry, to, base) = loop {
             let listing = archive.list()?;
             let (entry, to) = point.find(&archive, &listing)?;
@@ -138,6 +148,9 @@ impl ArchivedBase {
         let base = Self { archive, entry, base, tail, newest, users_of };
         if let Point::Time(asked) = point.bare() {
             eprintln!("{}", base.distance(*asked));
+            if let Some(warning) = base.unknown_at(*asked, &listing)? {
+                eprintln!("warning: {warning}");
+            }
         }
         Ok(base)
     }
@@ -184,16 +197,44 @@ impl ArchivedBase {
         (facts.records.saturating_add(records), facts.logical_bytes.saturating_add(bytes))
     }
 
+    /// What is not known of the time that was asked for.
+    fn unknown_at(&self, asked: Moment, listing: &Listing) -> Result<Option<String>, Error> {
+        let following = self.archive.following(&self.entry)?;
+        let revision = self.revision();
+        if following.last() > revision {
+            return Ok(None);
+        }
+        let (until, in_log) = following.end()?;
+        if until.is_some_and(|until| asked <= until) || asked <= self.time() {
+            return Ok(None);
+        }
+        let timeline = self.entry.header.facts.timeline;
+        let bases = listing.bases.iter().map(|base| &base.header.facts);
+        let later = bases.filter(|facts| facts.timeline == timeline && facts.last > revision);
+        let next = later.map(|facts| facts.last).chain(in_log).min();
+        Ok(Some(match next {
+            // It was at this one until the other came.
+            Some(next) if Some(next) == revision.later(1) => return Ok(None),
+            Some(next) => format!(
+                "the archive has nothing between revisions {revision} and {next}, and the cluster was \
+                 somewhere there then"
+            ),
+            None => {
+                let until = until.unwrap_or(self.time()).max(self.time());
+                format!("the archive knows nothing of this history after {}", shown(until))
+            }
+        }))
+    }
+
     /// How far it is from the time that was asked for.
     fn distance(&self, asked: Moment) -> String {
         let (revision, at) = (self.revision(), self.time());
         let about =
             if self.tail.as_ref().is_some_and(|tail| tail.reckoned) { "about " } else { "" };
-        let ms = asked.0.saturating_sub(at.0).unsigned_abs();
+        let before = SignedDuration::from_millis(asked.0.saturating_sub(at.0).max(0));
         format!(
-            "asked for {}: the archive has revision {revision}, at which the cluster was {about}{} s before",
-            shown(asked),
-            Duration::from_millis(ms).as_secs_f64()
+            "asked for {}: the archive has revision {revision}, at which the cluster was {about}{before:#} before",
+            shown(asked)
         )
     }
 }

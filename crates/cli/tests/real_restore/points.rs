@@ -153,7 +153,7 @@ fn points_are_named_by_flags() {
     let (code, told) = plan(&archive, &[&format!("--to-time={middle}")]);
     assert_eq!(code, 0, "{told}");
     assert!(told.contains("base of an archive and its log"), "{told}");
-    assert!(told.contains("asked for ") && told.contains("s before"), "{told}");
+    assert!(told.contains("asked for ") && told.contains(" before\n"), "{told}");
     let goes_to = format!("the archive has the cluster up to revision {} of", between.bases[1]);
     assert!(told.contains("leaves out") && told.contains(&goes_to), "{told}");
     let (code, told) = plan(&archive, &["--latest"]);

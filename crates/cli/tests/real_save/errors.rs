@@ -146,6 +146,12 @@ fn what_is_no_file_or_is_at_work_is_not_replaced() {
     let link = target.dir().join("link");
     std::os::unix::fs::symlink("nowhere", &link).unwrap();
     assert!(save(&link).contains("the file itself"));
+    // It once cost somebody the identity of an archive.
+    let key = target.dir().join("key");
+    fs::write(&key, "AGE-SECRET-KEY-1").unwrap();
+    assert!(save(&key).contains("neither a snapshot nor empty"));
+    assert_eq!(fs::read(&key).unwrap(), b"AGE-SECRET-KEY-1");
+    fs::remove_file(&key).unwrap();
     let database = cluster.member(0).data_dir().join("member/snap/db");
     let before = fs::metadata(&database).unwrap().ino();
     assert!(save(&database).contains("locked"));
