@@ -172,6 +172,9 @@ impl Exported {
             (
                 "HashKV",
                 match base.tail {
+                    None if base.base.erased > 0 => {
+                        format!("{}, that of what is left of the saved snapshot", self.hash.hash)
+                    }
                     None => format!("{}, that of the saved snapshot", self.hash.hash),
                     Some(_) => format!(
                         "{}; of base and log, nobody has asked a member for it at that revision",

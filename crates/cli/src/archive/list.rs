@@ -37,7 +37,7 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
 }
 
 /// Every revision that the log has behind a base is a restore point, too.
-fn add_log(out: &mut Output, log: &[LogRange]) {
+pub(super) fn add_log(out: &mut Output, log: &[LogRange]) {
     let mut rows = Vec::new();
     for of_timeline in log.chunk_by(|one, next| one.timeline == next.timeline) {
         for (place, range) in of_timeline.iter().enumerate() {

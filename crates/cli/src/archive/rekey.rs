@@ -67,7 +67,8 @@ fn plan_text(archive: &Archive, plan: &RekeyPlan) -> String {
         rows.push((
             "hosts",
             "each that saves into the archive refuses until it is told the new fingerprint once:\n\
-             rekindle save --fingerprint"
+             rekindle save --fingerprint. A capture that runs goes on with the old keys, for the old\n\
+             readers, until it is ended: start it again with --fingerprint"
                 .to_owned(),
         ));
     }
@@ -89,7 +90,10 @@ fn result_text(archive: &Archive, plan: &RekeyPlan) -> String {
     if plan.begins.is_some() {
         rows.push((
             "next",
-            format!("on each host: rekindle save {place} --fingerprint {fingerprint}"),
+            format!(
+                "on each host: rekindle save {place} --fingerprint {fingerprint}; end captures that run, which \
+                 go on with the old keys, and start them with that flag"
+            ),
         ));
     }
     output::lines(&rows)

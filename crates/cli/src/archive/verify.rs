@@ -1,5 +1,6 @@
 //! `rekindle archive verify`: which restore points can be brought back, and what is wrong.
 
+use super::list::add_log;
 use super::{Point, now, parse_source, shown, unlock};
 use crate::args::{StoreArgs, VerifyArgs, VerifyLevel};
 use crate::failure::{Code, Failure};
@@ -31,7 +32,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let position = || done.load(Ordering::Relaxed);
     let verdict =
         terminal::watching("verifying", Some(total), position, || verification.run(progress))?;
-    output(&verdict, level).print(args.output.format())?;
+    let mut out = output(&verdict, level);
+    if request.only.is_none() {
+        add_log(&mut out, &archive.log()?);
+    }
+    out.print(args.output.format())?;
     failure(&verdict)
 }
 
@@ -187,6 +192,10 @@ fn failure(verdict: &Verdict) -> Result<(), Failure> {
             let delayed = grouped(count(Word::Delayed));
             let what = format!("the store did not hand out {delayed} of the archive's objects");
             Err(Failure::new(Code::Transient, what))
+        }
+        None if verdict.points.is_empty() => {
+            Err(Failure::new(Code::NotFound, "the archive holds no restore point")
+                .remedy("rekindle save or rekindle capture writes the first"))
         }
         None => Ok(()),
     }

@@ -106,12 +106,14 @@ impl Source {
             let archive = unlock(archive, access.keys)?;
             return Ok(Self::of_base(path, ArchivedBase::open(archive, &point, access.users)?));
         }
+        let place = Place::parse(text)?;
+        if let Place::Directory(path) = &place {
+            // A name that was mistyped is nothing else, whatever goes with it.
+            std::fs::metadata(path).map_err(|error| Failure::io("opening", path, &error))?;
+        }
         if let Some(args) = access.point
             && Point::of(args, now())?.is_some()
         {
-            if let Place::Directory(path) = Place::parse(text)? {
-                std::fs::metadata(&path).map_err(|error| Failure::io("opening", &path, &error))?;
-            }
             let what = format!("{} is no archive, and holds one point only", path.display());
             return Err(Failure::usage(what)
                 .remedy("leave --to-revision, --to-time, --latest and --timeline out"));
@@ -124,7 +126,7 @@ impl Source {
             let what = format!("{} is no archive, and needs no keys", path.display());
             return Err(Failure::usage(what).remedy("leave --identity and --fingerprint away"));
         }
-        match Place::parse(text)? {
+        match place {
             place @ Place::Bucket { .. } => {
                 no_log()?;
                 Self::of_file(path, fetch(&place, access)?)
