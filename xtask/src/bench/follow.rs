@@ -2,6 +2,8 @@
 //!
 //! The load is `crates/client/examples/puts`: values of 1 KB that do not compress, at a steady rate.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +22,13 @@ const BUSY: &str = "capture under load";
 const STALLED: &str = "capture that stood still";
 const COST: &str = "cost of a capture to etcd";
 const LOSS: &str = "loss when etcd and capture are killed";
+const LOG: &str = "log of a Kubernetes cluster";
+
+/// Nodes, and minutes in which these make some 1,000,000 updates.
+const LOG_NODES: u64 = 1000;
+const LOG_MINUTES: u64 = 135;
+/// Of the bytes of etcdbrctl's files.
+const LOG_MAX: f64 = 0.25;
 
 /// Writes a second that a capture keeps up with, and for how long. More than some thousands etcd does not
 /// tell a watch of, on two cores that it shares with the load, whoever watches.
@@ -90,7 +99,55 @@ impl Bench<'_> {
         if self.wants(LOSS) {
             found(self.loss()?);
         }
+        if self.wants(LOG) {
+            found(self.kubernetes_log()?);
+        }
         Ok(findings)
+    }
+
+    /// What a capture writes of a cluster's updates, beside gzipped JSON. Nothing waits.
+    fn kubernetes_log(&self) -> Result<Finding> {
+        eprintln!("{LOG}");
+        let path = |part: &str| self.store.kept(part).display().to_string();
+        let (archive, spool, records) = (path("log"), path("log-spool"), path("log-records"));
+        fs::create_dir_all(&records)?;
+        let mut words = vec![
+            self.programs.a_log.clone(),
+            archive.clone(),
+            "--kubernetes".into(),
+            spool.clone(),
+        ];
+        for minute in 1..=LOG_MINUTES {
+            self.runner.interrupt.check()?;
+            let file = format!("{records}/{minute}");
+            let [nodes, minute] = [LOG_NODES, minute].map(|number| number.to_string());
+            let load = [&self.programs.kubernetes, "-", &nodes, &minute, &file];
+            checkout::run_quietly(&mut etcd::command(&load))?;
+            words.push(file);
+        }
+        let init = [&self.programs.rekindle, "archive", "init", &archive, "--unencrypted"];
+        checkout::run_quietly(&mut etcd::command(&init))?;
+        let said = checkout::run_quietly(&mut etcd::command(&words))?.stdout;
+        let said: Value = serde_json::from_slice(&said)?;
+        for path in [archive, spool, records] {
+            data::remove(Path::new(&path))?;
+        }
+        let number = |name: &str| said[name].as_f64().with_context(|| format!("{name} of a_log"));
+        let (updates, gzipped) = (number("updates")?, number("gzippedBytes")?);
+        let megabytes = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+        let of_json = |share: f64| format!("{share:.2} of the gzipped JSON");
+        let verdict = Verdict::amount(number("logBytes")? / gzipped, LOG_MAX, of_json);
+        Ok(Finding {
+            work: format!("{LOG} of {LOG_NODES} nodes, {updates} updates"),
+            found: format!(
+                "{} as flushed every 5 s, {} merged, of {} of records as JSON, which gzip makes {}",
+                megabytes(number("flushedBytes")?),
+                megabytes(number("logBytes")?),
+                megabytes(number("jsonBytes")?),
+                megabytes(gzipped)
+            ),
+            verdicts: vec![verdict.to_string()],
+        })
     }
 
     fn busy(&self, rate: u64) -> Result<Finding> {
