@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use rekindle_bolt::{BulkError, Layout};
 use rekindle_etcd::restore::{
-    AlarmFate, BumpRequest, Content, DEFAULT_QUOTA, Plan, RebuildError, Request, SourceFacts,
-    directory, plan, rebuild,
+    AlarmFate, BumpRequest, Content, DEFAULT_QUOTA, LeaseFate, Plan, RebuildError, Request,
+    SourceFacts, directory, plan, rebuild,
 };
 use rekindle_etcd::wal::{Chain, SegmentReader};
 use rekindle_etcd::{
@@ -24,7 +24,13 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(source) = Backend::open(bytes) else { return };
     let (Ok(facts), Ok(kubernetes)) = (source.facts(), source.holds_kubernetes()) else { return };
     let said = SourceFacts { facts: &facts, kubernetes, size_at_most: bytes.len() as u64 };
-    let request = Request { cluster: CLUSTER.clone(), bump: bump(bytes), quota: DEFAULT_QUOTA };
+    let (cluster, bump) = (CLUSTER.clone(), bump(bytes));
+    let leases = match bytes.len() % 3 {
+        0 => LeaseFate::Restore,
+        1 => LeaseFate::Expire,
+        _ => LeaseFate::Detach,
+    };
+    let request = Request { cluster, bump, quota: DEFAULT_QUOTA, leases };
     let Ok(plan) = plan(&said, &request) else { return };
     let layout = Layout::new(1024, 4096).expect("a layout");
     let rebuilt = match rebuild(source.db().into(), &plan, layout, Vec::new()) {

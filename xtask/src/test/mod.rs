@@ -27,9 +27,9 @@ Lanes, in this order; one over its budget has failed:
   setup  1200 s  get the real servers (`cargo xtask tools`), fetch and compile
   fmt      20 s  rustfmt and gofmt
   clippy  300 s  clippy with warnings as errors, on the fuzz targets too; go vet
-  unit    400 s  tests of libraries, binaries and tests/*.rs; tidy is among them
+  unit    340 s  tests of libraries, binaries and tests/*.rs; tidy is among them
   doc      40 s  examples in documentation
-  real    440 s  tests/real*.rs: the integration tests that run real servers and tools
+  real    500 s  tests/real*.rs: the integration tests that run real servers and tools
 
 With a FILTER, the tests whose names contain it, in the lanes setup, unit and real.
 The last line is `N passed, N failed`.",
