@@ -12,6 +12,7 @@
 
 mod archive;
 mod changed;
+mod earlier;
 mod error;
 mod forget;
 mod forks;
@@ -35,6 +36,7 @@ mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
 pub use changed::Changed;
+pub use earlier::Earlier;
 pub use error::Error;
 pub use forget::{ForgetPlan, ForgetPoint, ForgetRequest, Forgot, Forgotten, plan_forget};
 pub use keys::{

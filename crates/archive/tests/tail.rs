@@ -7,7 +7,7 @@ use keyspaces::{
 };
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::header::Moment;
-use rekindle_archive::{Archive, BaseEntry, BaseRecords, Error, Tail, read_base};
+use rekindle_archive::{Archive, BaseEntry, BaseRecords, Earlier, Error, Tail, read_base};
 use rekindle_etcd::{Backend, HashRequest, Records, Revision};
 use std::collections::BTreeMap;
 
@@ -218,4 +218,53 @@ fn what_was_forgotten_stays_so() {
     assert!(of_log.iter().all(|(_, value)| !value.windows(7).any(|it| it == b"/secret")));
     let left = read_back(&archive, &of(count - 1)).unwrap();
     assert!(left.iter().all(|(_, value)| !value.windows(7).any(|it| it == b"/secret")));
+}
+
+/// Of a revision between that at which a base was compacted and its own the base has everything: where no log
+/// leads there, nothing was brought back.
+#[test]
+fn revisions_before_a_base_that_compaction_has_left() {
+    for seed in seeds(4) {
+        let mut history = History::new(seed);
+        let before = history.bases().pop().unwrap();
+        let begin = history.keyspace.revision;
+        for n in 0..20 {
+            let names = [format!("/key/{}", (seed + n) % 5), format!("/more/{}", n % 3)];
+            let changes = [(&*names[0], n % 7 == 3), (&*names[1], n == 8)];
+            history.write(&changes[..1 + (n as usize) % 2], 200);
+        }
+        let compact = begin + 8;
+        history.keyspace.compact(compact);
+        history.save();
+        let archive = &history.saving.archive;
+        let later = history.bases().pop().unwrap();
+        let as_of = |to: i64| {
+            let base = read_base(archive, &later).unwrap();
+            archive.as_of(&later, base, revision(to), Some(&before))
+        };
+        for number in compact + 1..history.keyspace.revision {
+            let mut want = history.states[&number].clone();
+            want.compact(compact);
+            let Earlier { entry, base, .. } = as_of(number).unwrap();
+            let facts = &entry.header.facts;
+            assert!(
+                facts.state > before.header.facts.state && facts.state < later.header.facts.state
+            );
+            let mut records = BaseRecords::new(archive, &entry, &base).unwrap();
+            let mut pairs = Vec::new();
+            while let Some(pair) = records.next_record().unwrap() {
+                pairs.push((pair.key.to_vec(), pair.value.to_vec()));
+            }
+            assert!(pairs == want.pairs(), "revision {number} of seed {seed}");
+            let backend = Backend::open(base.frame.as_slice()).unwrap();
+            assert_eq!(backend.facts().unwrap().revision(), facts.last);
+            let mut records = BaseRecords::new(archive, &entry, &base).unwrap();
+            let hash = backend.hash_kv_of(&mut records, &HashRequest::default()).unwrap();
+            assert_eq!(hash, want.backend().hash_kv(&HashRequest::default()).unwrap());
+        }
+        for number in [begin + 1, compact, history.keyspace.revision] {
+            let refused = as_of(number).unwrap_err();
+            assert!(matches!(refused, Error::LogMissing { .. }), "{number}: {refused}");
+        }
+    }
 }

@@ -220,7 +220,7 @@ impl Report<'_> {
     fn size_line(&self, size: &str) -> String {
         if let Kind::Base(base) = &self.source.kind {
             let bytes = output::bytes(base.size_at_most().1);
-            let at_most = if base.tail.is_some() { "at most " } else { "" };
+            let at_most = if !base.is_as_saved() { "at most " } else { "" };
             return format!("{at_most}{bytes} of records");
         }
         let usage = &self.status.report.usage;

@@ -127,7 +127,7 @@ fn prove(part: &Path, base: &ArchivedBase) -> Result<HashKv, Failure> {
     let status = backend.status(KeyCount::Reckoned)?;
     let hash = backend.hash_kv(&HashRequest::default())?;
     // What nobody has asked a member for at that very revision can only be sound.
-    let known = base.tail.is_none().then_some(base.base.hash);
+    let known = base.is_as_saved().then_some(base.base.hash);
     match status.is_sound() && known.is_none_or(|known| known == hash.hash) {
         true => Ok(hash),
         false => {
@@ -146,7 +146,7 @@ impl Exported {
     fn output(&self, base: &ArchivedBase, path: &Path) -> Output {
         let path = path.display().to_string();
         let (revision, time) = (base.revision().get(), super::shown(base.time()));
-        let reckoned = base.tail.as_ref().is_some_and(|tail| tail.reckoned);
+        let reckoned = base.reckoned;
         let simple = format!("Snapshot exported to {path}");
         let mut out = Output { simple, ..Output::default() };
         out.add("file", "File", path.clone());
@@ -171,13 +171,13 @@ impl Exported {
             ("SHA-256", self.digest.to_string()),
             (
                 "HashKV",
-                match base.tail {
-                    None if base.base.erased > 0 => {
+                match base.is_as_saved() {
+                    true if base.base.erased > 0 => {
                         format!("{}, that of what is left of the saved snapshot", self.hash.hash)
                     }
-                    None => format!("{}, that of the saved snapshot", self.hash.hash),
-                    Some(_) => format!(
-                        "{}; of base and log, nobody has asked a member for it at that revision",
+                    true => format!("{}, that of the saved snapshot", self.hash.hash),
+                    false => format!(
+                        "{}; of what the archive has, nobody has asked a member for it at that revision",
                         self.hash.hash
                     ),
                 },

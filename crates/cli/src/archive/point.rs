@@ -198,6 +198,9 @@ impl Point {
         }
         match reach[..] {
             [one] => Ok((one.clone(), revision)),
+            [] if let Some(later) = self.later_base(listing, revision)? => {
+                Ok((later.clone(), revision))
+            }
             [] => {
                 let what = format!("the archive holds nothing of revision {revision}");
                 let near = match farthest {
@@ -205,22 +208,34 @@ impl Point {
                     None => String::new(),
                 };
                 Err(Failure::new(Code::NotFound, what + &near).remedy(
-                    "rekindle archive list shows the bases; between two of them there is what was not \
-                     compacted away before the later one was saved",
+                    "rekindle archive list shows the bases and the log; before a base there is also what was \
+                     not compacted away when it was saved",
                 ))
             }
-            [one, ..] => {
-                let what = format!(
-                    "the archive holds revision {revision} of several clusters or histories"
-                );
-                let remedy = format!(
-                    "name the cluster: @{}:{revision}, for example; or, if the cluster was restored, which of \
-                     its histories: @{}:{revision} (restore takes --timeline, too), or another that rekindle \
-                     archive list shows",
-                    one.header.facts.cluster, one.header.facts.timeline
-                );
-                Err(Failure::refused(what).remedy(remedy))
+            [one, ..] => Err(of_several(one, revision)),
+        }
+    }
+
+    /// The first base behind a revision that has all of it, if one history alone has such a one.
+    fn later_base<'a>(
+        &self,
+        listing: &'a Listing,
+        revision: Revision,
+    ) -> Result<Option<&'a BaseEntry>, Failure> {
+        let mut first: BTreeMap<_, &BaseEntry> = BTreeMap::new();
+        for base in listing.bases.iter().filter(|base| self.is_of_it(base)) {
+            let facts = &base.header.facts;
+            if facts.last > revision && facts.compact < Some(revision) {
+                let known = first.entry(facts.timeline).or_insert(base);
+                if facts.last < known.header.facts.last {
+                    *known = base;
+                }
             }
+        }
+        match first.into_values().collect::<Vec<_>>()[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            [one, ..] => Err(of_several(one, revision)),
         }
     }
 
@@ -301,6 +316,15 @@ impl Point {
         };
         Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
+}
+
+fn of_several(one: &BaseEntry, revision: Revision) -> Failure {
+    let what = format!("the archive holds revision {revision} of several clusters or histories");
+    Failure::refused(what).remedy(format!(
+        "name the cluster: @{}:{revision}, for example; or, if the cluster was restored, which of its histories: \
+         @{}:{revision} (restore takes --timeline, too), or another that rekindle archive list shows",
+        one.header.facts.cluster, one.header.facts.timeline
+    ))
 }
 
 /// A time of this host's clock, such as 2026-11-20T10:00. None where it is none; an error where the clock

@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, Changed, Error, Listing, StoreFaultKind, Tail, UsersFrom, read_base,
+    Archive, BaseEntry, Changed, Earlier, Error, Listing, StoreFaultKind, Tail, UsersFrom,
+    read_base,
 };
 use rekindle_etcd::Revision;
 
@@ -34,6 +35,10 @@ pub(crate) struct ArchivedBase {
     pub base: Base,
     /// What comes behind it in the log.
     pub tail: Option<Tail>,
+    /// It is taken up to an earlier revision than its own, which is this one.
+    pub own_revision: Option<Revision>,
+    /// Nobody saw when the cluster was there.
+    pub reckoned: bool,
     /// The newest base of the same history.
     newest: BaseEntry,
     /// Users, roles and passwords are as they were then, and not as at the point.
@@ -48,6 +53,14 @@ fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
         (facts.state, facts.term, facts.index)
     };
     listing.bases.iter().filter(same).max_by_key(position).unwrap_or(base)
+}
+
+/// The newest base of the same history up to a revision.
+fn base_before<'a>(listing: &'a Listing, base: &BaseEntry, to: Revision) -> Option<&'a BaseEntry> {
+    let timeline = base.header.facts.timeline;
+    let facts = |base: &&BaseEntry| (base.header.facts.last, base.header.facts.index);
+    let own = listing.bases.iter().filter(|it| it.header.facts.timeline == timeline);
+    own.filter(|it| it.header.facts.last <= to).max_by_key(facts)
 }
 
 /// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
@@ -122,13 +135,27 @@ impl ArchivedBase {
                 Err(error) => return Err(with_what_remains(error.into(), &archive, &entry)),
             }
         };
-        let (base, tail) = match to {
-            None => (base, None),
+        let own_revision = entry.header.facts.last;
+        let (entry, base, tail, reckoned) = match to {
+            None => (entry, base, None, false),
+            Some(to) if to < own_revision => {
+                let before = base_before(&listing, &entry, to);
+                if before.is_none() {
+                    eprintln!(
+                        "warning: users, roles and passwords are those of revision {own_revision}: there is \
+                         no earlier base"
+                    );
+                }
+                let Earlier { entry, base, reckoned } = archive.as_of(&entry, base, to, before)?;
+                (entry, base, None, reckoned)
+            }
             Some(to) => {
                 let (base, tail) = archive.following(&entry)?.up_to(base, to)?;
-                (base, Some(tail))
+                let reckoned = tail.reckoned;
+                (entry, base, Some(tail), reckoned)
             }
         };
+        let own_revision = Some(own_revision).filter(|own| *own > entry.header.facts.last);
         if tail.as_ref().is_some_and(|tail| tail.erased) {
             eprintln!("warning: records of the log on the way to it were erased on demand");
         }
@@ -145,7 +172,7 @@ impl ArchivedBase {
             Users::OfPoint => (base, None),
             Users::Accepted(accepted) => with_users(&archive, base, &entry, &newest, accepted)?,
         };
-        let base = Self { archive, entry, base, tail, newest, users_of };
+        let base = Self { archive, entry, base, tail, own_revision, reckoned, newest, users_of };
         if let Point::Time(asked) = point.bare() {
             eprintln!("{}", base.distance(*asked));
             if let Some(warning) = base.unknown_at(*asked, &listing)? {
@@ -178,6 +205,11 @@ impl ArchivedBase {
     pub(crate) fn changed_since(&self) -> Result<Option<Changed>, Error> {
         let following = self.archive.following(&self.entry)?;
         following.changed_behind(self.revision(), CHANGED_BYTES_MAX)
+    }
+
+    /// Whether it is what a snapshot was, no more and no less.
+    pub(crate) fn is_as_saved(&self) -> bool {
+        self.tail.is_none() && self.own_revision.is_none()
     }
 
     /// Its revision.
@@ -229,8 +261,7 @@ impl ArchivedBase {
     /// How far it is from the time that was asked for.
     fn distance(&self, asked: Moment) -> String {
         let (revision, at) = (self.revision(), self.time());
-        let about =
-            if self.tail.as_ref().is_some_and(|tail| tail.reckoned) { "about " } else { "" };
+        let about = if self.reckoned { "about " } else { "" };
         let before = SignedDuration::from_millis(asked.0.saturating_sub(at.0).max(0));
         format!(
             "asked for {}: the archive has revision {revision}, at which the cluster was {about}{before:#} before",

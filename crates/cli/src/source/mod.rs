@@ -5,7 +5,7 @@ use crate::archive::{Point, ReadKeys, now, parse_source, shown, unlock, with_wha
 use crate::args::{PointArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::fetch::fetch;
-use rekindle_archive::{BaseRecords, Place};
+use rekindle_archive::{BaseEntry, BaseRecords, Place};
 use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
@@ -150,7 +150,8 @@ impl Source {
     /// Whether it is a base that is not in its archive any more.
     pub(crate) fn is_withdrawn(&self) -> bool {
         let Kind::Base(base) = &self.kind else { return false };
-        base.archive.list().is_ok_and(|listing| !listing.bases.contains(&base.entry))
+        let is_it = |other: &BaseEntry| other.name == base.entry.name;
+        base.archive.list().is_ok_and(|listing| !listing.bases.iter().any(is_it))
     }
 
     /// What came of reading it, with what remains where it is a base and damaged.
@@ -247,6 +248,13 @@ impl Source {
                 let facts = &base.entry.header.facts;
                 let name = base.entry.name.rsplit('/').next().unwrap_or_default();
                 let (cluster, time) = (facts.cluster, shown(facts.state));
+                if let Some(own) = base.own_revision {
+                    let (last, about) = (facts.last, if base.reckoned { "about " } else { "" });
+                    return format!(
+                        "base of an archive\n  {name}\n  of cluster {cluster}, which has revision {own} and \
+                         those before,\n  taken up to revision {last} of {about}{time}"
+                    );
+                }
                 let Some(tail) = &base.tail else {
                     return format!(
                         "base of an archive\n  {name}\n  of cluster {cluster}, as of {time}"

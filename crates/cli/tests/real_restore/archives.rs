@@ -284,7 +284,7 @@ fn points_of_an_archive_are_found_or_refused() {
             code => refused(code, args),
         }
     };
-    for point in ["latest", &source.revision.to_string(), "1s"] {
+    for point in ["latest", &source.revision.to_string(), "1ms"] {
         let plan = plan(point, 0);
         assert!(plan.contains("base of an archive"), "{plan}");
     }
