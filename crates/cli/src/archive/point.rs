@@ -225,7 +225,9 @@ impl Point {
         let mut first: BTreeMap<_, &BaseEntry> = BTreeMap::new();
         for base in listing.bases.iter().filter(|base| self.is_of_it(base)) {
             let facts = &base.header.facts;
-            if facts.last > revision && facts.compact < Some(revision) {
+            // The first one, which is of an empty etcd, has no record.
+            let is_behind = revision > Revision::FIRST && facts.compact < Some(revision);
+            if is_behind && facts.last > revision {
                 let known = first.entry(facts.timeline).or_insert(base);
                 if facts.last < known.header.facts.last {
                     *known = base;
