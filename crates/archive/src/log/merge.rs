@@ -12,8 +12,7 @@ use rekindle_etcd::Revision;
 
 /// What a merged segment of each level is of, in milliseconds, from level 1 on.
 const SPANS: [i64; 3] = [5 * 60_000, 60 * 60_000, 24 * 60 * 60_000];
-/// The most bytes of a merged segment, but for a block and what is added at once: a restore holds a few of
-/// them in memory.
+/// The most bytes of a merged segment, about: a restore holds a few of them in memory.
 const MERGED_MAX: u64 = 12 << 20;
 /// After a failure of the store, so many milliseconds nothing is tried.
 const PATIENCE: i64 = 60_000;
@@ -59,7 +58,8 @@ pub struct Merge {
     level: u8,
     first: Revision,
     last: Revision,
-    kept: Vec<Kept>,
+    /// What each of the segments is in the journal, and its bytes.
+    parts: Vec<(Vec<Kept>, u64)>,
     /// Names of the segments.
     names: Vec<String>,
 }
@@ -143,10 +143,10 @@ fn merge_of(group: &[Stretch], level: u8) -> Option<Merge> {
     if fewer * 5 > objects * 4 {
         return None;
     }
-    let kept: Vec<_> = group.iter().flat_map(|stretch| stretch.kept.iter().cloned()).collect();
-    let (first, last) = (kept.first()?.first, kept.last()?.last);
+    let (first, last) = (group.first()?.first()?, group.last()?.last()?);
+    let parts = group.iter().map(|stretch| (stretch.kept.clone(), stretch.bytes)).collect();
     let names = group.iter().map(|stretch| stretch.name.clone()).collect();
-    Some(Merge { level, first, last, kept, names })
+    Some(Merge { level, first, last, parts, names })
 }
 
 /// What was merged.
@@ -190,12 +190,15 @@ impl Merger {
             merged.push(Stretch { level: merge.level, kept, name, bytes });
             Ok::<_, Error>(())
         };
-        for kept in &merge.kept {
-            if cutter.closed_bytes() as u64 >= MERGED_MAX {
+        for (part, bytes) in &merge.parts {
+            // Each goes into one as a whole: one that two stand for would never be superseded.
+            if cutter.closed_bytes() as u64 + bytes > MERGED_MAX {
                 write(&mut cutter, &mut taken)?;
             }
-            cutter.add_cut(&kept.read()?)?;
-            taken.push(kept.clone());
+            for kept in part {
+                cutter.add_cut(&kept.read()?)?;
+                taken.push(kept.clone());
+            }
         }
         write(&mut cutter, &mut taken)?;
         // Whoever erases looks again after he has said what goes: he finds these, or is found here.

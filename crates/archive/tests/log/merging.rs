@@ -195,3 +195,39 @@ fn a_prune_keeps_what_a_damaged_merge_was_made_of() {
     }
     assert_eq!(of_level(&segments(&archive), 0), of_level(&before, 0));
 }
+
+/// A segment of which two merged ones had a part each stayed for ever.
+#[test]
+fn what_is_merged_goes_into_one_as_a_whole() {
+    let (mut following, mut merging) = (Following::new(), Merging::default());
+    let merge_due = |following: &Following, merging: &mut Merging| {
+        while let Some(merge) = merging.due(now_is()) {
+            let merged = following.writer.merger().merge(&merge, now);
+            merging.done(&merge, merged, now_is());
+        }
+    };
+    for number in 0..6 {
+        let mut write = |name: &str, bytes| {
+            following.keyspace.write(&[(name, false)], bytes);
+            let written = following.follow();
+            merging.wrote(following.journal.newest().unwrap().clone(), written);
+        };
+        // Two of these are more than is merged into one.
+        write(&format!("/large/{number}"), 7 << 20);
+        (0..8).for_each(|_| write("/small", 9));
+        advance(300_000);
+        merge_due(&following, &mut merging);
+    }
+    advance(2 * 3_600_000);
+    merge_due(&following, &mut merging);
+    let archive = &following.saving.archive;
+    for _ in 0..3 {
+        let policy = Policy { log: Some(i64::MAX), last: 1, ..Policy::default() };
+        let request = PruneRequest { policy, bases_max: 10, grace: 0, now: now_is() };
+        plan_prune(archive, &request).unwrap().carry_out(archive).unwrap();
+    }
+    let left = segments(archive);
+    assert_eq!([0, 1].map(|level| of_level(&left, level)), [0, 0]);
+    let entry = archive.list().unwrap().bases.remove(0);
+    assert_eq!(archive.following(&entry).unwrap().last(), revision(following.end));
+}
