@@ -32,8 +32,8 @@ pub struct Earlier {
 struct UpTo {
     /// So many records, those that are dead among them.
     records: u64,
-    /// The last record of that very revision.
-    last: Option<(RecordKey, Vec<u8>)>,
+    /// The last record of that very revision, and its number in the part.
+    last: Option<(u64, RecordKey, Vec<u8>)>,
     /// When the cluster was there, where the part tells.
     at: Option<Instant>,
 }
@@ -62,15 +62,19 @@ impl Archive {
             let mut part = part.clone();
             if part.last.revision >= to {
                 let up_to = self.part_up_to(entry, &part, to)?;
-                let end = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-                part.dead.insert_range(end(up_to.records)..end(part.records));
+                let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+                part.dead.insert_range(place(up_to.records)..place(part.records));
+                if let Some((number, ..)) = up_to.last {
+                    // It tells the revision: where it was erased, it stays with nothing in it.
+                    part.dead.remove(place(number));
+                }
                 found.last = up_to.last.or(found.last);
                 found.at = up_to.at.or(found.at);
             }
             parts.push(part);
         }
         parts.retain(|part| part.living() > 0);
-        let (key, value) = found.last.ok_or_else(missing)?;
+        let (_, key, value) = found.last.ok_or_else(missing)?;
         let (mut frame, page_size) = Frame::parse(&base.frame)?;
         if let Some(before) = before {
             let theirs = Frame::parse(&read_base(self, before)?.frame)?.0;
@@ -103,10 +107,7 @@ impl Archive {
             let opened = object::open_run(self, &full_name, Kind::Pack, bytes)?;
             let damaged = |fault| Error::damaged(&full_name, fault);
             return match is_known(part, &opened) {
-                true => up_to
-                    .add(&opened, (part.first.revision, to), to)
-                    .map_err(damaged)
-                    .map(|()| up_to),
+                true => up_to.add(&opened, (part.first.revision, to), to).map_err(damaged),
                 false => Err(damaged(FormatFault::Foreign)),
             };
         }
@@ -115,11 +116,9 @@ impl Archive {
             .cover(part)
             .map_err(|missing| Error::LogMissing { base: store.full_name(&entry.name), missing })?;
         for piece in pieces.iter().filter(|piece| piece.from <= to) {
-            let name = store.full_name(&piece.segment.name);
-            let bytes = store.read(&piece.segment.name, piece.segment.bytes)?;
-            let opened = object::open_run(self, &name, Kind::Segment, bytes)?;
-            let clip = (piece.from, piece.to.min(to));
-            up_to.add(&opened, clip, to).map_err(|fault| Error::damaged(&name, fault))?;
+            let opened = object::read_segment(self, &piece.segment.name, piece.segment.bytes)?;
+            let damaged = |fault| Error::damaged(&store.full_name(&piece.segment.name), fault);
+            up_to = up_to.add(&opened, (piece.from, piece.to.min(to)), to).map_err(damaged)?;
             up_to.at = opened.notes.times.of(to).filter(|_| piece.to >= to).or(up_to.at);
         }
         Ok(up_to)
@@ -127,29 +126,21 @@ impl Archive {
 }
 
 impl UpTo {
-    /// Adds the records of a run from one revision to another.
+    /// With the records of a run from one revision to another, behind those before.
     fn add(
-        &mut self,
+        mut self,
         opened: &OpenedRun,
         (first, last): (Revision, Revision),
         to: Revision,
-    ) -> Result<(), FormatFault> {
-        for (range, entry) in opened.run.blocks() {
-            if entry.first.revision > last {
-                break;
+    ) -> Result<Self, FormatFault> {
+        let mut records = opened.within(first, last);
+        while let Some(key) = records.advance()? {
+            if key.revision == to {
+                self.last = Some((self.records, key, records.value().to_vec()));
             }
-            let mut records = opened.records(&range, entry)?;
-            while let Some(key) = records.advance() {
-                if key.revision < first || key.revision > last {
-                    continue;
-                }
-                self.records += 1;
-                if key.revision == to {
-                    self.last = Some((key, records.value().to_vec()));
-                }
-            }
+            self.records += 1;
         }
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -5,12 +5,10 @@
 
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::format::block::{self, Entry};
-use crate::format::{FormatFault, Kind};
+use crate::format::FormatFault;
 use crate::object::{self, OpenedRun};
 use crate::plan::cover::SegmentEntry;
-use rekindle_etcd::{RecordKey, Revision};
-use std::ops::Range;
+use rekindle_etcd::Revision;
 
 /// Two segments that tell different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +72,12 @@ pub(crate) fn find(
     Ok(forks)
 }
 
+/// None where it is damaged.
 fn open(archive: &Archive, segment: &SegmentEntry) -> Result<Option<OpenedRun>, Error> {
-    let store = archive.store();
-    let bytes = store.read(&segment.name, segment.bytes)?;
-    let name = store.full_name(&segment.name);
-    Ok(object::open_run(archive, &name, Kind::Segment, bytes).ok())
+    match object::read_segment(archive, &segment.name, segment.bytes) {
+        Err(Error::Store(fault)) => Err(fault.into()),
+        read => Ok(read.ok()),
+    }
 }
 
 /// The first of some revisions of which two runs have different records.
@@ -87,8 +86,7 @@ fn first_difference(
     other: &OpenedRun,
     (first, last): (Revision, Revision),
 ) -> Result<Option<Revision>, FormatFault> {
-    let within = |run| Within { blocks: run_blocks(run), run, current: None, first, last };
-    let (mut one, mut other) = (within(one), within(other));
+    let (mut one, mut other) = (one.within(first, last), other.within(first, last));
     loop {
         let differ = match (one.advance()?, other.advance()?) {
             (None, None) => return Ok(None),
@@ -100,42 +98,5 @@ fn first_difference(
         if differ.is_some() {
             return Ok(differ);
         }
-    }
-}
-
-/// Where a block lies, and what the index says of it.
-type Block<'a> = (Range<usize>, &'a Entry);
-
-fn run_blocks(run: &OpenedRun) -> std::vec::IntoIter<Block<'_>> {
-    run.run.blocks().collect::<Vec<_>>().into_iter()
-}
-
-/// The records of some revisions of a run.
-struct Within<'a> {
-    run: &'a OpenedRun,
-    blocks: std::vec::IntoIter<Block<'a>>,
-    current: Option<block::Records>,
-    first: Revision,
-    last: Revision,
-}
-
-impl Within<'_> {
-    fn advance(&mut self) -> Result<Option<RecordKey>, FormatFault> {
-        loop {
-            if let Some(key) = self.current.as_mut().and_then(block::Records::advance) {
-                match key.revision {
-                    revision if revision < self.first => continue,
-                    revision if revision > self.last => return Ok(None),
-                    _ => return Ok(Some(key)),
-                }
-            }
-            let needed = self.blocks.find(|(_, entry)| entry.last.revision >= self.first);
-            let Some((range, entry)) = needed else { return Ok(None) };
-            self.current = Some(self.run.records(&range, entry)?);
-        }
-    }
-
-    fn value(&self) -> &[u8] {
-        self.current.as_ref().map(block::Records::value).unwrap_or_default()
     }
 }

@@ -9,6 +9,7 @@ use crate::format::segment::{self, Notes};
 use crate::format::{DIGEST, Domain, FormatFault, Kind, ObjectId};
 use crate::keys::{self, Unopened};
 use bytes::Bytes;
+use rekindle_etcd::{RecordKey, Revision};
 use std::ops::Range;
 
 /// An object that was put together.
@@ -95,6 +96,44 @@ impl OpenedRun {
     ) -> Result<block::Records, FormatFault> {
         Run::open(&self.content, range, entry)
     }
+
+    /// The records of some of its revisions, in their order.
+    pub(crate) fn within(&self, first: Revision, last: Revision) -> Within<'_> {
+        let blocks = self.run.blocks().collect::<Vec<_>>().into_iter();
+        Within { opened: self, blocks, current: None, first, last }
+    }
+}
+
+/// The records of some revisions of a run.
+pub(crate) struct Within<'a> {
+    opened: &'a OpenedRun,
+    blocks: std::vec::IntoIter<(Range<usize>, &'a Entry)>,
+    current: Option<block::Records>,
+    first: Revision,
+    last: Revision,
+}
+
+impl Within<'_> {
+    /// The next one; its value is [`Self::value`].
+    pub(crate) fn advance(&mut self) -> Result<Option<RecordKey>, FormatFault> {
+        loop {
+            if let Some(key) = self.current.as_mut().and_then(block::Records::advance) {
+                match key.revision {
+                    revision if revision < self.first => continue,
+                    revision if revision > self.last => return Ok(None),
+                    _ => return Ok(Some(key)),
+                }
+            }
+            let needed = self.blocks.find(|(_, entry)| entry.last.revision >= self.first);
+            let Some((range, entry)) = needed else { return Ok(None) };
+            self.current = Some(self.opened.records(&range, entry)?);
+        }
+    }
+
+    /// Of the record that was told last.
+    pub(crate) fn value(&self) -> &[u8] {
+        self.current.as_ref().map(block::Records::value).unwrap_or_default()
+    }
 }
 
 /// Reads the pack or the segment that lies at `name` (with its place).
@@ -115,6 +154,13 @@ pub(crate) fn open_run(
     };
     let run = Run::parse(&content, &header.facts).map_err(damaged)?;
     Ok(OpenedRun { header, notes, run, content })
+}
+
+/// Reads the segment with this name in the archive, which has so many bytes.
+pub(crate) fn read_segment(archive: &Archive, name: &str, bytes: u64) -> Result<OpenedRun, Error> {
+    let store = archive.store();
+    let read = store.read(name, bytes)?;
+    open_run(archive, &store.full_name(name), Kind::Segment, read)
 }
 
 fn unsealed(archive: &Archive, name: &str, header: &Header, body: Bytes) -> Result<Bytes, Error> {

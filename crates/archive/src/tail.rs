@@ -296,11 +296,8 @@ impl Following<'_> {
     }
 
     pub(crate) fn open(&self, segment: &SegmentEntry) -> Result<(String, OpenedRun), Error> {
-        let store = self.archive.store();
-        let name = store.full_name(&segment.name);
-        let bytes = store.read(&segment.name, segment.bytes)?;
-        let opened = object::open_run(self.archive, &name, Kind::Segment, bytes)?;
-        Ok((name, opened))
+        let name = self.archive.store().full_name(&segment.name);
+        Ok((name, object::read_segment(self.archive, &segment.name, segment.bytes)?))
     }
 }
 
@@ -319,22 +316,14 @@ struct End {
 impl End {
     fn find(opened: &OpenedRun, piece: &Piece<'_>) -> Result<Self, FormatFault> {
         let (mut last, mut kubernetes) = (None, false);
-        for (range, entry) in opened.run.blocks() {
-            if entry.first.revision > piece.to {
-                break;
-            }
-            let mut records = opened.records(&range, entry)?;
-            while let Some(key) = records.advance() {
-                if key.revision > piece.to {
-                    break;
-                }
-                let value = records.value();
-                let kv = KeyValue::parse(value)
-                    .map_err(|_| FormatFault::Senseless { what: "a record" })?;
-                kubernetes |= is_kubernetes(kv.key);
-                if key.revision == piece.to {
-                    last = Some((key, value.to_vec()));
-                }
+        let mut records = opened.within(piece.from, piece.to);
+        while let Some(key) = records.advance()? {
+            let value = records.value();
+            let kv =
+                KeyValue::parse(value).map_err(|_| FormatFault::Senseless { what: "a record" })?;
+            kubernetes |= is_kubernetes(kv.key);
+            if key.revision == piece.to {
+                last = Some((key, value.to_vec()));
             }
         }
         // A segment has all of the revisions that it says.

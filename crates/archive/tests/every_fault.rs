@@ -191,6 +191,7 @@ impl World {
     fn check_goes_on(&self) {
         let archive = self.archive();
         self.save(&archive).unwrap();
+        self.check_sound();
         for _ in 0..2 {
             let held = prune(&archive, 1000).unwrap().held;
             assert_eq!(held, []);

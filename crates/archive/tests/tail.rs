@@ -268,3 +268,33 @@ fn revisions_before_a_base_that_compaction_has_left() {
         }
     }
 }
+
+/// The last record of a revision tells that it was there: where it was erased, nothing else stands for it.
+#[test]
+fn a_revision_before_a_base_of_which_the_last_record_was_erased() {
+    let mut history = History::new(2);
+    let before = history.bases().pop().unwrap();
+    let begin = history.keyspace.revision;
+    for _ in 0..6 {
+        history.write(&[("/key/1", false), ("/secret", false)], 40);
+    }
+    history.keyspace.compact(begin + 2);
+    history.save();
+    let archive = &history.saving.archive;
+    forget(archive, &all_of("/secret"), &now).unwrap();
+    let later = history.bases().pop().unwrap();
+    let to = begin + 4;
+    let base = read_base(archive, &later).unwrap();
+    let Earlier { entry, base, .. } =
+        archive.as_of(&later, base, revision(to), Some(&before)).unwrap();
+    let mut records = BaseRecords::new(archive, &entry, &base).unwrap();
+    let mut last = None;
+    while let Some(pair) = records.next_record().unwrap() {
+        assert!(!pair.value.windows(7).any(|it| it == b"/secret"));
+        last = Some((pair.key.to_vec(), pair.value.len()));
+    }
+    let backend = Backend::open(base.frame.as_slice()).unwrap();
+    assert_eq!(backend.facts().unwrap().revision(), revision(to));
+    let told = backend.facts().unwrap().last_record.unwrap().to_bytes().to_vec();
+    assert_eq!(last, Some((told, 0)));
+}

@@ -60,7 +60,8 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{failure}");
+            let text = failure.to_string();
+            eprint!("{}", without_secrets(&text).unwrap_or(text));
             ExitCode::from(failure.code as u8)
         }
     }

@@ -110,6 +110,9 @@ impl Bench<'_> {
         eprintln!("{LOG}");
         let path = |part: &str| self.store.kept(part).display().to_string();
         let (archive, spool, records) = (path("log"), path("log-spool"), path("log-records"));
+        self.init_anew("log")?;
+        // An interrupted run leaves them.
+        data::remove(Path::new(&records))?;
         fs::create_dir_all(&records)?;
         let mut words = vec![
             self.programs.a_log.clone(),
@@ -125,8 +128,6 @@ impl Bench<'_> {
             checkout::run_quietly(&mut etcd::command(&load))?;
             words.push(file);
         }
-        let init = [&self.programs.rekindle, "archive", "init", &archive, "--unencrypted"];
-        checkout::run_quietly(&mut etcd::command(&init))?;
         let said = checkout::run_quietly(&mut etcd::command(&words))?.stdout;
         let said: Value = serde_json::from_slice(&said)?;
         for path in [archive, spool, records] {

@@ -49,7 +49,10 @@ fn main() -> Result<(), Failure> {
         [directory, keys, updates] => {
             updates_of(&open(directory)?, keys.parse()?, updates.parse()?)
         }
-        _ => Err("a_log DIRECTORY KEYS UPDATES".into()),
+        _ => {
+            Err("a_log DIRECTORY KEYS UPDATES, or a_log DIRECTORY --kubernetes SPOOL FILE..."
+                .into())
+        }
     }
 }
 

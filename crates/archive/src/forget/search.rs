@@ -279,9 +279,7 @@ pub(super) fn pieces<'s>(
 
 /// Reads the segment of a piece.
 pub(super) fn open_piece(archive: &Archive, piece: &Piece<'_>) -> Result<OpenedRun, Error> {
-    let (store, segment) = (archive.store(), piece.segment);
-    let bytes = store.read(&segment.name, segment.bytes)?;
-    object::open_run(archive, &store.full_name(&segment.name), Kind::Segment, bytes)
+    object::read_segment(archive, &piece.segment.name, piece.segment.bytes)
 }
 
 /// Shows the records that are taken of a segment.
@@ -292,14 +290,9 @@ pub(super) fn each_record(
     mut show: impl FnMut(RecordKey, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let name = archive.store().full_name(&piece.segment.name);
-    for (range, entry) in opened.run.blocks() {
-        let records = opened.records(&range, entry);
-        let mut records = records.map_err(|fault| Error::damaged(&name, fault))?;
-        while let Some(key) = records.advance() {
-            if (piece.from..=piece.to).contains(&key.revision) {
-                show(key, records.value())?;
-            }
-        }
+    let mut records = opened.within(piece.from, piece.to);
+    while let Some(key) = records.advance().map_err(|fault| Error::damaged(&name, fault))? {
+        show(key, records.value())?;
     }
     Ok(())
 }
