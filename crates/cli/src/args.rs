@@ -1,9 +1,12 @@
 //! The command line, as it is typed. Nothing is decided here: each command turns its flags into
 //! what it needs and refuses what makes no sense.
 
+use crate::agent::AgentArgs;
 use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::capture::CaptureArgs;
 use crate::connect::{Env, variable};
+use crate::prune_snapshots::PruneSnapshotsArgs;
+use crate::records::RecordsArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,13 @@ use std::time::Duration;
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 bad or damaged data, \
     4 refused for safety, 5 transient (try again), 6 not found, 130 interrupted.")]
 pub(crate) struct Args {
+    /// Configuration of rekindle agent: endpoints, certificates, stores and keys that flags do not name are
+    /// taken from there.
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+    /// Which of its clusters is meant, where it has several.
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Configuration")]
+    pub config_cluster: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -27,6 +37,9 @@ pub(crate) enum Command {
     Hashkv(HashkvArgs),
     Restore(Box<RestoreArgs>),
     Archive(ArchiveArgs),
+    Agent(AgentArgs),
+    Records(RecordsArgs),
+    PruneSnapshots(Box<PruneSnapshotsArgs>),
 }
 
 /// Make archives and look at them.

@@ -2,9 +2,11 @@
 //! what its errors mean to an administrator.
 
 use crate::args::ConnectArgs;
+use crate::configured;
 use crate::failure::{Code, Failure};
 use crate::manifest::{KUBEADM, Manifest};
 use crate::time::parse_duration;
+use rekindle_agent::config::Cluster;
 use rekindle_client::{
     Client, Config, Credentials, DialFault, Error, EtcdFault, FileRole, Timeouts, TlsFault,
     TlsFiles,
@@ -26,16 +28,25 @@ pub(crate) struct Connection {
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn connect(args: &ConnectArgs) -> Result<Connection, Failure> {
-    let manifest = manifest(args, &environment)?;
-    let (config, all_members) = config(args, &environment, manifest.as_ref())?;
+    let configured = configured::cluster();
+    let manifest = manifest(args, &environment, configured)?;
+    let (config, all_members) = config(args, &environment, manifest.as_ref(), configured)?;
     let client = Client::new(config).map_err(explain)?;
     Ok(Connection { client, all_members })
 }
 
 /// The manifest that is asked for, or kubeadm's where nothing else says where the cluster is.
-fn manifest(args: &ConnectArgs, env: Env<'_>) -> Result<Option<Manifest>, Failure> {
-    if let Some(path) = &args.from_manifest {
+fn manifest(
+    args: &ConnectArgs,
+    env: Env<'_>,
+    configured: Option<&Cluster>,
+) -> Result<Option<Manifest>, Failure> {
+    let configured_path = configured.and_then(|cluster| cluster.manifest.as_ref());
+    if let Some(path) = args.from_manifest.as_ref().or(configured_path) {
         return Manifest::read(path).map(Some);
+    }
+    if configured.is_some() {
+        return Ok(None);
     }
     let named = args.endpoints.is_some() || variable(env, "ENDPOINTS").is_some();
     let kubeadm = Path::new(KUBEADM);
@@ -57,32 +68,46 @@ fn config(
     args: &ConnectArgs,
     env: Env<'_>,
     manifest: Option<&Manifest>,
+    configured: Option<&Cluster>,
 ) -> Result<(Config, bool), Failure> {
+    let environment = env;
+    // What is meant for one cluster is no good for another.
+    let env: Env<'_> = if configured.is_some() { &|_| None } else { env };
     if args.discovery_srv.is_some() || variable(env, "DISCOVERY_SRV").is_some() {
         return Err(Failure::usage("--discovery-srv is not supported")
             .remedy("give the endpoints themselves: --endpoints"));
     }
-    let endpoints = args.endpoints.clone().or_else(|| variable(env, "ENDPOINTS"));
-    // A manifest knows one member; its certificates are good for all.
-    let all_members = args.cluster || (endpoints.is_none() && manifest.is_some());
+    let of_configured = configured.map(|cluster| cluster.endpoints.join(","));
+    let of_configured = of_configured.filter(|endpoints| !endpoints.is_empty());
+    let named = args.endpoints.clone().or_else(|| variable(env, "ENDPOINTS"));
+    // A manifest knows one member; its certificates are good for all. So does a configuration as often as not.
+    let all_members =
+        args.cluster || (named.is_none() && (manifest.is_some() || of_configured.is_some()));
+    let endpoints = named.or(of_configured);
     let endpoints = endpoints
         .or_else(|| manifest.and_then(manifest_endpoint))
         .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-    let path = |flag: &Option<PathBuf>, name: &str, listed: &str| {
-        let given = flag.clone().or_else(|| variable(env, name).map(PathBuf::from));
+    let files = configured.and_then(Cluster::tls).unwrap_or_default();
+    let path = |flag: &Option<PathBuf>, file: Option<PathBuf>, name: &str, listed: &str| {
+        let given = flag.clone().or(file);
+        let given = given.or_else(|| variable(env, name).map(PathBuf::from));
         given.or_else(|| manifest?.path_flag(listed))
     };
     let tls = TlsFiles {
-        ca_cert: path(&args.cacert, "CACERT", "trusted-ca-file"),
-        cert: path(&args.cert, "CERT", "cert-file"),
-        key: path(&args.key, "KEY", "key-file"),
+        ca_cert: path(&args.cacert, files.ca_cert, "CACERT", "trusted-ca-file"),
+        cert: path(&args.cert, files.cert, "CERT", "cert-file"),
+        key: path(&args.key, files.key, "KEY", "key-file"),
         insecure_skip_verify: args.insecure_skip_tls_verify
             || variable(env, "INSECURE_SKIP_TLS_VERIFY").is_some_and(|value| value == "true"),
     };
     let has_tls = tls.ca_cert.is_some() || tls.cert.is_some() || tls.insecure_skip_verify;
+    let credentials = match configured.filter(|_| args.user.is_none()) {
+        Some(cluster) => cluster.credentials(environment).map_err(Failure::usage)?,
+        None => credentials(args, env)?,
+    };
     let config = Config {
         tls: (has_tls || tls.key.is_some()).then_some(tls),
-        credentials: credentials(args, env)?,
+        credentials,
         timeouts: timeouts(args, env)?,
         ..Config::new([endpoints])
     };
@@ -258,7 +283,7 @@ mod tests {
         manifest: Option<&Manifest>,
     ) -> Result<(Config, bool), Failure> {
         let env: BTreeMap<_, _> = env.iter().copied().collect();
-        config(args, &|name| env.get(name).map(ToString::to_string), manifest)
+        config(args, &|name| env.get(name).map(ToString::to_string), manifest, None)
     }
 
     fn args() -> ConnectArgs {

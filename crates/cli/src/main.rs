@@ -3,15 +3,19 @@
 //! Everything that is said to a user is said from here. Errors come up as [`failure::Failure`] and
 //! are printed once.
 
+mod agent;
 mod archive;
 mod args;
 mod capture;
+mod configured;
 mod connect;
 mod failure;
 mod fetch;
 mod hashkv;
 mod manifest;
 mod output;
+mod prune_snapshots;
+mod records;
 mod restore;
 mod save;
 mod source;
@@ -68,13 +72,27 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
-    match args.command {
+    let Args { config, config_cluster, command } = args;
+    if let Command::Agent(args) = command {
+        return agent::run(&args, config.as_deref(), config_cluster.as_deref());
+    }
+    match &config {
+        Some(path) => configured::load(path, config_cluster.as_deref())?,
+        None if config_cluster.is_some() => {
+            return Err(Failure::usage("--config-cluster without --config names nothing"));
+        }
+        None => {}
+    }
+    match command {
         Command::Save(args) => save::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Hashkv(args) => hashkv::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
+        Command::Records(args) => records::run(&args),
+        Command::PruneSnapshots(args) => prune_snapshots::run(&args),
+        Command::Agent(_) => Ok(()),
     }
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Spool {
 impl Spool {
     /// `name` is that of the file; two with the same name wait for each other.
     pub(crate) fn new(directory: Option<&Path>, name: &str) -> Result<Self, Failure> {
-        let directory = directory.map(Path::to_owned).or_else(default).ok_or_else(|| {
+        let named = directory.map(Path::to_owned).or_else(crate::configured::spool);
+        let directory = named.or_else(default).ok_or_else(|| {
             Failure::usage("there is no place for the snapshot on its way")
                 .remedy("name one: --spool")
         })?;

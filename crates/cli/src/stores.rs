@@ -1,12 +1,13 @@
 //! Where archives and snapshots are, as the command line names it: paths, URLs, etcdbrctl's flags.
 
 use crate::args::{LockMode, OtherStoreArgs, Role, StoreArgs};
+use crate::configured;
 use crate::connect::Env;
 use crate::failure::Failure;
 use crate::time::parse_duration;
+pub(crate) use rekindle_agent::config::parse_bytes;
 use rekindle_archive::{Place, Retention, RetentionMode, Store, StoreOptions};
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,10 +106,21 @@ impl StoreArgs {
                 format!("--bandwidth is for object stores, and {} is a path", path.display());
             return Err(Failure::usage(what).remedy("leave it out"));
         }
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Ok(Store::open(place, &self.options(variables.collect())?)?)
+        let variables = variables();
+        let options = match self.configured(place) {
+            Some(store) => store.options(variables).map_err(|fault| {
+                Failure::usage(format!("the configuration's store of {place}: {fault}"))
+            })?,
+            None => self.options(variables)?,
+        };
+        Ok(Store::open(place, &options)?)
+    }
+
+    /// What a configuration says of the store at a place, unless flags say how it is reached.
+    fn configured(&self, place: &Place) -> Option<&'static rekindle_agent::config::Store> {
+        let by_flags = self.endpoint_url.is_some() || self.storage_provider.is_some();
+        let cluster = configured::cluster().filter(|_| !by_flags)?;
+        cluster.store_of(&place.to_string())
     }
 
     /// How the other place is reached. Only what is written into is locked.
@@ -175,6 +187,14 @@ impl StoreArgs {
     }
 }
 
+/// The environment, as far as it is text.
+pub(crate) fn variables() -> BTreeMap<String, String> {
+    let variables = std::env::vars_os();
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// What the names of variables for the other place begin with.
 const OTHER: &str = "REKINDLE_OTHER_";
 
@@ -198,25 +218,6 @@ fn with_scheme(endpoint: &str, plain: bool) -> String {
         (false, true) => format!("http://{endpoint}"),
         (false, false) => format!("https://{endpoint}"),
     }
-}
-
-/// Reads a number of bytes, such as `50MiB`.
-pub(crate) fn parse_bytes(text: &str) -> Result<NonZeroU64, String> {
-    const UNITS: &[(&str, u64)] = &[
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
-    let (number, unit) = unit.unwrap_or((text, 1));
-    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes
-        .and_then(NonZeroU64::new)
-        .ok_or_else(|| "give a number of bytes such as 1048576, 512KiB or 50MiB".to_owned())
 }
 
 /// Reads for how long something is locked.
@@ -311,16 +312,5 @@ mod tests {
     fn a_lock_lasts() {
         assert_eq!(parse_lock("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert!(parse_lock("0s").is_err() && parse_lock("-1d").is_err());
-    }
-
-    #[test]
-    fn bytes_with_units() {
-        let parsed = |text| parse_bytes(text).ok().map(NonZeroU64::get);
-        assert_eq!(parsed("1000"), Some(1000));
-        assert_eq!(parsed("50MiB"), Some(50 << 20));
-        assert_eq!(parsed("5 KB"), Some(5000));
-        for bad in ["", "0", "MiB", "-1", "1.5MiB", "99999999999GiB"] {
-            assert_eq!(parsed(bad), None, "{bad}");
-        }
     }
 }

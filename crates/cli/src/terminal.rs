@@ -21,10 +21,18 @@ const STOP_EVERY: Duration = Duration::from_millis(100);
 
 /// A flag that Ctrl-C, SIGTERM and a lost terminal set; a second one ends the program at once.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
     let own = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     // Under nohup the loss of the terminal is to be outlived.
-    let hangup = (!ignores(&own, SIGHUP)).then_some(SIGHUP);
+    flag_of((!ignores(&own, SIGHUP)).then_some(SIGHUP))
+}
+
+/// The same of who takes SIGHUP for something else.
+pub(crate) fn stop_flag_but_hangup() -> Result<Arc<AtomicBool>, Failure> {
+    flag_of(None)
+}
+
+fn flag_of(hangup: Option<i32>) -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         let code = i32::from(Code::Interrupted as u8);
         signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))

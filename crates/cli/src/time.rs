@@ -1,24 +1,12 @@
 //! The clock, and how moments are written into names.
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Span, SpanRelativeTo, Timestamp};
-use std::time::Duration;
+pub(crate) use rekindle_agent::config::parse_duration;
 
 /// Now, as it goes into names of directories: `20261120T100000Z`.
 pub(crate) fn for_names() -> String {
     Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
-}
-
-/// Reads a length of time as Go's flags take it: `500ms`, `5s`, `1m30s`; days (of 24 hours) and
-/// weeks as well: `7d`. Nought needs no unit.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("\"{text}\" is no length of time such as 500ms, 5s, 1m30s or 7d");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    Duration::try_from(duration).map_err(|_| wrong())
 }
 
 /// Fills the date patterns (`%Y`, `%m`, …) of a name, in UTC.
@@ -30,21 +18,6 @@ pub(crate) fn fill_pattern(name: &str, now: Timestamp) -> Result<String, String>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_of_time_as_go_writes_them() {
-        let parsed = |text| parse_duration(text).ok();
-        assert_eq!(parsed("5s"), Some(Duration::from_secs(5)));
-        assert_eq!(parsed("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parsed("1m30s"), Some(Duration::from_secs(90)));
-        assert_eq!(parsed("7d"), Some(Duration::from_secs(7 * 86_400)));
-        // Once the help of a flag said 0, which was refused.
-        assert_eq!(parsed("0"), Some(Duration::ZERO));
-        assert_eq!(parsed("1w 2h"), Some(Duration::from_secs(7 * 86_400 + 7200)));
-        for bad in ["", "5", "-5s", "five", "1mo", "1y"] {
-            assert_eq!(parsed(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn names_with_dates() {

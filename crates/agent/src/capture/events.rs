@@ -134,6 +134,8 @@ pub enum Event {
     NotHashed,
     /// Users or roles of the cluster have changed: only a base has them.
     AuthChanged,
+    /// Somebody wants a base now.
+    BaseWanted,
     /// All is to end.
     Stop,
 }
@@ -169,6 +171,13 @@ pub enum Said {
         /// What it was to begin with is compacted away.
         compacted: bool,
     },
+}
+
+impl Said {
+    /// Whether it says nothing any more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
 }
 
 /// Where a watch is to begin.

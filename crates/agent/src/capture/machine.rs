@@ -140,6 +140,8 @@ pub struct Machine {
     /// How long is waited after the next failure of a watch.
     retry: Duration,
     failed: bool,
+    /// When the cluster spoke last.
+    heard: Option<Duration>,
     /// When it was asked for progress and has not answered: some versions of etcd leave out an answer, for
     /// example of a watch that has just begun.
     questions: VecDeque<Duration>,
@@ -212,6 +214,7 @@ impl Machine {
             job: None,
             next_snapshot: Duration::ZERO,
             failures: 0,
+            heard: None,
             members: None,
             next_witness: settings.witnesses_every.unwrap_or_default().min(FIRST_WITNESS),
             stopping: None,
@@ -252,6 +255,12 @@ impl Machine {
     pub fn behind(&self) -> i64 {
         let head = self.head().unwrap_or_default().get();
         self.ahead.map_or(0, |(newest, _)| newest.get().saturating_sub(head).max(0))
+    }
+
+    /// For how long the cluster has not said anything; none: it never has.
+    #[must_use]
+    pub fn silent_for(&self, passed: Duration) -> Option<Duration> {
+        self.heard.map(|heard| passed.saturating_sub(heard))
     }
 
     /// For how long it has been behind, at least.
@@ -317,7 +326,7 @@ impl Machine {
                 self.members = None;
                 self.next_witness = now.passed + WITNESS_RETRY;
             }
-            Event::AuthChanged => {
+            Event::AuthChanged | Event::BaseWanted => {
                 self.archives.iter_mut().for_each(|it| it.base_due = now.passed);
             }
             Event::Stop => {
@@ -405,6 +414,7 @@ impl Machine {
         if let Watch::Open { heard, asked } = &mut self.watch {
             (*heard, *asked) = (now.passed, None);
         }
+        self.heard = Some(now.passed).filter(|_| !said.has_ended()).or(self.heard);
         match said {
             Said::Began { from, witness, newest } => {
                 self.watch = Watch::Open { heard: now.passed, asked: None };

@@ -61,6 +61,15 @@ pub struct Capture {
     pub now: fn() -> Moment,
 }
 
+/// What the outside wants of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Signals<'a> {
+    /// It is to end.
+    pub stop: &'a AtomicBool,
+    /// A base is to be made, once.
+    pub base: &'a AtomicBool,
+}
+
 /// What is told of it while it works.
 #[derive(Debug)]
 pub enum Told {
@@ -164,6 +173,8 @@ pub struct Status {
     pub behind: i64,
     /// For so long, at least.
     pub behind_for: Duration,
+    /// For how long the cluster has not said anything; none: it never has.
+    pub silent_for: Option<Duration>,
     /// How far each archive is.
     pub archives: Vec<ArchiveStatus>,
 }
@@ -252,7 +263,11 @@ impl Capture {
     /// # Errors
     /// What this host cannot go on without. What fails of the cluster or of an archive is told, and tried
     /// again.
-    pub fn run(self, stop: &AtomicBool, tell: &mut dyn FnMut(Told)) -> Result<Ended, Error> {
+    pub fn run(
+        self,
+        Signals { stop, base }: Signals<'_>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<Ended, Error> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let header = unless(stop, &runtime, self.cluster.header())??;
@@ -316,7 +331,7 @@ impl Capture {
             now: self.now,
             runtime,
         };
-        driver.run(reported, saying, stop, tell)
+        driver.run(reported, saying, Signals { stop, base }, tell)
     }
 }
 
@@ -373,7 +388,7 @@ impl Driver {
         &mut self,
         mut reported: mpsc::UnboundedReceiver<Report>,
         mut saying: mpsc::Receiver<Report>,
-        stop: &AtomicBool,
+        Signals { stop, base }: Signals<'_>,
         tell: &mut dyn FnMut(Told),
     ) -> Result<Ended, Error> {
         let (mut status, mut stopping) = (Instant::now(), false);
@@ -394,8 +409,9 @@ impl Driver {
             if stopped.is_some() && !std::mem::replace(&mut stopping, true) {
                 tell(Told::Stopping);
             }
+            let wanted = base.swap(false, Ordering::Relaxed).then_some(Event::BaseWanted);
             let mut ended = false;
-            for event in event.into_iter().chain(stopped) {
+            for event in event.into_iter().chain(wanted).chain(stopped) {
                 let now = Now { wall: (self.now)(), passed: self.began.elapsed() };
                 for action in self.machine.step(event, now)? {
                     ended |= action == Action::End;
@@ -421,6 +437,7 @@ impl Driver {
             head: self.machine.head(),
             behind: self.machine.behind(),
             behind_for: self.machine.behind_for(self.began.elapsed()),
+            silent_for: self.machine.silent_for(self.began.elapsed()),
             archives: self.destinations.iter().enumerate().map(status).collect(),
         }
     }

@@ -36,6 +36,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What becomes of backups of these moments, the newest first; the newest always stays.
+    #[must_use]
+    pub fn judge(&self, newest_first: &[Moment], now: Moment) -> Vec<Reason> {
+        let dated: Vec<_> = newest_first.iter().map(|at| (*at, TimelineId([0; 16]))).collect();
+        of_one_cluster(&dated, &Self { log: None, ..self.clone() }, &BTreeSet::new(), now)
+    }
+
     /// No rule keeps anything by itself: all stays that the limits leave.
     fn is_without_rules(&self) -> bool {
         let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly];

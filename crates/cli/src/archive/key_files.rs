@@ -4,6 +4,7 @@
 //! could read even for a moment.
 
 use super::key_args::{ReadKeys, WriteKeys};
+use crate::configured;
 use crate::connect::environment;
 use crate::failure::{Code, Failure};
 use rekindle_archive::{Archive, Identity, KeyFault, Recipient, SigningKey};
@@ -19,7 +20,8 @@ const BYTES_MAX: usize = 1 << 20;
 /// The archive with what these identities open; where it is not encrypted, as it is.
 pub(crate) fn unlock(archive: Archive, keys: &ReadKeys) -> Result<Archive, Failure> {
     let is = archive.fingerprint();
-    if let Some(said) = keys.fingerprint.filter(|said| *said != is) {
+    let said = configured::fingerprint(keys.fingerprint, archive.store());
+    if let Some(said) = said.filter(|said| *said != is) {
         let what = format!("the archive's keys have the fingerprint {is}, not {said}");
         return Err(Failure::refused(what)
             .remedy("ask who keeps its keys: they were changed, or it is another archive"));
@@ -30,9 +32,15 @@ pub(crate) fn unlock(archive: Archive, keys: &ReadKeys) -> Result<Archive, Failu
         }
         return Ok(archive);
     }
-    let files = match (keys.identities.is_empty(), environment("REKINDLE_IDENTITY")) {
-        (true, Some(files)) => std::env::split_paths(&files).collect(),
-        _ => keys.identities.clone(),
+    let configured = configured::archive(archive.store()).map(|it| it.identities.clone());
+    let configured = configured.filter(|files| !files.is_empty());
+    let from_environment = || {
+        let files = environment("REKINDLE_IDENTITY")?;
+        Some(std::env::split_paths(&files).collect())
+    };
+    let files = match keys.identities.is_empty() {
+        true => configured.or_else(from_environment).unwrap_or_default(),
+        false => keys.identities.clone(),
     };
     if files.is_empty() {
         let place = archive.store().place();
@@ -51,7 +59,9 @@ pub(crate) fn unlock(archive: Archive, keys: &ReadKeys) -> Result<Archive, Failu
 /// The archive with the key that signs for it, where it wants one.
 pub(crate) fn with_signing_key(archive: Archive, keys: &WriteKeys) -> Result<Archive, Failure> {
     let from_environment = || environment("REKINDLE_SIGNING_KEY").map(PathBuf::from);
-    let archive = match keys.signing_key.clone().or_else(from_environment) {
+    let configured = || configured::archive(archive.store())?.signing_key.clone();
+    let file = keys.signing_key.clone().or_else(configured).or_else(from_environment);
+    let archive = match file {
         Some(file) if !archive.signers().is_empty() => {
             let text = read_secret(&file)?;
             let key = SigningKey::parse_file(&text).map_err(|fault| no_key(&file, fault))?;

@@ -76,7 +76,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         if *self == Self::default() {
             return Policy { last: usize::MAX, log: Some(i64::MAX), ..Policy::default() };
         }

@@ -10,11 +10,14 @@ use crate::stores::parse_bytes;
 use crate::terminal;
 use crate::time::parse_duration;
 use crate::{archive::WriteKeys, args};
-use args::{ConnectArgs, SpoolArgs, StoreArgs};
+use args::{ConnectArgs, Format, OutputArgs, SpoolArgs, StoreArgs};
 use clap::Args as ClapArgs;
-use rekindle_agent::capture::{Capture, Error, Settings};
+use rekindle_agent::capture::{Capture, Error, Settings, Signals};
 use rekindle_archive::Archive;
+use signal_hook::consts::SIGUSR1;
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use words::Words;
 
@@ -28,7 +31,8 @@ const BASES_MIN: Duration = Duration::from_secs(60);
 /// Follow a running cluster into archives: every revision becomes a restore point.
 ///
 /// Writes what has changed every few seconds, and makes a base every hour, in the foreground, until it is
-/// interrupted; what has come is written before it ends. What an archive has not because nobody
+/// interrupted; what has come is written before it ends. SIGUSR1 asks for a base at once; with -w json each thing that
+/// happens is told as a line of JSON on standard output, too. What an archive has not because nobody
 /// followed comes from a snapshot. Where it runs twice, the second one stands by, and takes over when the
 /// first falls silent.
 #[derive(Debug, ClapArgs)]
@@ -60,6 +64,8 @@ pub(crate) struct CaptureArgs {
     keys: WriteKeys,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
@@ -72,7 +78,8 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
         if archives.iter().any(|there| there.store().place() == archive.store().place()) {
             return Err(Failure::usage(format!("{place} is named twice")));
         }
-        pins.push(Pin::check(spool.directory(), &archive, args.keys.fingerprint)?);
+        let said = crate::configured::fingerprint(args.keys.fingerprint, archive.store());
+        pins.push(Pin::check(spool.directory(), &archive, said)?);
         archives.push(with_signing_key(archive, &args.keys)?);
     }
     let stop = terminal::stop_flag()?;
@@ -91,8 +98,13 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         now,
     };
-    let mut words = Words::new(places);
-    let ended = capture.run(&stop, &mut |told| words.say(told));
+    let listener = (args.output.format() == Format::Json).then(|| Arc::clone(&stop));
+    let mut words = Words::new(places, listener);
+    let base = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&base))
+        .map_err(|error| Failure::new(Code::Failed, format!("catching signals: {error}")))?;
+    let signals = Signals { stop: &stop, base: &base };
+    let ended = capture.run(signals, &mut |told| words.say(&told));
     words.end();
     let ended = ended?;
     if !ended.complete {

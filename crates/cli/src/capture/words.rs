@@ -3,9 +3,13 @@
 use crate::archive::shown;
 use crate::output::{self, grouped};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use rekindle_agent::capture::{ArchiveStatus, Disagreement, Notice, Status, Told};
+use rekindle_agent::lines::{ArchiveLine, Line};
 use rekindle_archive::{BaseWritten, Comparison};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the state is told where there is no terminal.
@@ -19,71 +23,125 @@ pub(super) struct Words {
     bar: Option<ProgressBar>,
     line: Option<Instant>,
     failure: Option<(String, Instant)>,
+    /// Somebody listens to standard output; this ends all where he does not any more.
+    listener: Option<Arc<AtomicBool>>,
 }
 
 impl Words {
-    pub(super) fn new(places: Vec<String>) -> Self {
+    pub(super) fn new(places: Vec<String>, listener: Option<Arc<AtomicBool>>) -> Self {
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {msg}")) {
             bar.set_style(style);
         }
-        Self { places, bar, line: None, failure: None }
+        Self { places, bar, line: None, failure: None, listener }
     }
 
-    pub(super) fn say(&mut self, told: Told) {
+    pub(super) fn say(&mut self, told: &Told) {
+        if let Told::Status(status) = told {
+            return self.status(status);
+        }
+        let line = self.line(told);
+        match &line {
+            Line::Note { failed: true, text } | Line::Base { revision: None, text, .. } => {
+                self.fail(text);
+            }
+            Line::Gap { text, .. } | Line::AnotherHistory { text } => {
+                self.print(&format!("warning: {text}"));
+            }
+            Line::Note { text, .. } | Line::Base { text, .. } | Line::Members { text, .. } => {
+                self.print(text);
+            }
+            Line::Status { .. } => {}
+        }
+        self.print_line(&line);
+    }
+
+    /// What is told, for programs and in words.
+    fn line(&self, told: &Told) -> Line {
+        let note = |text: String| Line::Note { failed: false, text };
+        let failed = |text: String| Line::Note { failed: true, text };
         match told {
-            Told::Status(status) => self.status(&status),
             Told::Members { endpoints } => {
                 let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
-                self.print(&format!("the cluster's members are at {}", endpoints.join(", ")));
+                note(format!("the cluster's members are at {}", endpoints.join(", ")))
             }
             Told::Witnesses { members, revision, lagging } => {
                 let lagging = match lagging.len() {
                     0 => String::new(),
                     count => format!("; {count} are behind"),
                 };
-                self.print(&format!(
-                    "{members} members have said their HashKV of revision {}{lagging}",
-                    grouped(revision.get())
-                ));
+                let revision = grouped(revision.get());
+                let said = "have said their HashKV of revision";
+                let text = format!("{members} members {said} {revision}{lagging}");
+                Line::Members { differ: false, text }
             }
-            Told::Disagreement(disagreement) => self.print(&contradicting(&disagreement)),
-            Told::NoWitness { cause } => self.fail(format!("members are not compared: {cause}")),
+            Told::Disagreement(disagreement) => {
+                Line::Members { differ: true, text: contradicting(disagreement) }
+            }
+            Told::NoWitness { cause } => failed(format!("members are not compared: {cause}")),
             Told::WitnessFailed { archive, error } => {
-                let place = self.place(archive);
-                self.print(&format!("warning: what members said was not kept in {place}: {error}"));
+                let place = self.place(*archive);
+                failed(format!("what members said was not kept in {place}: {error}"))
             }
             Told::Unreadable { archive, cause } => {
-                let place = self.place(archive);
-                self.print(&format!("warning: the base in {place} is made without this: {cause}"));
+                let place = self.place(*archive);
+                failed(format!("the base in {place} is made without this: {cause}"))
             }
-            Told::Stopping => {
-                self.print(
-                    "ending: what has come is written first; interrupt again to end at once",
-                );
-            }
-            Told::Notice(notice) => self.print(&self.notice(&notice)),
-            Told::WatchFailed { cause } => self.fail(format!("the watch has ended: {cause}")),
-            Told::SnapshotFailed { cause } => self.fail(format!("there is no snapshot: {cause}")),
+            Told::Stopping => note(
+                "ending: what has come is written first; interrupt again to end at once".to_owned(),
+            ),
+            Told::Notice(notice) => self.notice(notice),
+            Told::WatchFailed { cause } => failed(format!("the watch has ended: {cause}")),
+            Told::SnapshotFailed { cause } => failed(format!("there is no snapshot: {cause}")),
             Told::ArchiveFailed { archive, error } => {
-                let place = self.place(archive);
-                self.print(&format!("warning: {place} cannot be written into now: {error}"));
+                let place = self.place(*archive);
+                failed(format!("{place} cannot be written into now: {error}"))
             }
             Told::ArchiveBack { archive } => {
-                self.print(&format!("{} can be written into again", self.place(archive)));
+                note(format!("{} can be written into again", self.place(*archive)))
             }
             Told::StandingBy { archive, host } => {
-                let place = self.place(archive);
-                self.print(&format!("standing by: {host} writes into {place}"));
+                let place = self.place(*archive);
+                note(format!("standing by: {host} writes into {place}"))
             }
-            Told::Writing { archive } => {
-                self.print(&format!("writing into {}", self.place(archive)));
-            }
-            Told::Base { archive, written } => self.print(&self.base(archive, &written)),
+            Told::Writing { archive } => note(format!("writing into {}", self.place(*archive))),
+            Told::Base { archive, written } => self.base(*archive, written),
             Told::BaseFailed { archive, error } => {
-                let place = self.place(archive);
-                self.print(&format!("warning: no base was made in {place}: {error}"));
+                let archive = self.place(*archive).to_owned();
+                let text = format!("no base was made in {archive}: {error}");
+                let (revision, time, new_bytes, contradicts) = (None, None, 0, false);
+                Line::Base { archive, revision, time, new_bytes, contradicts, text }
             }
+            Told::Status(status) => self.status_line(status),
+        }
+    }
+
+    fn status_line(&self, status: &Status) -> Line {
+        let archive = |(place, it): (&String, &ArchiveStatus)| ArchiveLine {
+            archive: place.clone(),
+            written: it.written.map(rekindle_etcd::Revision::get),
+            stands_by: it.stands_by,
+            record_bytes: it.record_bytes,
+            stored_bytes: it.stored_bytes,
+            base: it.base.map(|(revision, _)| revision.get()),
+            base_time: it.base.and_then(|(_, at)| Timestamp::from_millisecond(at.0).ok()),
+            proven: it.proven.map(rekindle_etcd::Revision::get),
+        };
+        Line::Status {
+            head: status.head.map(rekindle_etcd::Revision::get),
+            behind: status.behind,
+            behind_seconds: status.behind_for.as_secs_f64(),
+            silent_seconds: status.silent_for.map(|silent| silent.as_secs_f64()),
+            archives: self.places.iter().zip(&status.archives).map(archive).collect(),
+        }
+    }
+
+    /// Programs that have started this want to know what it does; where none listens any more, it ends.
+    fn print_line(&self, line: &Line) {
+        if let Some(stop) = &self.listener
+            && writeln!(std::io::stdout(), "{}", line.print()).is_err()
+        {
+            stop.store(true, Ordering::Relaxed);
         }
     }
 
@@ -106,18 +164,18 @@ impl Words {
     }
 
     /// The same failure again and again is told now and then.
-    fn fail(&mut self, what: String) {
-        let is_known = self
-            .failure
-            .as_ref()
-            .is_some_and(|(known, at)| *known == what && at.elapsed() < FAILURE_EVERY);
-        if !is_known {
+    fn fail(&mut self, what: &str) {
+        let known = self.failure.as_ref();
+        if !known.is_some_and(|(known, at)| known == what && at.elapsed() < FAILURE_EVERY) {
             self.print(&format!("warning: {what}"));
-            self.failure = Some((what, Instant::now()));
+            self.failure = Some((what.to_owned(), Instant::now()));
         }
     }
 
     fn status(&mut self, status: &Status) {
+        if self.listener.is_some() {
+            self.print_line(&self.status_line(status));
+        }
         let state = self.state(status);
         if let Some(bar) = &self.bar {
             bar.set_message(state);
@@ -149,36 +207,47 @@ impl Words {
         text
     }
 
-    fn notice(&self, notice: &Notice) -> String {
+    fn notice(&self, notice: &Notice) -> Line {
         match notice {
             Notice::Following { from } => {
-                format!("following from revision {} on", grouped(from.get()))
+                let text = format!("following from revision {} on", grouped(from.get()));
+                Line::Note { failed: false, text }
             }
-            Notice::Behind { revisions } => format!(
-                "warning: {} revisions behind: the watch was ended to spare etcd, and the rest comes from \
-                 a snapshot",
-                grouped(*revisions)
-            ),
-            Notice::Lost { first } => format!(
-                "warning: the watch passed over revision {}: it begins there anew",
-                grouped(first.get())
-            ),
-            Notice::AnotherHistory { at } => format!(
-                "warning: at revision {} the cluster has not what it had: it was restored, or is another \
-                 one. A history of its own begins with the next base",
-                grouped(at.get())
-            ),
-            Notice::Gap { archive, first, last } => format!(
-                "warning: revisions {} to {} are no restore points of {}: they were compacted away before it \
-                 had them, or are in the journal no more",
-                grouped(first.get()),
-                grouped(last.get()),
-                self.place(*archive)
-            ),
+            Notice::Behind { revisions } => {
+                let text = format!(
+                    "{} revisions behind: the watch was ended to spare etcd, and the rest comes from a \
+                     snapshot",
+                    grouped(*revisions)
+                );
+                Line::Note { failed: true, text }
+            }
+            Notice::Lost { first } => {
+                let first = grouped(first.get());
+                let text = format!("the watch passed over revision {first}: it begins there anew");
+                Line::Note { failed: true, text }
+            }
+            Notice::AnotherHistory { at } => Line::AnotherHistory {
+                text: format!(
+                    "at revision {} the cluster has not what it had: it was restored, or is another one. A \
+                     history of its own begins with the next base",
+                    grouped(at.get())
+                ),
+            },
+            Notice::Gap { archive, first, last } => {
+                let (archive, first, last) =
+                    (self.place(*archive).to_owned(), first.get(), last.get());
+                let text = format!(
+                    "revisions {} to {} are no restore points of {archive}: they were compacted away before \
+                     it had them, or are in the journal no more",
+                    grouped(first),
+                    grouped(last),
+                );
+                Line::Gap { archive, first, last, text }
+            }
         }
     }
 
-    fn base(&self, archive: usize, written: &BaseWritten) -> String {
+    fn base(&self, archive: usize, written: &BaseWritten) -> Line {
         let facts = &written.facts;
         let compared = match &written.comparison {
             Comparison::First => "the first one".to_owned(),
@@ -192,13 +261,21 @@ impl Words {
                 grouped(older.get())
             ),
         };
-        format!(
-            "base of revision {}, {}, {} written into {}: {compared}",
+        let archive = self.place(archive).to_owned();
+        let text = format!(
+            "base of revision {}, {}, {} written into {archive}: {compared}",
             grouped(facts.last.get()),
             shown(facts.state),
             output::bytes(facts.new_bytes),
-            self.place(archive)
-        )
+        );
+        Line::Base {
+            archive,
+            revision: Some(facts.last.get()),
+            time: Timestamp::from_millisecond(facts.state.0).ok(),
+            new_bytes: facts.new_bytes,
+            contradicts: matches!(written.comparison, Comparison::Contradicted { .. }),
+            text,
+        }
     }
 }
 
@@ -247,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_state_tells_what_a_disaster_would_cost() {
-        let words = Words::new(vec!["/a".to_owned(), "/b".to_owned()]);
+        let words = Words::new(vec!["/a".to_owned(), "/b".to_owned()], None);
         let revision = |number| Revision::new(number).unwrap();
         let here = ArchiveStatus {
             written: Some(revision(4700)),
@@ -262,6 +339,7 @@ mod tests {
             head: Some(revision(4711)),
             behind: 12,
             behind_for: Duration::from_millis(1500),
+            silent_for: None,
             archives: vec![here, elsewhere],
         };
         let base = shown(Moment(0));

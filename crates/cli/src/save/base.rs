@@ -29,7 +29,8 @@ impl Place {
         // Of one archive only one save goes on at a time on this host: the second is told so.
         let spool = Spool::new(args.spool.directory(), &format!("{}.db", archive.id()))?;
         // Before anything is asked of the cluster.
-        let pin = Pin::check(spool.directory(), &archive, args.keys.fingerprint)?;
+        let said = crate::configured::fingerprint(args.keys.fingerprint, archive.store());
+        let pin = Pin::check(spool.directory(), &archive, said)?;
         let archive = with_signing_key(archive, &args.keys)?;
         Ok(Self { archive, pin, full: args.full, spool })
     }

@@ -2,7 +2,7 @@
 
 use crate::following::work;
 use crate::harness::{Place, archived_hash, done, hash, transaction};
-use rekindle_agent::capture::{Capture, Ended, Notice, Settings, Told};
+use rekindle_agent::capture::{Capture, Ended, Notice, Settings, Signals, Told};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, Comparison, Store};
 use rekindle_client::{Client, Config};
@@ -54,7 +54,8 @@ impl Scene {
         let theirs = Arc::clone(&stop);
         let capture = std::thread::spawn(move || {
             let tell = &mut |told| telling.send(told).unwrap_or_default();
-            capture.run(&theirs, tell).unwrap()
+            let base = AtomicBool::new(false);
+            capture.run(Signals { stop: &theirs, base: &base }, tell).unwrap()
         });
         let scene = Self { proxy, cluster, place, told, stop, capture };
         scene.wait_for(|told| matches!(told, Told::Writing { .. }));

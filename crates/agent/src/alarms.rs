@@ -1,0 +1,325 @@
+//! When somebody has to look: what is wrong, since when, and what to do.
+
+use crate::board::{Board, CaptureState, ClusterState, JobState};
+use crate::config::Config;
+use crate::records::Outcome;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::time::Duration;
+
+/// How long something that is started anew again and again may be away.
+const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
+/// What fails so often at a slot is told: what comes and goes mends itself.
+const TRIES: u32 = 3;
+/// How long it stays told that a cluster became another one.
+const HISTORY_FOR: Duration = Duration::from_secs(86_400);
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alarm {
+    /// What kind of thing it is.
+    pub name: &'static str,
+    /// Whether somebody has to look now, or at the next occasion.
+    pub severity: Severity,
+    /// The cluster; empty where it is the agent.
+    pub cluster: String,
+    /// The archive, or the job.
+    pub subject: String,
+    /// What is wrong.
+    pub summary: String,
+    /// What to do.
+    pub remedy: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// How urgent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// Now.
+    Critical,
+    /// At the next occasion.
+    Warning,
+}
+
+impl Severity {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// What an alarm is of: while this stays the same, it is the same alarm.
+pub type Key = (&'static str, String, String);
+
+impl Alarm {
+    /// See [`Key`].
+    #[must_use]
+    pub fn key(&self) -> Key {
+        (self.name, self.cluster.clone(), self.subject.clone())
+    }
+}
+
+/// All that is wrong.
+#[must_use]
+pub fn alarms(board: &Board, config: &Config, now: Timestamp) -> Vec<Alarm> {
+    let mut judge = Judge { config, now, cluster: String::new(), alarms: Vec::new() };
+    if let Some((since, fault)) = &board.config_fault {
+        judge.raise(
+            ("ConfigurationBad", Severity::Critical),
+            "",
+            format!(
+                "the configuration was changed and is not good, so the one before holds: {fault}"
+            ),
+            "rekindle agent --config FILE --check says what is wrong",
+            *since,
+        );
+    }
+    for (name, state) in &board.clusters {
+        name.clone_into(&mut judge.cluster);
+        judge.cluster(state, board.began);
+    }
+    judge.alarms
+}
+
+struct Judge<'a> {
+    config: &'a Config,
+    now: Timestamp,
+    cluster: String,
+    alarms: Vec<Alarm>,
+}
+
+impl Judge<'_> {
+    fn raise(
+        &mut self,
+        (name, severity): (&'static str, Severity),
+        subject: &str,
+        summary: String,
+        remedy: &str,
+        since: Timestamp,
+    ) {
+        let (cluster, subject, remedy) =
+            (self.cluster.clone(), subject.to_owned(), remedy.to_owned());
+        self.alarms.push(Alarm { name, severity, cluster, subject, summary, remedy, since });
+    }
+
+    fn ago(&self, at: Timestamp) -> Duration {
+        Duration::try_from(self.now.duration_since(at)).unwrap_or_default()
+    }
+
+    fn cluster(&mut self, state: &ClusterState, began: Timestamp) {
+        if let Some(reason) = &state.paused {
+            let summary = format!("nothing is done by schedule: {reason}");
+            let remedy = "rekindle agent resume, or paused in the configuration";
+            self.raise(("Paused", Severity::Warning), "", summary, remedy, self.now);
+        }
+        if state.destinations == 1 {
+            let summary = "all backups are in one place".to_owned();
+            let remedy = "add an archive in another place, or copy it there: rekindle archive copy";
+            self.raise(("OneDestination", Severity::Warning), "", summary, remedy, began);
+        }
+        if let Some(capture) = &state.capture {
+            self.capture(capture, state);
+        }
+        for (name, job) in state.jobs.iter().filter(|_| state.paused.is_none()) {
+            self.job(name, job);
+        }
+    }
+
+    fn capture(&mut self, capture: &CaptureState, state: &ClusterState) {
+        if !capture.runs && self.ago(capture.since) >= RESTARTS_WITHIN {
+            let why = capture.failure.as_ref().map_or("it ends again and again", |(_, why)| why);
+            let summary = format!("the cluster is not followed: {why}");
+            let remedy = "look at the agent's log; run rekindle capture --config FILE by hand";
+            self.raise(("NotFollowed", Severity::Critical), "", summary, remedy, capture.since);
+        }
+        if let Some((since, text)) = &capture.differs {
+            let remedy =
+                "compare etcdctl endpoint hashkv --cluster, and replace the member that differs";
+            self.raise(("MembersDiffer", Severity::Critical), "", text.clone(), remedy, *since);
+        }
+        if let Some((since, text)) = &capture.another_history
+            && self.ago(*since) < HISTORY_FOR
+        {
+            let remedy =
+                "if somebody has restored the cluster all is well; else find out who writes there";
+            self.raise(("AnotherHistory", Severity::Warning), "", text.clone(), remedy, *since);
+        }
+        for (place, archive) in &state.archives {
+            let since = archive.complete.unwrap_or(capture.since);
+            if archive.lag(capture.since, self.now) >= self.config.alarms.behind.0 {
+                let why = capture.failure.as_ref().filter(|(at, _)| *at >= since);
+                let why = why.map(|(_, why)| format!(": {why}")).unwrap_or_default();
+                let summary = format!("{place} has not what the cluster had since then{why}");
+                let remedy = "look at the agent's log, the store and the cluster's health";
+                self.raise(("ArchiveBehind", Severity::Critical), place, summary, remedy, since);
+            }
+            if let Some((since, text)) = &archive.contradicts {
+                let remedy =
+                    "compare rekindle hashkv of the members; until then trust neither blindly";
+                let kind = ("BaseContradicts", Severity::Critical);
+                self.raise(kind, place, text.clone(), remedy, *since);
+            }
+            if let Some((since, text)) = &archive.base_failure {
+                let remedy = "it is tried again by itself; the reason says what to mend";
+                self.raise(("BaseFailed", Severity::Warning), place, text.clone(), remedy, *since);
+            }
+        }
+    }
+
+    fn job(&mut self, name: &str, job: &JobState) {
+        let failed = job.last.as_ref().filter(|last| match last.outcome {
+            Outcome::Refused => true,
+            Outcome::Failed | Outcome::Away => last.attempt >= TRIES,
+            Outcome::Done | Outcome::Interrupted => false,
+        });
+        if let Some(last) = failed {
+            let why = last.reason.as_deref().unwrap_or("it said nothing of why");
+            let summary = format!("it {} at {}: {why}", last.outcome.name(), last.ended);
+            let severity = match last.outcome {
+                Outcome::Refused => Severity::Critical,
+                _ => Severity::Warning,
+            };
+            let remedy = format!("by hand: {}", last.command.join(" "));
+            self.raise(("JobFailed", severity), name, summary, &remedy, last.ended);
+        }
+        let Some(since) = job.succeeded.or(job.since) else { return };
+        let late = job.period.saturating_mul(self.config.alarms.missed_runs);
+        if self.ago(since) > late {
+            let summary = match job.succeeded {
+                Some(at) => format!("it has not succeeded since {at}"),
+                None => format!("it has not succeeded since the agent began to do it, {since}"),
+            };
+            let remedy = "look at rekindle records, and whether an agent runs that may do it";
+            self.raise(("JobOverdue", Severity::Critical), name, summary, remedy, since);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::ArchiveState;
+    use crate::records::{Agent, Record, Run};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn config() -> Config {
+        let yaml = "clusters:\n- {name: a, endpoints: ['h:1'], archives: [{place: /a}]}\n";
+        Config::parse(yaml).unwrap()
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut ClusterState), now: i64, want: &[&str]) {
+        let mut board = Board::new(at(0));
+        let mut state = ClusterState {
+            capture: Some(CaptureState { runs: true, ..CaptureState::new(at(0)) }),
+            destinations: 2,
+            ..ClusterState::default()
+        };
+        let complete = ArchiveState { complete: Some(at(now)), ..ArchiveState::default() };
+        state.archives.insert("/a".to_owned(), complete);
+        change(&mut state);
+        board.clusters.insert("a".to_owned(), state);
+        let found = alarms(&board, &config(), at(now));
+        let names: Vec<_> = found.iter().map(|alarm| alarm.name).collect();
+        assert_eq!(names, want);
+        assert!(found.iter().all(|alarm| !alarm.remedy.is_empty() && alarm.since <= at(now)));
+    }
+
+    fn record(outcome: Outcome, attempt: u32) -> Record {
+        let (cluster, job) = ("a".to_owned(), "j".to_owned());
+        let run = Run { cluster, job, slot: at(0), attempt };
+        let ended = 50;
+        let agent = Agent { id: "1".to_owned(), host: "h".to_owned() };
+        Record::new(&run, &agent, at(ended), at(ended), outcome)
+    }
+
+    fn job(outcome: Option<(Outcome, u32)>) -> JobState {
+        let period = Duration::from_secs(100);
+        let mut job = JobState { period, since: Some(at(0)), ..JobState::default() };
+        if let Some((outcome, attempt)) = outcome {
+            job.hear(record(outcome, attempt), true);
+        }
+        job
+    }
+
+    #[test]
+    fn all_is_well() {
+        check(|_| (), 1000, &[]);
+    }
+
+    #[test]
+    fn whoever_does_not_follow_any_more_is_noticed() {
+        let ended = |state: &mut ClusterState| {
+            let capture = state.capture.as_mut().unwrap();
+            (capture.runs, capture.since) = (false, at(900));
+        };
+        check(ended, 930, &[]);
+        check(ended, 960, &["NotFollowed"]);
+        let behind = |state: &mut ClusterState| {
+            state.archives.get_mut("/a").unwrap().complete = Some(at(700));
+        };
+        check(behind, 999, &[]);
+        check(behind, 1000, &["ArchiveBehind"]);
+    }
+
+    #[test]
+    fn what_was_told_is_raised() {
+        let capture = |change: fn(&mut CaptureState)| {
+            move |state: &mut ClusterState| change(state.capture.as_mut().unwrap())
+        };
+        let archive = |change: fn(&mut ArchiveState)| {
+            move |state: &mut ClusterState| change(state.archives.get_mut("/a").unwrap())
+        };
+        check(capture(|it| it.differs = Some((at(1), String::new()))), 9, &["MembersDiffer"]);
+        let history = capture(|it| it.another_history = Some((at(1), String::new())));
+        check(history, 9, &["AnotherHistory"]);
+        check(history, 100_000, &[]);
+        let contradicts = archive(|it| it.contradicts = Some((at(1), String::new())));
+        check(contradicts, 9, &["BaseContradicts"]);
+        check(archive(|it| it.base_failure = Some((at(1), String::new()))), 9, &["BaseFailed"]);
+        check(|state| state.paused = Some("upgrade".to_owned()), 9, &["Paused"]);
+        check(|state| state.destinations = 1, 9, &["OneDestination"]);
+    }
+
+    #[test]
+    fn jobs_that_fail_and_jobs_that_do_not_run() {
+        let with = |outcome| {
+            move |state: &mut ClusterState| _ = state.jobs.insert("j".to_owned(), job(outcome))
+        };
+        check(with(Some((Outcome::Done, 1))), 60, &[]);
+        check(with(Some((Outcome::Interrupted, 3))), 60, &[]);
+        check(with(Some((Outcome::Refused, 1))), 60, &["JobFailed"]);
+        for outcome in [Outcome::Failed, Outcome::Away] {
+            check(with(Some((outcome, 2))), 60, &[]);
+            check(with(Some((outcome, 3))), 60, &["JobFailed"]);
+        }
+        check(with(Some((Outcome::Done, 1))), 250, &[]);
+        check(with(Some((Outcome::Done, 1))), 251, &["JobOverdue"]);
+        let paused = |state: &mut ClusterState| {
+            state.jobs.insert("j".to_owned(), job(None));
+            state.paused = Some("upgrade".to_owned());
+        };
+        check(paused, 999, &["Paused"]);
+        check(with(None), 200, &[]);
+        check(with(None), 201, &["JobOverdue"]);
+    }
+
+    #[test]
+    fn the_agent_itself() {
+        let mut board = Board::new(at(0));
+        board.config_fault = Some((at(1), "line 3".to_owned()));
+        let found = alarms(&board, &config(), at(2));
+        assert_eq!((found.len(), found[0].name), (1, "ConfigurationBad"));
+        assert_eq!(found[0].key(), ("ConfigurationBad", String::new(), String::new()));
+    }
+}

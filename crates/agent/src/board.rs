@@ -1,0 +1,296 @@
+//! What an agent knows of its clusters: what metrics show, and what alarms are judged by.
+
+use crate::lines::{ArchiveLine, Line};
+use crate::records::{Outcome, Record};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// When the agent began.
+    pub began: Timestamp,
+    /// By their names.
+    pub clusters: BTreeMap<String, ClusterState>,
+    /// The configuration was changed, and is not good: the one before holds.
+    pub config_fault: Option<(Timestamp, String)>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterState {
+    /// Nothing is done by schedule, and why.
+    pub paused: Option<String>,
+    /// Following it; none where it is not followed.
+    pub capture: Option<CaptureState>,
+    /// By their places, as the configuration has them.
+    pub archives: BTreeMap<String, ArchiveState>,
+    /// By their names.
+    pub jobs: BTreeMap<String, JobState>,
+    /// Places that backups go to.
+    pub destinations: usize,
+}
+
+/// The process that follows a cluster.
+#[derive(Clone, Debug)]
+pub struct CaptureState {
+    /// Since when it runs, or does not.
+    pub since: Timestamp,
+    /// Whether it runs.
+    pub runs: bool,
+    /// How often it was started.
+    pub starts: u64,
+    /// The last revision that has come.
+    pub head: Option<i64>,
+    /// The cluster is ahead by so many revisions.
+    pub behind: i64,
+    /// When the cluster was heard of.
+    pub heard: Option<Timestamp>,
+    /// The last failure that was told.
+    pub failure: Option<(Timestamp, String)>,
+    /// Members contradict each other.
+    pub differs: Option<(Timestamp, String)>,
+    /// The cluster became another one.
+    pub another_history: Option<(Timestamp, String)>,
+}
+
+/// An archive that a cluster is followed into.
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveState {
+    /// What was told last.
+    pub line: ArchiveLine,
+    /// It has all that the cluster had then.
+    pub complete: Option<Timestamp>,
+    /// When the cluster was at this revision, which the archive has not yet.
+    pub(crate) awaited: Option<(i64, Timestamp)>,
+    /// The last base contradicts what was there before.
+    pub contradicts: Option<(Timestamp, String)>,
+    /// Revisions that are no restore points.
+    pub gap_revisions: i64,
+    /// Bases that were made, and that failed.
+    pub bases: u64,
+    /// See there.
+    pub bases_failed: u64,
+    /// The last base failed.
+    pub base_failure: Option<(Timestamp, String)>,
+}
+
+/// A job.
+#[derive(Clone, Debug, Default)]
+pub struct JobState {
+    /// Its runs lie so far apart.
+    pub period: Duration,
+    /// Since when it is looked after.
+    pub since: Option<Timestamp>,
+    /// When its next run is due.
+    pub next: Option<Timestamp>,
+    /// It runs since.
+    pub running: Option<Timestamp>,
+    /// The slot that is done.
+    pub slot: Option<Timestamp>,
+    /// When it last succeeded.
+    pub succeeded: Option<Timestamp>,
+    /// How it ended the last time.
+    pub last: Option<Record>,
+    /// Runs that this agent made, by how they ended.
+    pub runs: BTreeMap<&'static str, u64>,
+}
+
+impl Board {
+    /// Of an agent that begins.
+    #[must_use]
+    pub fn new(began: Timestamp) -> Self {
+        Self { began, clusters: BTreeMap::new(), config_fault: None }
+    }
+}
+
+impl CaptureState {
+    /// Of one that was not started yet.
+    #[must_use]
+    pub fn new(since: Timestamp) -> Self {
+        Self {
+            since,
+            runs: false,
+            starts: 0,
+            head: None,
+            behind: 0,
+            heard: None,
+            failure: None,
+            differs: None,
+            another_history: None,
+        }
+    }
+}
+
+impl ClusterState {
+    /// Hears what capture tells.
+    pub fn hear(&mut self, line: Line, now: Timestamp) {
+        let Some(capture) = &mut self.capture else { return };
+        match line {
+            Line::Status { head, behind, silent_seconds, archives, .. } => {
+                (capture.head, capture.behind) = (head, behind);
+                let ago = silent_seconds.map(SignedDuration::try_from_secs_f64);
+                let ago = ago.and_then(Result::ok);
+                capture.heard = ago.and_then(|ago| now.checked_sub(ago).ok()).or(capture.heard);
+                // What the cluster has that did not come yet was there when it was heard of.
+                let newest = head.map(|head| head.saturating_add(behind.max(0)));
+                for line in archives {
+                    let place = line.archive.clone();
+                    let state = self.archives.entry(place).or_default();
+                    state.hear(line, newest.zip(capture.heard));
+                }
+            }
+            Line::Base { archive, revision, contradicts, text, .. } => {
+                let state = self.archives.entry(archive).or_default();
+                match revision {
+                    Some(_) => {
+                        state.bases += 1;
+                        state.base_failure = None;
+                        state.contradicts = contradicts.then_some((now, text));
+                    }
+                    None => {
+                        state.bases_failed += 1;
+                        let since = state.base_failure.as_ref().map_or(now, |(since, _)| *since);
+                        state.base_failure = Some((since, text));
+                    }
+                }
+            }
+            Line::Members { differ, text } => capture.differs = differ.then_some((now, text)),
+            Line::Gap { archive, first, last, .. } => {
+                let state = self.archives.entry(archive).or_default();
+                state.gap_revisions += last.saturating_sub(first).saturating_add(1).max(0);
+            }
+            Line::AnotherHistory { text } => capture.another_history = Some((now, text)),
+            Line::Note { failed: true, text } => capture.failure = Some((now, text)),
+            Line::Note { failed: false, .. } => {}
+        }
+    }
+}
+
+impl ArchiveState {
+    /// `newest` is the newest revision of the cluster, and when it was known to be that.
+    fn hear(&mut self, line: ArchiveLine, newest: Option<(i64, Timestamp)>) {
+        self.line = line;
+        let Some((newest, at)) = newest else { return };
+        let has = |revision: i64| self.line.written.is_some_and(|written| written >= revision);
+        if self.line.stands_by || has(newest) {
+            (self.complete, self.awaited) = (Some(at), None);
+            return;
+        }
+        if let Some((_, then)) = self.awaited.filter(|(revision, _)| has(*revision)) {
+            (self.complete, self.awaited) = (Some(then), None);
+        }
+        self.awaited.get_or_insert((newest, at));
+    }
+
+    /// For how long it has not all that the cluster has; reckoned from `since` where it never had.
+    #[must_use]
+    pub fn lag(&self, since: Timestamp, now: Timestamp) -> Duration {
+        let complete = self.complete.unwrap_or(since);
+        Duration::try_from(now.duration_since(complete)).unwrap_or_default()
+    }
+}
+
+impl JobState {
+    /// Hears how a run ended. `made` by this agent, or by another one.
+    pub fn hear(&mut self, record: Record, made: bool) {
+        if made {
+            *self.runs.entry(record.outcome.name()).or_default() += 1;
+            self.running = None;
+        }
+        if record.outcome == Outcome::Done {
+            self.succeeded = self.succeeded.max(Some(record.ended));
+        }
+        if self.last.as_ref().is_none_or(|last| last.ended <= record.ended) {
+            self.last = Some(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn status(head: i64, written: i64) -> Line {
+        let archive = ArchiveLine {
+            archive: "/a".to_owned(),
+            written: Some(written),
+            ..ArchiveLine::default()
+        };
+        Line::Status {
+            head: Some(head),
+            behind: 0,
+            behind_seconds: 0.0,
+            silent_seconds: Some(0.0),
+            archives: vec![archive],
+        }
+    }
+
+    fn followed() -> ClusterState {
+        ClusterState { capture: Some(CaptureState::new(at(0))), ..ClusterState::default() }
+    }
+
+    fn lag(state: &ClusterState, now: i64) -> u64 {
+        state.archives["/a"].lag(at(0), at(now)).as_secs()
+    }
+
+    #[test]
+    fn an_archive_lags_by_what_it_has_not_and_not_by_what_goes_on() {
+        let mut state = followed();
+        state.hear(status(10, 10), at(0));
+        assert_eq!(lag(&state, 0), 0);
+        // Writes without an end: what came 5 s ago is there.
+        for second in 1..60 {
+            state.hear(status(10 + second, 10 + (second - 5).max(0)), at(second));
+            assert!(lag(&state, second) <= 11, "{second}: {}", lag(&state, second));
+        }
+        // Nothing of what comes is written any more.
+        for second in 60..200 {
+            state.hear(status(10 + second, 64), at(second));
+        }
+        assert!(lag(&state, 199) > 130);
+        state.hear(status(210, 210), at(200));
+        assert_eq!(lag(&state, 200), 0);
+    }
+
+    #[test]
+    fn where_the_cluster_is_silent_nothing_is_complete() {
+        let mut state = followed();
+        state.hear(status(10, 10), at(0));
+        let Line::Status { head, behind, behind_seconds, archives, .. } = status(10, 10) else {
+            unreachable!()
+        };
+        let silent =
+            Line::Status { head, behind, behind_seconds, silent_seconds: Some(100.0), archives };
+        state.hear(silent, at(100));
+        assert_eq!(lag(&state, 100), 100);
+        assert_eq!(state.capture.unwrap().heard, Some(at(0)));
+    }
+
+    #[test]
+    fn a_good_base_ends_what_a_bad_one_began() {
+        let mut state = followed();
+        let base = |revision, contradicts| Line::Base {
+            archive: "/a".to_owned(),
+            revision,
+            time: None,
+            new_bytes: 0,
+            contradicts,
+            text: "words".to_owned(),
+        };
+        state.hear(base(None, false), at(1));
+        state.hear(base(None, false), at(2));
+        assert_eq!(state.archives["/a"].base_failure, Some((at(1), "words".to_owned())));
+        state.hear(base(Some(7), true), at(3));
+        let archive = &state.archives["/a"];
+        assert_eq!((archive.bases, archive.bases_failed), (1, 2));
+        assert!(archive.base_failure.is_none() && archive.contradicts.is_some());
+        state.hear(base(Some(8), false), at(4));
+        assert!(state.archives["/a"].contradicts.is_none());
+    }
+}

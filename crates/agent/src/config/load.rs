@@ -1,0 +1,471 @@
+//! Reading a configuration: every fault with its place.
+
+use super::{Archive, Cluster, Config, Keep, Snapshots};
+use crate::jobs::is_dated;
+use crate::schedule::Schedule;
+use rekindle_archive::Place;
+use rekindle_client::Endpoint;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// No configuration is larger.
+const BYTES_MAX: usize = 4 << 20;
+/// Names that are so alike are taken for each other.
+const ALIKE: f64 = 0.75;
+/// Longest name of a cluster or a job.
+const NAME_MAX: usize = 63;
+
+/// Something that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, such as `clusters[0].archives[1].place`.
+    pub path: String,
+    /// In which line, from 1 on.
+    pub line: Option<u64>,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !matches!(&*self.path, "" | ".") {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Config {
+    /// Reads a configuration. Secrets are not looked at.
+    ///
+    /// # Errors
+    /// All that is wrong with it; where it cannot be read at all, the first fault.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        if text.len() > BYTES_MAX {
+            let what = format!("it is larger than {} MiB", BYTES_MAX >> 20);
+            return Err(vec![Fault { path: String::new(), line: None, what }]);
+        }
+        let mut path = String::new();
+        let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|error| {
+                path = error.path().to_string();
+                error.into_inner()
+            })
+        });
+        let mut faults = match read {
+            Ok(config) => {
+                let mut check = Check { faults: Vec::new() };
+                check.config(&config);
+                if check.faults.is_empty() {
+                    return Ok(config);
+                }
+                check.faults
+            }
+            Err(error) => vec![of_yaml(&error, &path)],
+        };
+        let lines = serde_saphyr::from_str::<Spanned<Node>>(text).ok();
+        for fault in faults.iter_mut().filter(|fault| fault.line.is_none()) {
+            fault.line = lines.as_ref().and_then(|root| line_of(root, &fault.path));
+        }
+        Err(faults)
+    }
+}
+
+/// What the reader says, in fewer words.
+fn of_yaml(error: &serde_saphyr::Error, path: &str) -> Fault {
+    let error = error.without_snippet();
+    let is_missing = matches!(error, serde_saphyr::Error::SerdeMissingField { .. });
+    // That something is missing is known at the end of what should have it.
+    let line = error.location().filter(|_| !is_missing).map(|location| location.line());
+    let what = match error {
+        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
+            unknown("field", field, expected)
+        }
+        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
+            unknown("value", variant, expected)
+        }
+        serde_saphyr::Error::SerdeMissingField { field, .. } => format!("{field} is missing"),
+        other => {
+            // It ends with where that was, which is said already.
+            let text = other.to_string();
+            let end = text.rfind(" at line ").or_else(|| text.find(" (line "));
+            text.get(..end.unwrap_or(text.len())).unwrap_or_default().to_owned()
+        }
+    };
+    Fault { path: path.trim_end_matches(".?").trim_matches('?').to_owned(), line, what }
+}
+
+fn unknown(kind: &str, name: &str, known: &[&'static str]) -> String {
+    let likeness = |other: &str| strsim::jaro_winkler(name, other);
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|nearest| likeness(nearest) >= ALIKE) {
+        Some(nearest) => format!("there is no {kind} {name}; did you mean {nearest}?"),
+        None => format!("there is no {kind} {name}; there are {}", known.join(", ")),
+    }
+}
+
+/// Looks for what a type cannot say.
+struct Check {
+    faults: Vec<Fault>,
+}
+
+impl Check {
+    fn fault(&mut self, path: &str, what: impl Into<String>) {
+        self.faults.push(Fault { path: path.to_owned(), line: None, what: what.into() });
+    }
+
+    fn config(&mut self, config: &Config) {
+        if let Err(what) = config.listen() {
+            self.fault("listen", what);
+        }
+        if !config.state.is_absolute() {
+            self.fault("state", "write the whole path, from / on");
+        }
+        if config.clusters.is_empty() {
+            self.fault("clusters", "there is none: name one at least");
+        }
+        let mut names = BTreeSet::new();
+        for (number, cluster) in config.clusters.iter().enumerate() {
+            let at = format!("clusters[{number}]");
+            self.name(&format!("{at}.name"), &cluster.name, &mut names);
+            self.cluster(&at, cluster);
+        }
+    }
+
+    fn name<'a>(&mut self, at: &str, name: &'a str, names: &mut BTreeSet<&'a str>) {
+        let is_plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(is_plain) {
+            let what = format!(
+                "\"{name}\" is no name: up to {NAME_MAX} lower-case letters, digits and hyphens"
+            );
+            self.fault(at, what);
+        } else if !names.insert(name) {
+            self.fault(at, format!("there are two that are called {name}"));
+        }
+    }
+
+    fn cluster(&mut self, at: &str, cluster: &Cluster) {
+        if cluster.endpoints.is_empty() && cluster.manifest.is_none() {
+            self.fault(at, "nothing says where it is: give endpoints, or the manifest of a member");
+        }
+        for (number, endpoint) in cluster.endpoints.iter().enumerate() {
+            if let Err(error) = Endpoint::parse(endpoint, false) {
+                self.fault(&format!("{at}.endpoints[{number}]"), error.to_string());
+            }
+        }
+        if cluster.password.is_some() && cluster.user.is_none() {
+            self.fault(&format!("{at}.password"), "there is a password, but no user");
+        }
+        if cluster.cert.is_some() != cluster.key.is_some() {
+            self.fault(at, "cert and key go together: give both, or neither");
+        }
+        if cluster.archives.is_empty() && cluster.snapshots.is_empty() {
+            self.fault(at, "nothing is done with it: give archives, or snapshots");
+        }
+        let (mut places, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for (number, archive) in cluster.archives.iter().enumerate() {
+            let at = format!("{at}.archives[{number}]");
+            self.name(&format!("{at}.name"), &archive.name, &mut names);
+            if !places.insert(&archive.place) {
+                self.fault(&format!("{at}.place"), format!("{} is named twice", archive.place));
+            }
+            self.archive(&at, archive);
+        }
+        self.capture(&format!("{at}.capture"), cluster);
+        let mut names = BTreeSet::new();
+        for (number, job) in cluster.snapshots.iter().enumerate() {
+            let at = format!("{at}.snapshots[{number}]");
+            self.name(&format!("{at}.name"), &job.name, &mut names);
+            self.snapshots(&at, job);
+        }
+    }
+
+    fn archive(&mut self, at: &str, archive: &Archive) {
+        if let Err(error) = Place::parse(&archive.place) {
+            self.fault(&format!("{at}.place"), error.to_string());
+        }
+        self.whole_path(&format!("{at}.place"), &archive.place);
+        if let Some(prune) = &archive.prune {
+            let zone = prune.time_zone.as_deref();
+            self.schedule(&format!("{at}.prune.schedule"), &prune.schedule, zone);
+            if prune.keep.is_empty() {
+                self.fault(&format!("{at}.prune.keep"), "no rule is given, so nothing would go");
+            }
+        }
+        if let Some(verify) = &archive.verify {
+            let zone = verify.time_zone.as_deref();
+            self.schedule(&format!("{at}.verify.schedule"), &verify.schedule, zone);
+        }
+    }
+
+    fn capture(&mut self, at: &str, cluster: &Cluster) {
+        let capture = &cluster.capture;
+        let zone = capture.time_zone.as_deref();
+        self.schedule(&format!("{at}.bases"), &capture.bases, zone);
+        if capture.flush_interval.0.as_secs() < 1 {
+            self.fault(&format!("{at}.flushInterval"), "at least 1s makes sense");
+        }
+        if capture.journal.0.get() < 16 << 20 {
+            self.fault(&format!("{at}.journal"), "at least 16MiB makes sense");
+        }
+    }
+
+    fn snapshots(&mut self, at: &str, job: &Snapshots) {
+        self.schedule(&format!("{at}.schedule"), &job.schedule, job.time_zone.as_deref());
+        if job.to.is_empty() {
+            self.fault(&format!("{at}.to"), "nothing says where to");
+        }
+        for (number, to) in job.to.iter().enumerate() {
+            let at = format!("{at}.to[{number}]");
+            if to.ends_with('/') || to.is_empty() {
+                let what = "names no file: add one, such as etcd-%Y%m%dT%H%M%SZ.db";
+                self.fault(&at, format!("\"{to}\" {what}"));
+            }
+            self.whole_path(&at, to);
+        }
+        if job.keep != Keep::default() && !job.to.iter().any(|to| is_dated(to)) {
+            let what = "no name in to has a date: each run replaces the one before";
+            self.fault(&format!("{at}.keep"), what);
+        }
+        if job.keep.log.is_some() {
+            self.fault(&format!("{at}.keep.log"), "snapshots have no log");
+        }
+    }
+
+    /// An agent has no directory of its own that a path could begin in.
+    fn whole_path(&mut self, at: &str, place: &str) {
+        if !place.contains("://") && !place.starts_with('/') {
+            self.fault(at, format!("\"{place}\": write the whole path, from / on, or a URL"));
+        }
+    }
+
+    fn schedule(&mut self, at: &str, text: &str, zone: Option<&str>) {
+        if let Err(what) = Schedule::parse(text, zone) {
+            self.fault(at, what);
+        }
+    }
+}
+
+/// A document without what its values mean.
+enum Node {
+    Map(Vec<(String, Spanned<Node>)>),
+    List(Vec<Spanned<Node>>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Nodes)
+    }
+}
+
+struct Nodes;
+
+impl<'de> Visitor<'de> for Nodes {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Map(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+}
+
+/// The line of what a path names, or of the last thing on the way to it that is there.
+fn line_of(root: &Spanned<Node>, path: &str) -> Option<u64> {
+    let mut at = root;
+    for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+        let next = match (&at.value, step.strip_suffix(']')) {
+            (Node::Map(entries), None) => {
+                entries.iter().find(|(name, _)| name == step).map(|(_, value)| value)
+            }
+            (Node::List(items), Some(number)) => {
+                number.parse::<usize>().ok().and_then(|number| items.get(number))
+            }
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        at = next;
+    }
+    Some(at.referenced.line())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+state: /var/lib/rekindle
+clusters:
+- name: prod
+  endpoints: [https://10.0.0.1:2379]
+  cacert: /ca.crt
+  archives:
+  - place: /backup/etcd
+    prune:
+      keep: {daily: 7}
+  snapshots:
+  - name: minutely
+    schedule: '@every 1m'
+    to: [/backup/snapshot.db]
+";
+
+    #[track_caller]
+    fn check_refused(from: &str, to: &str, want: &[&str]) {
+        assert!(GOOD.contains(from), "{from}");
+        let faults = Config::parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults, want);
+    }
+
+    #[test]
+    fn what_is_good_is_read() {
+        let config = Config::parse(GOOD).unwrap();
+        let cluster = config.cluster(None).unwrap();
+        assert_eq!(cluster.archive("/backup/etcd").unwrap().prune.as_ref().unwrap().keep.daily, 7);
+        assert_eq!(cluster.capture.flush_interval.to_string(), "5s");
+        assert_eq!(cluster.capture.journal.to_string(), "2GiB");
+        assert_eq!(config.listen().unwrap(), Some("127.0.0.1:8379".parse().unwrap()));
+        assert!(config.cluster(Some("prod")).is_some() && config.cluster(Some("x")).is_none());
+    }
+
+    #[test]
+    fn what_is_unknown_names_what_it_is_like() {
+        let want = "line 5: clusters[0].caCert: there is no field caCert; did you mean cacert?";
+        check_refused("cacert", "caCert", &[want]);
+        let want = "line 5: clusters[0].xyzzy: there is no field xyzzy; there are name, ";
+        let faults = Config::parse(&GOOD.replace("cacert", "xyzzy")).unwrap_err();
+        assert!(faults[0].to_string().starts_with(want), "{}", faults[0]);
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_kind_is_named_with_its_place() {
+        let faults = Config::parse(&GOOD.replace("daily: 7", "daily: many")).unwrap_err();
+        let told = faults[0].to_string();
+        assert!(told.starts_with("line 9: clusters[0].archives[0].prune.keep.daily: "), "{told}");
+        let faults = Config::parse(&GOOD.replace("- name: prod\n  ", "- ")).unwrap_err();
+        assert_eq!(faults[0].to_string(), "line 3: clusters[0]: name is missing");
+        let faults = Config::parse("clusters: [").unwrap_err();
+        assert_eq!((faults.len(), faults[0].line), (1, Some(1)));
+        assert_eq!(Config::parse("").unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn all_that_makes_no_sense_is_told_at_once() {
+        check_refused(
+            "/var/lib/rekindle",
+            "rekindle\nlisten: here",
+            &[
+                "line 2: listen: \"here\" is no address such as 127.0.0.1:8379, and not off",
+                "line 1: state: write the whole path, from / on",
+            ],
+        );
+        let faults = Config::parse(&GOOD.replace("@every 1m", "@every x")).unwrap_err();
+        let told = faults[0].to_string();
+        assert!(
+            told.starts_with("line 12: clusters[0].snapshots[0].schedule: \"x\" is no"),
+            "{told}"
+        );
+        check_refused(
+            "[/backup/snapshot.db]",
+            "[backup/, /b/x.db]\n    keep: {last: 3, log: 1d}",
+            &[
+                "line 13: clusters[0].snapshots[0].to[0]: \"backup/\" names no file: add one, such as \
+                 etcd-%Y%m%dT%H%M%SZ.db",
+                "line 13: clusters[0].snapshots[0].to[0]: \"backup/\": write the whole path, from / on, \
+                 or a URL",
+                "line 14: clusters[0].snapshots[0].keep: no name in to has a date: each run replaces \
+                 the one before",
+                "line 14: clusters[0].snapshots[0].keep.log: snapshots have no log",
+            ],
+        );
+        check_refused(
+            "  endpoints: [https://10.0.0.1:2379]\n",
+            "  password: x\n  cert: /c\n",
+            &[
+                "line 3: clusters[0]: nothing says where it is: give endpoints, or the manifest of a \
+                 member",
+                "line 4: clusters[0].password: there is a password, but no user",
+                "line 3: clusters[0]: cert and key go together: give both, or neither",
+            ],
+        );
+        check_refused(
+            "{daily: 7}",
+            "{}",
+            &["line 9: clusters[0].archives[0].prune.keep: no rule is given, so nothing would go"],
+        );
+        check_refused(
+            "{daily: 7}",
+            "{daily: 7}\n  - {place: /backup/etcd, name: other}",
+            &["line 10: clusters[0].archives[1].place: /backup/etcd is named twice"],
+        );
+        check_refused(
+            "{daily: 7}",
+            "{daily: 7}\n  - place: /backup/other",
+            &["line 10: clusters[0].archives[1].name: there are two that are called main"],
+        );
+    }
+
+    #[test]
+    fn names_are_plain_and_of_one_alone() {
+        let bad = "line 3: clusters[0].name: \"Prod_1\" is no name: up to 63 lower-case letters, \
+                   digits and hyphens";
+        check_refused("name: prod", "name: Prod_1", &[bad]);
+    }
+
+    #[test]
+    fn secrets_are_in_no_fault_and_not_shown() {
+        let text = GOOD.replace("  cacert", "  user: root\n  password: canary\n  cacert");
+        let config = Config::parse(&text).unwrap();
+        assert!(!format!("{config:?}").contains("canary"));
+        let bad = text.replace("password: canary", "password: [canary]");
+        let faults = Config::parse(&bad).unwrap_err();
+        assert!(!faults[0].to_string().contains("canary"), "{}", faults[0]);
+    }
+}

@@ -1,0 +1,404 @@
+//! Doing jobs of a cluster, one after the other.
+
+use super::requests::Requests;
+use super::{Level, TIDY_EVERY, Ward};
+use crate::child::reason;
+use crate::jobs::{Job, Lane, What};
+use crate::lines::Line;
+use crate::records::{self, Outcome, Record, Run, now};
+use crate::turns::{Attempts, Turn, turn};
+use jiff::{SignedDuration, Timestamp};
+use rekindle_archive::{Archive, Place, Store};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+/// How often is looked what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A clock may be set: what is due is reckoned anew so often.
+const RECKON_EVERY: Duration = Duration::from_secs(60);
+/// No job takes longer.
+const JOB_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a claim without a record is believed, at least, and how many periods of the job.
+const PATIENCE_MIN: Duration = Duration::from_secs(120);
+const PATIENCE_PERIODS: u32 = 2;
+/// How often is looked in that time whether it is done.
+const LOOKS: u32 = 8;
+/// How long a base may take.
+const BASE_MAX: Duration = Duration::from_secs(3600);
+/// How far back records are looked through that an archive may not have.
+const COPIED_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// How far a job is.
+struct Progress {
+    /// The last slot that is over.
+    over: Timestamp,
+    /// Nothing before that.
+    next: Timestamp,
+}
+
+/// Does the jobs of a lane until all is to end.
+pub(super) fn run(ward: &Arc<Ward>, lane: Lane) {
+    let jobs: Vec<_> = ward.jobs.iter().filter(|job| job.lane == lane).collect();
+    let mut worker =
+        Worker { ward, progress: BTreeMap::new(), reckoned: Instant::now(), tidied: None };
+    worker.reckon(&jobs);
+    while !ward.stop.wait(LOOK_EVERY) {
+        if lane == Lane::Keep {
+            worker.tidy();
+        }
+        if lane == Lane::Base {
+            worker.serve_request();
+        }
+        if worker.reckoned.elapsed() >= RECKON_EVERY {
+            worker.reckon(&jobs);
+        }
+        for job in &jobs {
+            if ward.stop.is_set() {
+                return;
+            }
+            worker.look_at(job);
+        }
+    }
+}
+
+struct Worker<'a> {
+    ward: &'a Arc<Ward>,
+    progress: BTreeMap<&'a str, Progress>,
+    reckoned: Instant,
+    tidied: Option<Timestamp>,
+}
+
+impl<'a> Worker<'a> {
+    /// Reckons when each job is due.
+    fn reckon(&mut self, jobs: &[&'a Job]) {
+        self.reckoned = Instant::now();
+        let now = now();
+        for job in jobs {
+            let known = self.ward.state(|state| state.jobs.get(&job.name).and_then(|it| it.slot));
+            let over = self.progress.get(&*job.name).map(|it| it.over).or(known).unwrap_or(now);
+            // A clock that was ahead must not keep a job from being done.
+            let over = over.min(now);
+            self.wait_for(job, over, next_of(job, over));
+        }
+    }
+
+    fn wait_for(&mut self, job: &'a Job, over: Timestamp, next: Timestamp) {
+        self.progress.insert(&job.name, Progress { over, next });
+        self.ward.state(|state| {
+            if let Some(state) = state.jobs.get_mut(&job.name) {
+                (state.next, state.slot) = (Some(next), Some(over));
+            }
+        });
+    }
+
+    fn look_at(&mut self, job: &'a Job) {
+        let now = now();
+        let Some(progress) = self.progress.get(&*job.name) else { return };
+        let over = progress.over;
+        if now < progress.next || self.ward.state(|state| state.paused.is_some()) {
+            return;
+        }
+        let Some(slot) = job.due(over, now) else {
+            self.wait_for(job, over, next_of(job, over));
+            return;
+        };
+        if job.what == What::Base && !self.writes_any() {
+            // Whoever writes into them makes them.
+            self.wait_for(job, slot, next_of(job, slot));
+            return;
+        }
+        let archive = self.coordinator(job);
+        let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
+        let mut run = Run { cluster, job: name, slot, attempt: 1 };
+        let attempts = self.attempts(&run, archive.as_ref());
+        let patience = job.schedule.period(now).saturating_mul(PATIENCE_PERIODS);
+        let patience = patience.clamp(PATIENCE_MIN, JOB_MAX);
+        match turn(&attempts, &self.ward.agent.id, now, patience) {
+            Turn::Over => {
+                self.hear_of_others(job, &run, archive.as_ref());
+                self.wait_for(job, slot, next_of(job, slot));
+            }
+            Turn::Wait(until) => {
+                self.hear_of_others(job, &run, archive.as_ref());
+                // Whoever does it may be done sooner; and the next slot takes the place of this one.
+                let soon = (patience / LOOKS).clamp(LOOK_EVERY, RECKON_EVERY);
+                let soon = SignedDuration::try_from(soon).unwrap_or(SignedDuration::ZERO);
+                let soon = now.checked_add(soon).unwrap_or(until);
+                match next_of(job, slot) {
+                    next if next <= now => self.wait_for(job, slot, next),
+                    next => self.wait_for(job, over, until.min(soon).min(next)),
+                }
+            }
+            Turn::Make(attempt) => {
+                run.attempt = attempt;
+                if self.claim(&run, archive.as_ref()) {
+                    // How it ended, and whether it is tried again, is looked up the next time.
+                    self.make(job, &run);
+                }
+            }
+        }
+    }
+
+    /// Where agents agree on who does a job: in the archive that it is of, or the first one. What goes to a path is
+    /// of this host alone, unless it is an archive.
+    fn coordinator(&self, job: &Job) -> Option<Archive> {
+        if job.what == What::Base {
+            return None;
+        }
+        let archives = &self.ward.cluster.archives;
+        let own = archives.iter().find(|archive| archive.place == job.place);
+        let is_here = own.is_none() && !job.place.contains("://");
+        let archive = own.or(archives.first()).filter(|_| !is_here)?;
+        match open(archive) {
+            Ok(archive) => Some(archive),
+            Err(fault) => {
+                let text = format!("done without asking other agents: {fault}");
+                self.ward.say(Level::Warning, Some(&job.name), text);
+                None
+            }
+        }
+    }
+
+    fn attempts(&self, run: &Run, archive: Option<&Archive>) -> Attempts {
+        let mut attempts = records::attempts(&self.ward.own, run).unwrap_or_default();
+        let theirs = archive.map(|archive| records::attempts(archive.store(), run));
+        for (number, theirs) in theirs.and_then(Result::ok).into_iter().flatten() {
+            let own = attempts.entry(number).or_insert_with(|| theirs.clone());
+            if own.ended.is_none() {
+                *own = theirs;
+            }
+        }
+        attempts
+    }
+
+    /// Whether it is ours; where nobody can be asked, it is.
+    fn claim(&self, run: &Run, archive: Option<&Archive>) -> bool {
+        let now = now();
+        let claim = |store: &Store| run.claim(store, &self.ward.agent, now).unwrap_or(true);
+        archive.is_none_or(|archive| claim(archive.store())) && claim(&self.ward.own)
+    }
+
+    fn hear_of_others(&self, job: &Job, run: &Run, archive: Option<&Archive>) {
+        let Some(archive) = archive else { return };
+        for record in records::of_slot(archive.store(), run).unwrap_or_default() {
+            if record.agent != self.ward.agent.id {
+                self.ward.state(|state| {
+                    state.jobs.entry(job.name.clone()).or_default().hear(record, false);
+                });
+            }
+        }
+    }
+
+    /// Does it; the record of it is kept here, and in the archives.
+    fn make(&self, job: &Job, run: &Run) -> Option<Record> {
+        let began = now();
+        self.ward.state(|state| {
+            state.jobs.entry(job.name.clone()).or_default().running = Some(began);
+        });
+        let record = match &job.what {
+            What::Commands(commands) => Some(self.commands(job, run, commands, began)),
+            What::Base => self.base(run, began),
+        };
+        let Some(record) = record else {
+            self.ward.state(|state| {
+                state.jobs.entry(job.name.clone()).or_default().running = None;
+            });
+            return None;
+        };
+        self.tell(&record);
+        self.keep(&record);
+        self.ward.state(|state| {
+            state.jobs.entry(job.name.clone()).or_default().hear(record.clone(), true);
+        });
+        Some(record)
+    }
+
+    fn tell(&self, record: &Record) {
+        let took = record.ended.duration_since(record.began);
+        let made = record.made().map(|made| format!(", {made}")).unwrap_or_default();
+        let why = record.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let took = took.as_secs_f64();
+        let text = format!("{} after {took:.1} s{made}{why}", record.outcome.name());
+        let level = match record.outcome {
+            Outcome::Done | Outcome::Interrupted => Level::Info,
+            _ => Level::Warning,
+        };
+        self.ward.say(level, Some(&record.job), text);
+    }
+
+    fn commands(&self, job: &Job, run: &Run, commands: &[Vec<String>], began: Timestamp) -> Record {
+        let new = |outcome| Record::new(run, &self.ward.agent, began, now(), outcome);
+        let mut output: Option<Value> = None;
+        let mut ran = Vec::new();
+        for words in commands {
+            ran = [vec!["rekindle".to_owned()], words.clone(), self.ward.program.also.clone()]
+                .concat();
+            let (ward, name) = (Arc::clone(self.ward), job.name.clone());
+            let hear = move |line: &str| {
+                // What went wrong is told with the record.
+                let is_told = ["error: ", "what to do: ", "trying again may help"];
+                if !is_told.iter().any(|begins| line.starts_with(begins)) {
+                    ward.say(Level::Info, Some(&name), line);
+                }
+            };
+            let ended = match self.ward.program.run(words, &self.ward.stop, JOB_MAX, hear) {
+                Ok(ended) => ended,
+                Err(error) => {
+                    let reason = Some(format!("starting it: {error}"));
+                    return Record { command: ran, reason, output, ..new(Outcome::Failed) };
+                }
+            };
+            let printed = serde_json::from_str(ended.stdout.trim()).ok();
+            output = output.or(printed);
+            let outcome = match (self.ward.stop.is_set(), ended.too_long) {
+                (_, true) => Outcome::Failed,
+                (true, _) if ended.code != Some(0) => Outcome::Interrupted,
+                _ => Outcome::of_code(ended.code),
+            };
+            if outcome != Outcome::Done {
+                let too_long = || format!("it took longer than {} h", JOB_MAX.as_secs() / 3600);
+                let code = || match ended.code {
+                    Some(code) => format!("it has ended with code {code}"),
+                    None => "it was killed".to_owned(),
+                };
+                let reason = reason(&ended.said).filter(|_| !ended.too_long);
+                let reason = reason.or_else(|| ended.too_long.then(too_long)).unwrap_or_else(code);
+                return Record { command: ran, reason: Some(reason), output, ..new(outcome) };
+            }
+        }
+        Record { command: ran, output, ..new(Outcome::Done) }
+    }
+
+    /// The archives that this host writes into.
+    fn written(&self) -> Vec<String> {
+        self.ward.state(|state| {
+            let writes = |(place, it): (&String, &crate::board::ArchiveState)| {
+                let is_known = !it.line.archive.is_empty();
+                (is_known && !it.line.stands_by).then(|| place.clone())
+            };
+            state.archives.iter().filter_map(writes).collect()
+        })
+    }
+
+    fn writes_any(&self) -> bool {
+        !self.written().is_empty()
+    }
+
+    /// Has a base made in each archive that this host writes into; none where it writes into none.
+    fn base(&self, run: &Run, began: Timestamp) -> Option<Record> {
+        let mut missing = self.written();
+        if missing.is_empty() {
+            return None;
+        }
+        let told = self.ward.following.want_base();
+        let until = Instant::now() + BASE_MAX;
+        let (mut made, mut faults) = (Vec::new(), Vec::new());
+        while !missing.is_empty() && Instant::now() < until && !self.ward.stop.is_set() {
+            match told.recv_timeout(LOOK_EVERY) {
+                Ok(Line::Base { archive, revision, new_bytes, text, .. }) => {
+                    missing.retain(|place| *place != archive);
+                    match revision {
+                        Some(revision) => made.push(json!({
+                            "archive": archive, "revision": revision, "newBytes": new_bytes,
+                        })),
+                        None => faults.push(text),
+                    }
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {
+                    let still = self.written();
+                    missing.retain(|place| still.contains(place));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        faults.extend(missing.iter().map(|place| format!("{place} has got none in time")));
+        let outcome = match (self.ward.stop.is_set() && !missing.is_empty(), faults.is_empty()) {
+            (true, _) => Outcome::Interrupted,
+            (false, true) => Outcome::Done,
+            (false, false) => Outcome::Away,
+        };
+        let revision = made.iter().filter_map(|it| it["revision"].as_i64()).max();
+        let bytes: u64 = made.iter().filter_map(|it| it["newBytes"].as_u64()).sum();
+        let output = json!({ "revision": revision, "newBytes": bytes, "bases": made });
+        let record = Record::new(run, &self.ward.agent, began, now(), outcome);
+        let reason = (!faults.is_empty()).then(|| faults.join("; "));
+        Some(Record { reason, output: Some(output), ..record })
+    }
+
+    /// Keeps a record on this host and in each archive; what an archive does not take now it gets later.
+    fn keep(&self, record: &Record) {
+        if let Err(fault) = records::put(&self.ward.own, record) {
+            let text = format!("the record was not kept on this host: {fault}");
+            self.ward.say(Level::Warning, Some(&record.job), text);
+        }
+        for archive in &self.ward.cluster.archives {
+            let kept = open(archive).and_then(|archive| {
+                records::put(archive.store(), record).map_err(|fault| fault.to_string())
+            });
+            if let Err(fault) = kept {
+                let text = format!("the record is in {} later: {fault}", archive.place);
+                self.ward.say(Level::Info, Some(&record.job), text);
+            }
+        }
+    }
+
+    /// Now and then: archives get records that they have not, and old ones go.
+    fn tidy(&mut self) {
+        let now = now();
+        if self.tidied.is_some_and(|at| now.duration_since(at) < TIDY_EVERY) {
+            return;
+        }
+        self.tidied = Some(now);
+        let cluster = &self.ward.cluster.name;
+        let back = |time| now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
+        let (from, before) = (back(COPIED_BACK), back(self.ward.keep_records));
+        let own = &self.ward.own;
+        let mut tidied = records::remove_before(own, cluster, before).map(drop);
+        for archive in &self.ward.cluster.archives {
+            let Ok(archive) = open(archive) else { continue };
+            let copied = records::copy_missing(own, archive.store(), cluster, from);
+            tidied = tidied.and(copied.map(drop));
+            tidied = tidied.and(records::remove_before(archive.store(), cluster, before).map(drop));
+        }
+        if let Err(fault) = tidied {
+            self.ward.say(Level::Info, None, format!("looking after records: {fault}"));
+        }
+    }
+
+    /// Does what somebody wants now, whatever is due.
+    fn serve_request(&mut self) {
+        let Some((path, request)) = self.ward.requests.first() else { return };
+        let is_backup = |job: &&Job| job.lane == Lane::Base;
+        let jobs = self.ward.jobs.iter();
+        let mut wanted: Vec<_> = jobs.clone().filter(is_backup).collect();
+        if wanted.is_empty() {
+            wanted = jobs.filter(|job| job.lane == Lane::Save).collect();
+        }
+        let mut done = Vec::new();
+        for job in wanted {
+            let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
+            let run = Run { cluster, job: name, slot: request.asked, attempt: 1 };
+            done.extend(self.make(job, &run));
+        }
+        Requests::answer(&path, &done);
+    }
+}
+
+/// When the slot behind one begins.
+fn next_of(job: &Job, over: Timestamp) -> Timestamp {
+    let slot = job.schedule.next(over);
+    slot.map_or(Timestamp::MAX, |slot| crate::schedule::jittered(slot, &job.name, job.jitter))
+}
+
+/// The archive, to keep records in: where it is not mounted, nothing is written in its place.
+fn open(archive: &crate::config::Archive) -> Result<Archive, String> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let options = archive.store.options(variables.collect())?;
+    let place = Place::parse(&archive.place).map_err(|fault| fault.to_string())?;
+    let store = Store::open(&place, &options).map_err(|fault| fault.to_string())?;
+    Archive::open(store).map_err(|error| error.to_string())
+}

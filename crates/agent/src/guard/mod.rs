@@ -1,0 +1,474 @@
+//! The agent: for each cluster a process that follows it and two threads that do its jobs, and above them one that
+//! watches, tells and is told.
+
+mod following;
+mod lane;
+mod requests;
+
+pub use requests::{Pause, Request, pause, resume};
+
+use crate::alarms::{Alarm, Key, alarms};
+use crate::board::{Board, CaptureState, ClusterState, JobState};
+use crate::child::{Program, Stop};
+use crate::config::{Cluster, Config};
+use crate::jobs::{Job, Lane, jobs_of};
+use crate::notify::Notifier;
+use crate::records;
+use following::Following;
+use jiff::{SignedDuration, Timestamp};
+use rekindle_archive::Store;
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often all is looked over.
+const TICK: Duration = Duration::from_secs(1);
+/// How often old records are removed.
+const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
+
+/// Why an agent cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This host's own disk.
+    #[error("{doing} {path}: {cause}")]
+    State {
+        /// What failed.
+        doing: &'static str,
+        /// With which path.
+        path: String,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Two would do everything twice.
+    #[error("another agent works with {path}")]
+    AtWork {
+        /// Its state.
+        path: String,
+    },
+    /// The store of this host's records.
+    #[error(transparent)]
+    Records(#[from] rekindle_archive::StoreFault),
+    /// The machine gives no threads.
+    #[error("starting threads: {0}")]
+    Threads(#[from] io::Error),
+    /// A configuration that was read makes no sense.
+    #[error("{0}")]
+    Configuration(String),
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How bad it is.
+    pub level: Level,
+    /// The cluster, if it is of one.
+    pub cluster: Option<String>,
+    /// The job, if it is of one.
+    pub job: Option<String>,
+    /// What.
+    pub text: String,
+}
+
+/// How bad a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It goes as it should.
+    Info,
+    /// It does not.
+    Warning,
+    /// Somebody has to look.
+    Alarm,
+}
+
+/// Takes lines of the log.
+pub type Log = Arc<dyn Fn(LogLine) + Send + Sync>;
+
+/// What an agent is begun with.
+pub struct Agent {
+    /// Reads the configuration, and the text that it was; the error says what is wrong.
+    pub load: Box<dyn Fn() -> Result<(Config, String), String>>,
+    /// This program.
+    pub program: PathBuf,
+    /// This host, for people.
+    pub host: String,
+    /// Where it says what it does.
+    pub log: Log,
+}
+
+/// What the outside wants of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Signals<'a> {
+    /// It is to end.
+    pub stop: &'a AtomicBool,
+    /// It is to read its configuration anew.
+    pub reload: &'a AtomicBool,
+}
+
+/// The board, shared.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Board>>);
+
+impl Shared {
+    /// Looks at it, or writes on it.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is on it of a cluster.
+    fn of<T>(&self, cluster: &str, look: impl FnOnce(&mut ClusterState) -> T) -> T {
+        look(self.board().clusters.entry(cluster.to_owned()).or_default())
+    }
+}
+
+/// What threads of a cluster have in common.
+struct Ward {
+    cluster: Cluster,
+    jobs: Vec<Job>,
+    program: Program,
+    agent: records::Agent,
+    /// Records on this host.
+    own: Store,
+    keep_records: SignedDuration,
+    shared: Shared,
+    stop: Stop,
+    log: Log,
+    following: Arc<Following>,
+    requests: requests::Requests,
+}
+
+impl Ward {
+    fn say(&self, level: Level, job: Option<&str>, text: impl Into<String>) {
+        let (cluster, job) = (Some(self.cluster.name.clone()), job.map(str::to_owned));
+        (self.log)(LogLine { level, cluster, job, text: text.into() });
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut ClusterState) -> T) -> T {
+        self.shared.of(&self.cluster.name, look)
+    }
+}
+
+/// A cluster that is guarded.
+struct Guarded {
+    cluster: Cluster,
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Guarded {
+    fn is_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+/// An agent at work.
+pub struct Guard {
+    agent: Agent,
+    config: Config,
+    who: records::Agent,
+    shared: Shared,
+    guarded: Vec<Guarded>,
+    /// Those that end; others may begin in their place afterwards.
+    ending: Vec<Guarded>,
+    notifier: Notifier,
+    raised: BTreeMap<Key, Alarm>,
+    _lock: File,
+}
+
+impl Guard {
+    /// Begins to guard what a configuration says.
+    ///
+    /// # Errors
+    /// [`Error`]; what fails of a cluster or a store is told later, and tried again.
+    pub fn begin(agent: Agent) -> Result<Self, Error> {
+        let (config, text) = (agent.load)().map_err(Error::Configuration)?;
+        make_directory(&config.state)?;
+        let lock = lock(&config.state)?;
+        keep(&config, &text)?;
+        let id = own_id(&config.state)?;
+        let who = records::Agent { id, host: agent.host.clone() };
+        let shared = Shared(Arc::new(Mutex::new(Board::new(records::now()))));
+        let notifier = Notifier::start(&config, Arc::clone(&agent.log))?;
+        let mut guard = Self {
+            agent,
+            config,
+            who,
+            shared,
+            guarded: Vec::new(),
+            ending: Vec::new(),
+            notifier,
+            raised: BTreeMap::new(),
+            _lock: lock,
+        };
+        guard.begin_missing()?;
+        Ok(guard)
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// Guards until it is told to end. `tick` is called every second, while all is well within.
+    ///
+    /// # Errors
+    /// [`Error::Threads`].
+    pub fn run(
+        mut self,
+        signals: Signals<'_>,
+        mut tick: impl FnMut(&[Alarm]),
+    ) -> Result<(), Error> {
+        while !signals.stop.load(Ordering::Relaxed) {
+            if signals.reload.swap(false, Ordering::Relaxed) {
+                self.reload()?;
+            }
+            self.ending.retain(|ending| !ending.is_over());
+            self.begin_missing()?;
+            self.look_at_pauses();
+            let now = records::now();
+            let found = alarms(&self.shared.board(), &self.config, now);
+            self.tell(&found, now);
+            tick(&found);
+            std::thread::park_timeout(TICK);
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn say(&self, level: Level, text: impl Into<String>) {
+        (self.agent.log)(LogLine { level, cluster: None, job: None, text: text.into() });
+    }
+
+    /// Begins with clusters that nobody guards yet, and whose last guard has ended.
+    fn begin_missing(&mut self) -> Result<(), Error> {
+        for cluster in &self.config.clusters {
+            let is_it = |it: &Guarded| it.cluster.name == cluster.name;
+            if !self.guarded.iter().any(is_it) && !self.ending.iter().any(is_it) {
+                let guarded = self.guard(cluster.clone())?;
+                self.guarded.push(guarded);
+            }
+        }
+        Ok(())
+    }
+
+    fn guard(&self, cluster: Cluster) -> Result<Guarded, Error> {
+        let directory = self.config.state_of(&cluster);
+        make_directory(&directory)?;
+        let jobs = jobs_of(&cluster).map_err(Error::Configuration)?;
+        let stop = Stop::default();
+        let keep = SignedDuration::try_from(self.config.keep_records.0);
+        let also = [
+            "--config".to_owned(),
+            kept(&self.config).display().to_string(),
+            "--config-cluster".to_owned(),
+            cluster.name.clone(),
+            "--write-out=json".to_owned(),
+        ];
+        let ward = Ward {
+            jobs,
+            program: Program { path: self.agent.program.clone(), also: also.into() },
+            agent: self.who.clone(),
+            own: Store::directory(&directory)?,
+            keep_records: keep.unwrap_or(SignedDuration::MAX),
+            shared: self.shared.clone(),
+            stop: stop.clone(),
+            log: Arc::clone(&self.agent.log),
+            following: Arc::default(),
+            requests: requests::Requests::of(&directory),
+            cluster: cluster.clone(),
+        };
+        ward.state(|state| *state = begun(&ward));
+        let ward = Arc::new(ward);
+        let mut threads = Vec::new();
+        if cluster.is_followed() {
+            let ward = Arc::clone(&ward);
+            threads.push(thread("follows", move || following::run(&ward))?);
+        }
+        for lane in [Lane::Base, Lane::Save, Lane::Keep] {
+            let ward = Arc::clone(&ward);
+            threads.push(thread("jobs", move || lane::run(&ward, lane))?);
+        }
+        Ok(Guarded { cluster, stop, threads })
+    }
+
+    /// Takes a changed configuration, or says why not.
+    fn reload(&mut self) -> Result<(), Error> {
+        let (config, text) = match (self.agent.load)() {
+            Err(fault) => {
+                self.say(Level::Warning, format!("the changed configuration is not good: {fault}"));
+                self.shared.board().config_fault = Some((records::now(), fault));
+                return Ok(());
+            }
+            Ok(read) => read,
+        };
+        if config.state != self.config.state || config.listen != self.config.listen {
+            self.say(Level::Warning, "state and listen change when the agent is started anew");
+        }
+        let config = Config { state: self.config.state.clone(), ..config };
+        keep(&config, &text)?;
+        self.shared.board().config_fault = None;
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.guarded)
+            .into_iter()
+            .partition(|guarded| config.clusters.contains(&guarded.cluster));
+        self.guarded = stay;
+        for guarded in go {
+            guarded.stop.set();
+            let is_kept = config.clusters.iter().any(|it| it.name == guarded.cluster.name);
+            if !is_kept {
+                self.shared.board().clusters.remove(&guarded.cluster.name);
+            }
+            self.say(Level::Info, format!("{}: changed, and begun anew", guarded.cluster.name));
+            self.ending.push(guarded);
+        }
+        self.notifier.configure(&config);
+        self.config = config;
+        self.say(Level::Info, "the configuration was read anew");
+        Ok(())
+    }
+
+    fn look_at_pauses(&self) {
+        let now = records::now();
+        let all = Pause::read(&self.config.state, now);
+        for cluster in &self.config.clusters {
+            let own = Pause::read(&self.config.state_of(cluster), now);
+            let told = own.or_else(|| all.clone()).map(|pause| pause.to_string());
+            let paused = cluster.paused.clone().or(told);
+            self.shared.of(&cluster.name, |state| state.paused = paused);
+        }
+    }
+
+    /// Tells what began and what ended.
+    fn tell(&mut self, found: &[Alarm], now: Timestamp) {
+        let found: BTreeMap<_, _> =
+            found.iter().map(|alarm| (alarm.key(), alarm.clone())).collect();
+        for (key, alarm) in &found {
+            if !self.raised.contains_key(key) {
+                let Alarm { name, subject, summary, remedy, .. } = alarm;
+                let subject =
+                    if subject.is_empty() { String::new() } else { format!(" {subject}") };
+                let text = format!("{name}{subject}: {summary}; what to do: {remedy}");
+                let cluster = Some(alarm.cluster.clone()).filter(|name| !name.is_empty());
+                (self.agent.log)(LogLine { level: Level::Alarm, cluster, job: None, text });
+            }
+        }
+        for (key, alarm) in &self.raised {
+            if !found.contains_key(key) {
+                let text = format!("{} {}: over", alarm.name, alarm.subject);
+                let cluster = Some(alarm.cluster.clone()).filter(|name| !name.is_empty());
+                (self.agent.log)(LogLine { level: Level::Info, cluster, job: None, text });
+            }
+        }
+        self.notifier.tell(found.values().cloned().collect(), now);
+        self.raised = found;
+    }
+
+    /// Ends all, each as it should be ended.
+    fn end(&mut self) {
+        let all: Vec<_> = self.guarded.drain(..).chain(self.ending.drain(..)).collect();
+        all.iter().for_each(|guarded| guarded.stop.set());
+        for guarded in all {
+            for thread in guarded.threads {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// What is known of a cluster before anything was done.
+fn begun(ward: &Ward) -> ClusterState {
+    let now = records::now();
+    let cluster = &ward.cluster;
+    let from = now.checked_sub(ward.keep_records).unwrap_or(Timestamp::UNIX_EPOCH);
+    let records = records::since(&ward.own, Some(&cluster.name), from).unwrap_or_default();
+    let mut jobs: BTreeMap<_, _> = ward
+        .jobs
+        .iter()
+        .map(|job| {
+            let period = job.schedule.period(now);
+            (job.name.clone(), JobState { period, since: Some(now), ..JobState::default() })
+        })
+        .collect();
+    for record in records {
+        if let Some(job) = jobs.get_mut(&record.job) {
+            job.slot = job.slot.max(Some(record.slot));
+            job.hear(record, false);
+        }
+    }
+    let snapshots = cluster.snapshots.iter().flat_map(|job| &job.to);
+    ClusterState {
+        paused: cluster.paused.clone(),
+        capture: cluster.is_followed().then(|| CaptureState::new(now)),
+        archives: cluster
+            .archives
+            .iter()
+            .filter(|_| cluster.is_followed())
+            .map(|archive| (archive.place.clone(), crate::board::ArchiveState::default()))
+            .collect(),
+        destinations: cluster.archives.len() + snapshots.count(),
+        jobs,
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn at<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |cause| Error::State { doing, path: path.display().to_string(), cause }
+}
+
+/// The configuration that holds: whatever becomes of the file that it was read from, commands are run with this.
+fn kept(config: &Config) -> PathBuf {
+    config.state.join("config.yaml")
+}
+
+fn keep(config: &Config, text: &str) -> Result<(), Error> {
+    let path = kept(config);
+    let part = path.with_extension("part");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let mut file = file.map_err(at("opening", &part))?;
+    file.write_all(text.as_bytes()).map_err(at("writing", &part))?;
+    std::fs::rename(&part, &path).map_err(at("writing", &path))
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(at("making", path))
+}
+
+fn lock(state: &Path) -> Result<File, Error> {
+    let path = state.join("agent.lock");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(at("opening", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::AtWork { path: state.display().to_string() }),
+    }
+}
+
+/// The id of the agent that works with this state.
+fn own_id(state: &Path) -> Result<String, Error> {
+    let path = state.join("agent.id");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && text.trim().len() == 16
+        && text.trim().bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        at("asking for randomness for", &path)(io::Error::other(error.to_string()))
+    })?;
+    let id = format!("{:016x}", u64::from_le_bytes(bytes));
+    std::fs::write(&path, format!("{id}\n")).map_err(at("writing", &path))?;
+    Ok(id)
+}

@@ -1,0 +1,164 @@
+//! What is asked of a running agent, by files in its state: who may write there may ask.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+const PAUSE: &str = "pause.json";
+const REQUESTS: &str = "requests";
+
+/// Nothing is done by schedule for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Why.
+    pub reason: String,
+    /// Until then; without it until somebody says otherwise.
+    pub until: Option<Timestamp>,
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        match self.until {
+            Some(until) => write!(f, " (until {until})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Pause {
+    /// The one that holds now. A file that cannot be read pauses nothing.
+    #[must_use]
+    pub fn read(state: &Path, now: Timestamp) -> Option<Self> {
+        let bytes = std::fs::read(state.join(PAUSE)).ok()?;
+        let pause: Self = serde_json::from_slice(&bytes).ok()?;
+        pause.until.is_none_or(|until| now < until).then_some(pause)
+    }
+}
+
+/// Pauses what has this state: an agent, or one of its clusters.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn pause(state: &Path, pause: &Pause) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    put(&state.join(PAUSE), pause)
+}
+
+/// Goes on; whether it was paused.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn resume(state: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(state.join(PAUSE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+fn put(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, serde_json::to_vec(value)?)?;
+    std::fs::rename(&part, path)
+}
+
+/// A backup that is wanted now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// When it was asked for: its slot.
+    pub asked: Timestamp,
+}
+
+/// The requests of a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Requests {
+    directory: PathBuf,
+}
+
+impl Requests {
+    pub(super) fn of(state: &Path) -> Self {
+        Self { directory: state.join(REQUESTS) }
+    }
+
+    /// The oldest that nobody has answered.
+    pub(super) fn first(&self) -> Option<(PathBuf, Request)> {
+        let entries = std::fs::read_dir(&self.directory).ok()?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let asked = paths.filter(|path| path.extension().is_some_and(|it| it == "json"));
+        let read = |path: PathBuf| {
+            let request = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            Some((path, request))
+        };
+        asked.filter_map(read).min_by_key(|(_, request): &(_, Request)| request.asked)
+    }
+
+    /// Answers it with records of what was done.
+    pub(super) fn answer(path: &Path, records: &[crate::records::Record]) {
+        let _ = put(&path.with_extension("done"), &records);
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+impl Request {
+    /// Asks the agent that has a cluster's state. Its answer will be at the path.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn ask(&self, state: &Path) -> io::Result<PathBuf> {
+        let directory = state.join(REQUESTS);
+        std::fs::create_dir_all(&directory)?;
+        let name = self.asked.as_nanosecond().to_string();
+        let path = directory.join(&name).with_extension("json");
+        put(&path, self)?;
+        Ok(path.with_extension("done"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_pause_holds_until_it_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        assert_eq!(Pause::read(state, at(0)), None);
+        let told = Pause { reason: "upgrade".to_owned(), until: Some(at(10)) };
+        pause(state, &told).unwrap();
+        assert_eq!(Pause::read(state, at(9)), Some(told));
+        assert_eq!(Pause::read(state, at(10)), None);
+        let told = Pause { reason: "moving".to_owned(), until: None };
+        pause(state, &told).unwrap();
+        assert_eq!(Pause::read(state, at(10)).unwrap().to_string(), "moving");
+        assert!(resume(state).unwrap() && !resume(state).unwrap());
+        assert_eq!(Pause::read(state, at(10)), None);
+        std::fs::write(state.join(PAUSE), "{").unwrap();
+        assert_eq!(Pause::read(state, at(10)), None);
+    }
+
+    #[test]
+    fn requests_are_answered_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let requests = Requests::of(directory.path());
+        assert!(requests.first().is_none());
+        let answer = Request { asked: at(2) }.ask(directory.path()).unwrap();
+        Request { asked: at(1) }.ask(directory.path()).unwrap();
+        let (path, request) = requests.first().unwrap();
+        assert_eq!(request.asked, at(1));
+        Requests::answer(&path, &[]);
+        let (path, request) = requests.first().unwrap();
+        assert_eq!(request.asked, at(2));
+        assert!(!answer.exists());
+        Requests::answer(&path, &[]);
+        assert_eq!(std::fs::read_to_string(answer).unwrap(), "[]");
+        assert!(requests.first().is_none());
+    }
+}

@@ -1,0 +1,257 @@
+//! What is to be done by schedule, as commands.
+//!
+//! A job is commands of `rekindle`, the same that a person would type: whatever it did can be done again by
+//! hand, and what it fails of fails alone.
+
+use crate::config::{Archive, Cluster, Keep, Snapshots};
+use crate::schedule::{Schedule, jittered};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// What is done at each slot of a schedule.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What it is called: no other one of the cluster has that name.
+    pub name: String,
+    /// When.
+    pub schedule: Schedule,
+    /// Up to so much later.
+    pub jitter: Duration,
+    /// What it must not wait for.
+    pub lane: Lane,
+    /// What is done.
+    pub what: What,
+    /// The place of the archive, or where a snapshot goes.
+    pub place: String,
+}
+
+/// Jobs of one lane follow each other; those of several lanes run beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Bases: whoever follows the cluster takes no snapshot sooner than a minute after the last one.
+    Base,
+    /// Snapshots: nothing that takes long may delay the next one.
+    Save,
+    /// Looking after archives.
+    Keep,
+}
+
+/// What a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Commands, without the program; each follows where those before are done.
+    Commands(Vec<Vec<String>>),
+    /// A base, made by whoever follows the cluster.
+    Base,
+}
+
+impl Job {
+    /// The slot that is due, if there is one behind `after`.
+    #[must_use]
+    pub fn due(&self, after: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let slot = self.schedule.latest(after, now)?;
+        (jittered(slot, &self.name, self.jitter) <= now).then_some(slot)
+    }
+}
+
+/// The jobs of a cluster.
+///
+/// # Errors
+/// A schedule makes no sense; a configuration that was read has none such.
+pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
+    let mut jobs = Vec::new();
+    for archive in &cluster.archives {
+        jobs.extend(of_archive(archive)?);
+    }
+    let capture = &cluster.capture;
+    let base = |name: String, what, place: &str| {
+        Ok::<_, String>(Job {
+            name,
+            schedule: Schedule::parse(&capture.bases, capture.time_zone.as_deref())?,
+            jitter: Duration::ZERO,
+            lane: Lane::Base,
+            what,
+            place: place.to_owned(),
+        })
+    };
+    if cluster.is_followed() {
+        jobs.push(base("base".to_owned(), What::Base, "")?);
+    } else {
+        for Archive { name, place, .. } in &cluster.archives {
+            let what = What::Commands(vec![words(&["save", place])]);
+            jobs.push(base(format!("base-{name}"), what, place)?);
+        }
+    }
+    for snapshots in &cluster.snapshots {
+        jobs.extend(of_snapshots(snapshots)?);
+    }
+    Ok(jobs)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
+    let mut jobs = Vec::new();
+    let job = |name: &str, schedule: &str, zone: Option<&str>, command| {
+        Ok::<_, String>(Job {
+            name: format!("{name}-{}", archive.name),
+            schedule: Schedule::parse(schedule, zone)?,
+            jitter: Duration::ZERO,
+            lane: Lane::Keep,
+            what: What::Commands(vec![command]),
+            place: archive.place.clone(),
+        })
+    };
+    if let Some(prune) = &archive.prune {
+        let mut command = words(&["archive", "prune", &archive.place, "--yes"]);
+        command.extend(rules(&prune.keep));
+        jobs.push(job("prune", &prune.schedule, prune.time_zone.as_deref(), command)?);
+    }
+    if let Some(verify) = &archive.verify {
+        let level = verify.level.name();
+        let command = words(&["archive", "verify", &archive.place, "--level", level]);
+        jobs.push(job("verify", &verify.schedule, verify.time_zone.as_deref(), command)?);
+    }
+    Ok(jobs)
+}
+
+/// One for each place: what fails of one delays no other, and each has records of its own.
+fn of_snapshots(snapshots: &Snapshots) -> Result<Vec<Job>, String> {
+    let schedule = Schedule::parse(&snapshots.schedule, snapshots.time_zone.as_deref())?;
+    let job = |(number, to): (usize, &String)| {
+        let name = match number {
+            0 => format!("snapshot-{}", snapshots.name),
+            number => format!("snapshot-{}-{}", snapshots.name, number + 1),
+        };
+        let mut commands = vec![words(&["save", to])];
+        if !snapshots.keep.is_empty() && is_dated(to) {
+            let mut command = words(&["prune-snapshots", to, "--yes"]);
+            command.extend(rules(&snapshots.keep));
+            commands.push(command);
+        }
+        Job {
+            name,
+            schedule: schedule.clone(),
+            jitter: snapshots.jitter.0,
+            lane: Lane::Save,
+            what: What::Commands(commands),
+            place: to.clone(),
+        }
+    };
+    Ok(snapshots.to.iter().enumerate().map(job).collect())
+}
+
+/// Whether the name of a place has a date in it.
+#[must_use]
+pub fn is_dated(place: &str) -> bool {
+    place.replace("%%", "").contains('%')
+}
+
+/// Rules as flags.
+fn rules(keep: &Keep) -> Vec<String> {
+    let mut flags = Vec::new();
+    let mut add = |flag: &str, value: Option<String>| {
+        flags.extend(value.map(|value| format!("--{flag}={value}")));
+    };
+    let count = |count: usize| (count > 0).then(|| count.to_string());
+    add("keep-log", keep.log.map(|it| it.to_string()));
+    add("keep-within", keep.within.map(|it| it.to_string()));
+    add("keep-hourly", count(keep.hourly));
+    add("keep-daily", count(keep.daily));
+    add("keep-weekly", count(keep.weekly));
+    add("keep-monthly", count(keep.monthly));
+    add("keep-last", count(keep.last));
+    add("ttl", keep.ttl.map(|it| it.to_string()));
+    add("max-backups", keep.max_backups.map(|it| it.to_string()));
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[track_caller]
+    fn check(yaml: &str, want: &[(&str, &str)]) {
+        let head = "clusters:\n- name: prod\n  endpoints: [127.0.0.1:2379]\n";
+        let config = Config::parse(&format!("{head}{yaml}")).unwrap();
+        let jobs = jobs_of(&config.clusters[0]).unwrap().into_iter();
+        let told = |job: Job| match job.what {
+            What::Base => (job.name, "(capture)".to_owned()),
+            What::Commands(commands) => {
+                let commands: Vec<_> = commands.iter().map(|words| words.join(" ")).collect();
+                (job.name, commands.join(" && "))
+            }
+        };
+        let found: Vec<_> = jobs.map(told).collect();
+        let found: Vec<_> = found.iter().map(|(name, does)| (&**name, &**does)).collect();
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn every_job_is_a_command_that_a_person_could_type() {
+        check(
+            "  archives:
+  - place: /backup/etcd
+    prune: {}
+    verify: {level: read}
+  - name: far
+    place: s3://bucket/etcd
+    prune: {schedule: '@daily', keep: {ttl: 86400}}
+  snapshots:
+  - name: daily
+    schedule: '@daily'
+    to: ['/snapshots/etcd-%Y%m%d.db', s3://bucket/snapshot.db]
+    keep: {last: 7}
+",
+            &[
+                (
+                    "prune-main",
+                    "archive prune /backup/etcd --yes --keep-log=7d --keep-daily=7 --keep-weekly=4 \
+                     --keep-monthly=6",
+                ),
+                ("verify-main", "archive verify /backup/etcd --level read"),
+                ("prune-far", "archive prune s3://bucket/etcd --yes --ttl=86400"),
+                ("base", "(capture)"),
+                (
+                    "snapshot-daily",
+                    "save /snapshots/etcd-%Y%m%d.db && \
+                     prune-snapshots /snapshots/etcd-%Y%m%d.db --yes --keep-last=7",
+                ),
+                ("snapshot-daily-2", "save s3://bucket/snapshot.db"),
+            ],
+        );
+    }
+
+    #[test]
+    fn where_nobody_follows_bases_are_saved() {
+        check(
+            "  capture: {enabled: false, bases: '@every 10m'}
+  archives: [{place: /backup/etcd}]
+",
+            &[("base-main", "save /backup/etcd")],
+        );
+    }
+
+    #[test]
+    fn a_slot_is_due_with_its_jitter_and_once() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let job = Job {
+            name: "a".to_owned(),
+            schedule: Schedule::parse("@hourly", None).unwrap(),
+            jitter: Duration::from_secs(600),
+            lane: Lane::Save,
+            what: What::Base,
+            place: String::new(),
+        };
+        let slot = at("2026-11-20T10:00:00Z");
+        let begins = jittered(slot, "a", job.jitter);
+        let before = at("2026-11-20T09:30:00Z");
+        assert_eq!(job.due(before, begins), Some(slot));
+        let sooner = Timestamp::from_millisecond(begins.as_millisecond() - 1).unwrap();
+        assert_eq!(job.due(before, sooner), None);
+        assert_eq!(job.due(slot, begins), None);
+    }
+}

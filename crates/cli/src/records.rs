@@ -1,0 +1,118 @@
+//! `rekindle records`: what agents have done, and how it ended.
+
+use crate::archive::find;
+use crate::args::{OutputArgs, StoreArgs};
+use crate::configured;
+use crate::failure::{Code, Failure};
+use crate::output::{self, Output, grouped};
+use crate::time::parse_duration;
+use clap::Args as ClapArgs;
+use jiff::{SignedDuration, Timestamp};
+use rekindle_agent::records::{self, Outcome, Record};
+use rekindle_archive::Store;
+use serde_json::Value;
+use std::path::Path;
+use std::time::Duration;
+
+/// Show what agents have done by schedule, and how it ended.
+///
+/// Each run of each job leaves a record, on the host of the agent and in the archives of the cluster.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecordsArgs {
+    /// An archive; without one what the archives of --config have, or where none can be read this host.
+    pub archive: Option<String>,
+    /// Only of the last so long.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
+    pub since: Duration,
+    /// Only of this cluster, as the configuration calls it.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Only of this job.
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// Only what did not succeed.
+    #[arg(long)]
+    pub failed: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub(crate) fn run(args: &RecordsArgs) -> Result<(), Failure> {
+    let since = SignedDuration::try_from(args.since).unwrap_or(SignedDuration::MAX);
+    let since = Timestamp::now().checked_sub(since).unwrap_or(Timestamp::UNIX_EPOCH);
+    let configured = configured::cluster().map(|cluster| cluster.name.clone());
+    let cluster = args.cluster.clone().or(configured);
+    let mut found = records::since(&place(args)?, cluster.as_deref(), since)?;
+    found.retain(|record| {
+        args.job.as_ref().is_none_or(|job| *job == record.job)
+            && (!args.failed || record.outcome != Outcome::Done)
+    });
+    shown(&found).print(args.output.format())
+}
+
+/// The store that has them.
+fn place(args: &RecordsArgs) -> Result<Store, Failure> {
+    if let Some(place) = &args.archive {
+        let named = args.store.place(Some(place))?;
+        let archive = find(&named, &args.store)?;
+        // The state of an agent has them, too.
+        let own = || {
+            Path::new(&named).join("records").is_dir().then(|| Store::directory(Path::new(&named)))
+        };
+        return match archive {
+            Some(archive) => Ok(archive.store().clone()),
+            None => own().transpose()?.ok_or_else(|| {
+                Failure::new(Code::NotFound, format!("{named} is no archive, and has no records"))
+                    .remedy("name an archive into which an agent saves, or the agent's --config")
+            }),
+        };
+    }
+    let Some(cluster) = configured::cluster() else {
+        return Err(
+            Failure::usage("nothing says whose records").remedy("name an archive, or --config")
+        );
+    };
+    for archive in &cluster.archives {
+        match find(&archive.place, &args.store) {
+            Ok(Some(archive)) => return Ok(archive.store().clone()),
+            Ok(None) => eprintln!("warning: {} is no archive", archive.place),
+            Err(failure) => eprintln!("warning: {}", failure.what),
+        }
+    }
+    let state = configured::state().unwrap_or_default();
+    Ok(Store::directory(&state)?)
+}
+
+fn shown(found: &[Record]) -> Output {
+    let failed = found.iter().filter(|record| record.outcome != Outcome::Done).count();
+    let mut out = Output { simple: format!("{}, {failed}", found.len()), ..Output::default() };
+    out.add("runs", "Runs", found.len());
+    out.add("notDone", "Not done", failed);
+    let all: Vec<_> = found.iter().filter_map(|it| serde_json::to_value(it).ok()).collect();
+    out.json.insert("records".to_owned(), Value::Array(all));
+    let row = |record: &Record| {
+        let took = record.ended.duration_since(record.began);
+        let made = match &record.reason {
+            Some(reason) => reason.lines().next().unwrap_or_default().to_owned(),
+            None => record.made().unwrap_or_default(),
+        };
+        vec![
+            record.slot.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            record.cluster.clone(),
+            record.job.clone(),
+            record.outcome.name().to_owned(),
+            format!("{:.1} s", took.as_secs_f64()),
+            record.bytes().map(output::bytes).unwrap_or_default(),
+            record.host.clone(),
+            made,
+        ]
+    };
+    let rows: Vec<_> = found.iter().map(row).collect();
+    let header = ["DUE", "CLUSTER", "JOB", "RESULT", "TOOK", "BYTES", "HOST", "WHAT"];
+    out.text = output::table(&header, &rows);
+    let count = format!("{}, of which {} did not succeed", grouped(found.len()), grouped(failed));
+    out.text += &output::lines(&[("runs", count)]);
+    out
+}

@@ -1,0 +1,160 @@
+//! What is done by schedule, of a cluster with TLS and users.
+
+use crate::harness::{Guarding, Place, done, rekindle, told};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Cluster, Members};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Each slot has one run, each run one record, and what was made can be restored.
+#[track_caller]
+fn check_once(records: &[Value]) {
+    let slots: Vec<_> =
+        records.iter().map(|it| (it["job"].to_string(), it["slot"].to_string())).collect();
+    let different: BTreeSet<_> = slots.iter().collect();
+    assert_eq!(different.len(), slots.len(), "{records:#?}");
+}
+
+#[test]
+fn all_that_is_due_is_done_and_leaves_a_record() {
+    let cluster = Cluster::start(Version::LATEST, Members(3));
+    let place = Place::new();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        "",
+        "  archives:
+  - place: HERE/archive
+    verify: {schedule: '@every 2s', level: proven}
+    prune: {schedule: '@every 2s'}
+  capture: {flushInterval: 1s}
+  snapshots:
+  - name: dated
+    schedule: '@every 1s'
+    to: ['HERE/snapshots/%Y/etcd-%Y%m%dT%H%M%SZ.db', HERE/snapshot.db]
+    keep: {last: 2}
+",
+    );
+    let mut agent = Guarding::start(&config);
+    let address = agent.address();
+    agent.wait_for("writing into");
+    cluster.etcdctl(["put", "a", "1"]);
+    for _ in 0..4 {
+        agent.wait_for("snapshot-dated: done");
+    }
+    agent.wait_for("verify-main: done");
+    agent.wait_for("prune-main: done");
+    Guarding::wait_for_metric(&address, "rekindle_archive_revision{cluster=\"prod\",archive=");
+    let page = Guarding::metrics(&address);
+    assert!(page.contains("rekindle_capture_running{cluster=\"prod\"} 1\n"), "{page}");
+    let said = agent.stop();
+    assert!(!said.iter().any(|line| line.contains("ALARM")), "{said:#?}");
+
+    let years = fs::read_dir(place.path("snapshots")).unwrap().map(|year| year.unwrap().path());
+    let kept = years.flat_map(|year| fs::read_dir(year).unwrap());
+    let kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    done(["status".as_ref(), kept[0].as_os_str()]);
+    let records = place.records();
+    check_once(&records);
+    assert_eq!(records, place.records_in("agent/clusters/prod"), "here and there");
+    let of = |job: &str| records.iter().filter(|it| it["job"] == job).collect::<Vec<_>>();
+    assert!(of("snapshot-dated").len() >= 4 && of("snapshot-dated-2").len() >= 3);
+    let first = of("snapshot-dated")[0];
+    assert_eq!((&first["outcome"], &first["attempt"]), (&Value::from("done"), &Value::from(1)));
+    assert!(first["output"]["fileSize"].as_i64().unwrap() > 0, "{first}");
+    assert_eq!(first["command"][0], "rekindle");
+    let at = format!("{}@latest", place.path("archive"));
+    let hash: Value = serde_json::from_str(&done(["hashkv", "-w=json", &at])).unwrap();
+    let revision = hash["hashRevision"].as_i64().or(hash["revision"].as_i64());
+    assert_eq!(revision, Some(2), "{hash}");
+}
+
+/// While it is paused nothing is done; what somebody asks for is.
+#[test]
+fn a_pause_holds_and_a_request_is_served() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        "",
+        "  archives: [{place: HERE/archive}]
+  capture: {enabled: false, bases: '@every 1s'}
+",
+    );
+    let config_flag = config.to_str().unwrap();
+    let agent = |words: &[&str]| {
+        rekindle(["--config", config_flag, "agent"].iter().chain(words)).output().unwrap()
+    };
+    let idle = agent(&["backup-now"]);
+    assert_eq!(idle.status.code(), Some(6), "{}", told(&idle));
+    let paused = agent(&["pause", "--reason", "upgrade", "--for", "1h"]);
+    assert!(paused.status.success(), "{}", told(&paused));
+    let mut guarding = Guarding::start(&config);
+    let address = guarding.address();
+    Guarding::wait_for_metric(&address, "rekindle_cluster_paused{cluster=\"prod\"} 1");
+    assert_eq!(place.records(), Vec::<Value>::new());
+    let asked = agent(&["backup-now", "--wait"]);
+    assert!(asked.status.success(), "{}", told(&asked));
+    assert!(told(&asked).contains("base-main: done revision 1"), "{}", told(&asked));
+    assert_eq!(place.records().len(), 1, "nothing but what was asked for");
+    let listed: Value =
+        serde_json::from_str(&done(["archive", "list", &place.path("archive"), "-w=json"]))
+            .unwrap();
+    assert_eq!(listed["restorePoints"].as_array().unwrap().len(), 1);
+    assert!(agent(&["resume"]).status.success());
+    guarding.wait_for("base-main: done");
+    guarding.wait_for("base-main: done");
+    guarding.stop();
+    check_once(&place.records());
+}
+
+/// Killed again and again at any time: no slot is done twice, nothing half-made is left, and it goes on.
+#[test]
+fn whoever_is_killed_goes_on() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        "",
+        "  archives:
+  - place: HERE/archive
+    verify: {schedule: '@every 1s', level: read}
+  capture: {flushInterval: 1s}
+  snapshots:
+  - {name: often, schedule: '@every 1s', to: [HERE/snapshots/%Y%m%dT%H%M%SZ.db]}
+",
+    );
+    let waits =
+        ["guarding", "following from", "saving from", "verify-main: done", "snapshot-often: done"];
+    for (round, wait) in waits.into_iter().cycle().take(8).enumerate() {
+        let mut agent = Guarding::start(&config);
+        cluster.etcdctl(["put", "round", &round.to_string()]);
+        agent.wait_for(wait);
+        agent.kill();
+    }
+    let mut agent = Guarding::start(&config);
+    agent.wait_for("writing into");
+    agent.wait_for("snapshot-often: done");
+    agent.stop();
+    let records = place.records_in("agent/clusters/prod");
+    let done_runs: Vec<_> = records.iter().filter(|it| it["outcome"] == "done").cloned().collect();
+    check_once(&done_runs);
+    assert!(done_runs.len() >= 3, "{records:#?}");
+    for entry in fs::read_dir(place.path("snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        // A part of a slot that was given up stays until the next save of that very name.
+        if path.extension().is_some_and(|extension| extension == "db") {
+            done(["status".as_ref(), path.as_os_str()]);
+        }
+    }
+    let verdict = done(["archive", "verify", "--level=proven", &place.path("archive")]);
+    assert!(verdict.contains("OK"), "{verdict}");
+    let at = format!("{}@latest", place.path("archive"));
+    let hash: Value = serde_json::from_str(&done(["hashkv", "-w=json", &at])).unwrap();
+    let revision = hash["hashRevision"].as_i64().or(hash["revision"].as_i64());
+    assert_eq!(revision, Some(9), "{hash}");
+}

@@ -1,0 +1,112 @@
+//! Who is told what, and what a changed configuration does.
+
+use crate::harness::{DEADLINE, Guarding, Place};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Cluster, Members};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
+
+/// Takes every request, and tells its first line and its body.
+fn listener() -> (String, Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut first, mut length) = (String::new(), 0);
+            stream.read_line(&mut first).unwrap();
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.get_mut().write_all(answer).unwrap();
+            if tell.send((first, String::from_utf8(body).unwrap())).is_err() {
+                return;
+            }
+        }
+    });
+    (address, told)
+}
+
+#[test]
+fn what_fails_is_told_until_it_is_over() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let (address, told) = listener();
+    let more = format!(
+        "webhooks: [{{url: 'http://{address}/alarms?token=canary'}}]\nheartbeat: {{url: 'http://{address}/alive', every: 1s}}\n"
+    );
+    // A directory has the name of the file: that is refused until it is gone.
+    fs::create_dir_all(place.path("backup/snapshot.db")).unwrap();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        &more,
+        "  snapshots:
+  - {name: often, schedule: '@every 1s', to: [HERE/backup/snapshot.db]}
+",
+    );
+    let mut agent = Guarding::start(&config);
+    let wait_for = |want: &str| loop {
+        let (first, body) = told.recv_timeout(DEADLINE).unwrap();
+        if first.contains(want) || body.contains(want) {
+            return body;
+        }
+    };
+    let alarm = wait_for("JobFailed");
+    let alarm: serde_json::Value = serde_json::from_str(&alarm).unwrap();
+    assert_eq!(
+        (&*alarm["status"].to_string(), &*alarm["cluster"].to_string()),
+        ("\"firing\"", "\"prod\"")
+    );
+    assert!(alarm["summary"].to_string().contains("is a directory"), "{alarm}");
+    assert!(alarm["remedy"].to_string().contains("rekindle save"), "{alarm}");
+    fs::remove_dir(place.path("backup/snapshot.db")).unwrap();
+    agent.wait_for("snapshot-often: done");
+    wait_for("resolved");
+    wait_for("/alive");
+    let said = agent.stop();
+    assert!(!said.iter().any(|line| line.contains("canary")), "{said:#?}");
+}
+
+/// A changed configuration is taken when it is good, and told when it is not.
+#[test]
+fn a_changed_configuration_is_taken_when_it_is_good() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let job = |name: &str| {
+        format!("  snapshots:\n  - {{name: {name}, schedule: '@every 1s', to: [HERE/{name}.db]}}\n")
+    };
+    let config = place.configure("agent", &cluster, "", &job("one"));
+    let mut agent = Guarding::start(&config);
+    let address = agent.address();
+    agent.wait_for("snapshot-one: done");
+    place.configure("agent", &cluster, "", &job("two").replace("schedule", "shedule"));
+    agent.signal("-HUP");
+    let line = agent.wait_for("is not good");
+    assert!(line.contains("did you mean schedule?"), "{line}");
+    Guarding::wait_for_metric(&address, "rekindle_config_good 0");
+    agent.wait_for("snapshot-one: done");
+    place.configure("agent", &cluster, "", &job("two"));
+    agent.signal("-HUP");
+    agent.wait_for("snapshot-two: done");
+    Guarding::wait_for_metric(&address, "rekindle_config_good 1");
+    agent.stop();
+    // Another agent cannot work with the same state.
+    let mut one = Guarding::start(&config);
+    one.wait_for("guarding");
+    let mut other = Guarding::start(&config);
+    other.wait_for("another agent works with");
+}
