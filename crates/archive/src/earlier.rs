@@ -27,13 +27,25 @@ pub struct Earlier {
     pub reckoned: bool,
 }
 
+/// What parts have of a revision.
+#[derive(Default)]
+struct Found {
+    /// Its last record, and the place of the part that has it.
+    last: Option<(usize, Last)>,
+    /// When the cluster was there, where a part tells.
+    at: Option<Instant>,
+}
+
+/// The number of a record in its part, its key and its value.
+type Last = (u64, RecordKey, Vec<u8>);
+
 /// What a part has of a revision and of those before.
 #[derive(Default)]
 struct UpTo {
     /// So many records, those that are dead among them.
     records: u64,
     /// The last record of that very revision, and its number in the part.
-    last: Option<(u64, RecordKey, Vec<u8>)>,
+    last: Option<Last>,
     /// When the cluster was there, where the part tells.
     at: Option<Instant>,
 }
@@ -57,24 +69,24 @@ impl Archive {
         if to >= facts.last || Some(to) <= facts.compact {
             return Err(missing());
         }
-        let (mut parts, mut found) = (Vec::new(), UpTo::default());
+        let (mut parts, mut found) = (Vec::new(), Found::default());
         for part in base.parts.iter().filter(|part| part.first.revision <= to) {
             let mut part = part.clone();
             if part.last.revision >= to {
                 let up_to = self.part_up_to(entry, &part, to)?;
                 let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
                 part.dead.insert_range(place(up_to.records)..place(part.records));
-                if let Some((number, ..)) = up_to.last {
-                    // It tells the revision: where it was erased, it stays with nothing in it.
-                    part.dead.remove(place(number));
-                }
-                found.last = up_to.last.or(found.last);
+                found.last = up_to.last.map(|last| (parts.len(), last)).or(found.last);
                 found.at = up_to.at.or(found.at);
             }
             parts.push(part);
         }
+        let (part, (number, key, value)) = found.last.ok_or_else(missing)?;
+        // It tells the revision: where it was erased, it stays with nothing in it.
+        if let (Some(part), Ok(number)) = (parts.get_mut(part), u32::try_from(number)) {
+            part.dead.remove(number);
+        }
         parts.retain(|part| part.living() > 0);
-        let (_, key, value) = found.last.ok_or_else(missing)?;
         let (mut frame, page_size) = Frame::parse(&base.frame)?;
         if let Some(before) = before {
             let theirs = Frame::parse(&read_base(self, before)?.frame)?.0;

@@ -216,6 +216,14 @@ pub enum Error {
         /// The first revision that is missing.
         missing: Revision,
     },
+    /// Records were erased from a base, and another one stands for it.
+    #[error("records were erased from {base}, and {by} stands for it")]
+    Replaced {
+        /// The base.
+        base: String,
+        /// The other one.
+        by: String,
+    },
     /// Two segments of the log have a revision in different ways.
     #[error("{} and {} tell different things of revision {revision}: two histories were written as one", objects[0], objects[1])]
     Forked {

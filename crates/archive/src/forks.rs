@@ -39,8 +39,8 @@ pub(crate) fn find(
     segments.retain(|segment| !segment.is_empty());
     segments.sort_by_key(|segment| (segment.first, segment.last));
     let mut forks = Vec::new();
-    // The one that reaches farthest so far. Whatever shares revisions with any before shares them with it, so
-    // that all are compared, one through the other.
+    // The readable one that reaches farthest so far. Whatever shares revisions with any before shares them with
+    // it, so that all are compared, one through the other.
     let mut farthest: Option<(&SegmentEntry, Option<OpenedRun>)> = None;
     for segment in segments {
         go_on()?;
@@ -52,21 +52,22 @@ pub(crate) fn find(
         if opened.is_none() {
             *opened = open(archive, before)?;
         }
-        let theirs = open(archive, segment)?;
-        if let (Some(one), Some(other)) = (&opened, &theirs)
-            && !one.header.facts.erased
-            && !other.header.facts.erased
-        {
-            let shared = (segment.first, segment.last.min(before.last));
-            let differ = first_difference(one, other, shared);
-            let differ = differ.map_err(|fault| Error::damaged(&segment.name, fault))?;
-            forks.extend(differ.map(|revision| Fork {
+        let Some(one) = opened else {
+            farthest = Some((segment, None));
+            continue;
+        };
+        let Some(other) = open(archive, segment)? else { continue };
+        let shared = (segment.first, segment.last.min(before.last));
+        match first_difference(one, &other, shared) {
+            Ok(differ) => forks.extend(differ.map(|revision| Fork {
                 objects: [before.name.clone(), segment.name.clone()],
                 revision,
-            }));
+            })),
+            // A block of one of them is damaged: whoever reads it is told so.
+            Err(_) => continue,
         }
         if segment.last > before.last {
-            farthest = Some((segment, theirs));
+            farthest = Some((segment, Some(other)));
         }
     }
     Ok(forks)
@@ -86,12 +87,17 @@ fn first_difference(
     other: &OpenedRun,
     (first, last): (Revision, Revision),
 ) -> Result<Option<Revision>, FormatFault> {
+    let erased = [one, other].map(|run| run.header.facts.erased);
     let (mut one, mut other) = (one.within(first, last), other.within(first, last));
+    // What was erased from one of them is empty there.
+    let is_blank = |value: &[u8], erased: bool| erased && value.is_empty();
     loop {
         let differ = match (one.advance()?, other.advance()?) {
             (None, None) => return Ok(None),
             (Some(this), Some(that)) if this == that => {
-                (one.value() != other.value()).then_some(this.revision)
+                let (mine, theirs) = (one.value(), other.value());
+                let is_blank = is_blank(mine, erased[0]) || is_blank(theirs, erased[1]);
+                (mine != theirs && !is_blank).then_some(this.revision)
             }
             (this, that) => this.into_iter().chain(that).map(|key| key.revision).min(),
         };

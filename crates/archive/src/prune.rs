@@ -15,8 +15,9 @@ use crate::format::base::{Base, PartKind};
 use crate::format::header::{HEADER_MAX, Moment};
 use crate::format::{Kind, TimelineId};
 use crate::plan::cover::{SegmentEntry, only_in};
-use crate::plan::retain::retain;
 pub use crate::plan::retain::{Policy, Reason};
+use crate::plan::retain::{Standing, retain};
+use crate::plan::standing::{restorable, standing};
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use crate::tail::LogRange;
@@ -116,8 +117,7 @@ struct Mark {
 /// What of the archive cannot be read: nothing is removed then.
 pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan, Error> {
     let look = Look::at(archive, request, Needs::new())?;
-    let logged = look.log.iter().filter_map(|name| names::timeline_of(name)).collect();
-    let mut reasons = retain(&look.bases, &request.policy, &logged, request.now);
+    let mut reasons = retain(&look.bases, &request.policy, &look.standing, request.now);
     for (base, reason) in look.bases.iter().zip(&mut reasons) {
         if let Reason::Twin { base: other } = &reason
             && !(is_settled(archive, other, request.now, request.grace)?
@@ -153,7 +153,7 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
     let void = void.cloned().collect();
     let staged = staged(archive, request)?.len();
-    let log = look.log_without(&needed_later);
+    let log = look.log_without(&needed_later, stays);
     let (needs, request) = (look.needs, request.clone());
     Ok(PrunePlan { bases, postponed, marked, collected, log, staged, before, void, needs, request })
 }
@@ -334,8 +334,10 @@ struct Look {
     needs: Needs,
     /// Packs and segments.
     data: Vec<Listed>,
-    /// Of them what the kept log has.
+    /// Of them what the kept log has, and what it takes to bring it back.
     log: BTreeSet<String>,
+    /// The bases on which it stands.
+    standing: Standing,
     /// Of each base behind which no other of its timeline comes: what the log has behind it. It is as new as
     /// nothing else, and stays as long as that base does.
     tails: BTreeMap<String, BTreeSet<String>>,
@@ -366,10 +368,12 @@ impl Look {
             |name: &str| marks.iter().any(|mark| mark.erased && mark.objects.contains(name));
         let logs = tails.values_mut().chain([&mut log]);
         logs.for_each(|names| names.retain(|name| !is_erased(name)));
+        let living = Stock::of(data.iter().filter(|it| !is_erased(&it.name)).cloned());
+        let standing = stand(&listing.bases, &living, &mut log);
         let superseded = stock.superseded(is_erased, |merged| is_whole(archive, merged))?;
         let all = needs.values_mut().chain(tails.values_mut()).chain([&mut log]);
         all.for_each(|names| names.retain(|name| !superseded.contains(name)));
-        Ok(Self { bases: listing.bases, needs, data, log, tails, marks })
+        Ok(Self { bases: listing.bases, needs, data, log, standing, tails, marks })
     }
 
     /// What the bases of these names need, and the kept log.
@@ -386,14 +390,23 @@ impl Look {
         of_bases.chain(&self.log).chain(witnesses).cloned().collect()
     }
 
-    /// The log as far as it was not going yet, without what is needed.
-    fn log_without(&self, needed: &BTreeSet<String>) -> Vec<LogRange> {
+    /// The revisions of the log that can be brought back now, and not any more of what is needed.
+    fn log_without(
+        &self,
+        needed: &BTreeSet<String>,
+        stays: impl Fn(&String) -> bool,
+    ) -> Vec<LogRange> {
         let going: BTreeSet<_> = self.marks.iter().flat_map(|mark| &mark.objects).collect();
         let there = self.data.iter().filter(|it| !going.contains(&it.name));
         let there = Stock::of(there.cloned());
-        let stays = Stock::of(self.data.iter().filter(|it| needed.contains(&it.name)).cloned());
+        let left = Stock::of(self.data.iter().filter(|it| needed.contains(&it.name)).cloned());
+        let staying = revisions_of(self.bases.iter().filter(|base| stays(&base.name)));
+        let (all, none) = (revisions_of(&self.bases), BTreeSet::new());
         let of_timeline = |timeline| {
-            let gone = only_in(there.log(timeline), stays.log(timeline));
+            let can = |stock: &Stock, bases: &BTreeMap<_, _>| {
+                restorable(stock.log(timeline), bases.get(&timeline).unwrap_or(&none))
+            };
+            let gone = only_in(&can(&there, &all), &can(&left, &staying));
             gone.into_iter().map(move |(first, last)| LogRange { timeline, first, last })
         };
         there.timelines().flat_map(of_timeline).collect()
@@ -462,6 +475,31 @@ fn oldest_of_timelines<'a>(
         *revision = facts.last.min(*revision);
     }
     oldest
+}
+
+/// The revisions of bases, by their timelines.
+fn revisions_of<'a>(
+    bases: impl IntoIterator<Item = &'a BaseEntry>,
+) -> BTreeMap<TimelineId, BTreeSet<Revision>> {
+    let mut revisions: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for base in bases {
+        let facts = &base.header.facts;
+        revisions.entry(facts.timeline).or_default().insert(facts.last);
+    }
+    revisions
+}
+
+/// The bases on which a kept log stands; the log gets what leads from there to it.
+fn stand(bases: &[BaseEntry], living: &Stock, log: &mut BTreeSet<String>) -> Standing {
+    let mut all = Standing::new();
+    for (timeline, revisions) in revisions_of(bases) {
+        let there = living.log(timeline);
+        let kept: Vec<_> = there.iter().filter(|it| log.contains(&it.name)).cloned().collect();
+        let found = standing(there, &kept, &revisions);
+        all.extend(found.bases.into_iter().map(|base| (timeline, base)));
+        log.extend(found.segments);
+    }
+    all
 }
 
 /// Names of the segments behind each base that no other of its timeline comes behind.

@@ -10,9 +10,8 @@ use crate::format::block::{self, Entry};
 use crate::format::{DIGEST, FormatFault, Kind, LogDigest, ValueDigests};
 use crate::names;
 use crate::object::{self, OpenedRun};
-use crate::plan::cover::cover;
 use crate::store::Pending;
-use crate::tail::{Tail, living_log};
+use crate::tail::{Erased, Tail};
 use bytes::Bytes;
 use rekindle_bolt::Pair;
 use rekindle_etcd::restore::{Records, RecordsFault};
@@ -69,6 +68,8 @@ pub struct BaseRecords {
     last: (Option<RecordKey>, Option<RecordKey>),
     /// Records that were handed out, and that there are to be, where that is known before.
     count: (u64, Option<u64>),
+    /// Records were erased from the base: its last one may be empty, and is no record where another one comes behind it.
+    has_erased: bool,
     base: String,
 }
 
@@ -189,6 +190,7 @@ impl BaseRecords {
             key: Vec::new(),
             last: (None, Backend::open(base.frame.as_slice())?.facts()?.last_record),
             count: (0, tail.is_none().then_some(entry.header.facts.records)),
+            has_erased: base.erased > 0,
             base: name_of_base,
         })
     }
@@ -244,9 +246,9 @@ fn sources(archive: &Archive, entry: &BaseEntry, parts: &[Wanted]) -> Result<Vec
         Wanted::Tail(tail) => Some(tail.timeline),
     };
     let stock = archive.stock(parts.iter().filter_map(of_log))?;
+    let base = || archive.store().full_name(&entry.name);
     let mut sources = Vec::new();
     for (number, part) in parts.iter().enumerate() {
-        let of_tail;
         let pieces = match part {
             Wanted::Part(Part { what: PartKind::Pack { id, .. }, timeline, bytes, .. }) => {
                 let (name, bytes) = (names::pack(*timeline, *id), *bytes);
@@ -256,18 +258,28 @@ fn sources(archive: &Archive, entry: &BaseEntry, parts: &[Wanted]) -> Result<Vec
             }
             Wanted::Part(part) => stock.cover(part),
             Wanted::Tail(tail) => {
-                of_tail = living_log(archive, &stock, tail.timeline)?;
-                cover(&of_tail, tail.from, tail.to)
+                let erased = Erased::read(archive)?;
+                // As it was planned: what was erased since then would be missing of that, and of nothing else.
+                if let Some(piece) = tail.pieces.iter().find(|piece| erased.has(&piece.name)) {
+                    return Err(Error::LogMissing { base: base(), missing: piece.from });
+                }
+                sources.extend(tail.pieces.iter().map(|piece| Source {
+                    part: number,
+                    name: piece.name.clone(),
+                    bytes: piece.bytes,
+                    clip: Some((piece.from, piece.to)),
+                    is_digested: false,
+                }));
+                continue;
             }
         };
-        let base = || archive.store().full_name(&entry.name);
         let pieces = pieces.map_err(|missing| Error::LogMissing { base: base(), missing })?;
         sources.extend(pieces.into_iter().map(|piece| Source {
             part: number,
             name: piece.segment.name.clone(),
             bytes: piece.segment.bytes,
             clip: Some((piece.from, piece.to)),
-            is_digested: matches!(part, Wanted::Part(_)),
+            is_digested: true,
         }));
     }
     Ok(sources)
@@ -309,7 +321,7 @@ impl Records for BaseRecords {
                 _ => false,
             };
             // The revision is that of the last record: it stays, with nothing in it.
-            let erased = opening.has_erased
+            let erased = (opening.has_erased || self.has_erased)
                 && opening.records.value().is_empty()
                 && Some(key) != self.last.1;
             if !dead && !erased {

@@ -11,6 +11,7 @@ use crate::frame::Frame;
 use crate::names;
 use crate::object::{self, OpenedRun};
 use crate::plan::cover::{Piece, SegmentEntry, cover, ranges_of, reach, superseded};
+use crate::plan::retain::stands_for;
 use crate::prune;
 use crate::read::read_base;
 use crate::store::Listed;
@@ -49,6 +50,39 @@ pub struct Tail {
     pub reckoned: bool,
     /// Records were erased from some of its segments.
     pub erased: bool,
+    /// What is taken of which segments.
+    pub(crate) pieces: Vec<TailPiece>,
+}
+
+impl Archive {
+    /// Whether all of a tail is there still, and nothing was erased from it since it was planned.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn has_tail(&self, tail: &Tail) -> Result<bool, Error> {
+        let erased = Erased::read(self)?;
+        let stock = self.stock(std::iter::once(tail.timeline))?;
+        let living = erased.living_log(&stock, tail.timeline);
+        let names: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
+        Ok(tail.pieces.iter().all(|piece| names.contains(&piece.name)))
+    }
+}
+
+/// What is taken of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TailPiece {
+    /// The segment's name, and its bytes.
+    pub name: String,
+    pub bytes: u64,
+    /// The first revision, and the last.
+    pub from: Revision,
+    pub to: Revision,
+}
+
+impl From<&Piece<'_>> for TailPiece {
+    fn from(Piece { segment, from, to }: &Piece<'_>) -> Self {
+        Self { name: segment.name.clone(), bytes: segment.bytes, from: *from, to: *to }
+    }
 }
 
 /// What the log has behind a base, without a gap.
@@ -68,10 +102,11 @@ impl Archive {
     /// # Errors
     /// [`Error::Store`].
     pub fn log(&self) -> Result<Vec<LogRange>, Error> {
+        let erased = Erased::read(self)?;
         let stock = Stock::of(self.store().list(names::TIMELINES)?);
         let mut ranges = Vec::new();
         for timeline in stock.timelines() {
-            let log = ranges_of(&living_log(self, &stock, timeline)?);
+            let log = ranges_of(&erased.living_log(&stock, timeline));
             ranges.extend(log.map(|(first, last)| LogRange { timeline, first, last }));
         }
         Ok(ranges)
@@ -83,8 +118,9 @@ impl Archive {
     /// [`Error::Store`].
     pub fn following<'a>(&'a self, entry: &'a BaseEntry) -> Result<Following<'a>, Error> {
         let facts = &entry.header.facts;
+        let erased = Erased::read(self)?;
         let stock = self.stock(std::iter::once(facts.timeline))?;
-        let log = living_log(self, &stock, facts.timeline)?;
+        let log = erased.living_log(&stock, facts.timeline);
         let next = facts.last.later(1);
         let reached = next.map(|next| reach(&log, next)).unwrap_or_default();
         let segments = reached.into_iter().map(|piece| piece.segment.clone()).collect();
@@ -92,37 +128,34 @@ impl Archive {
     }
 }
 
-/// The segments of a timeline but for those that wait for a prune because they have what was erased: it
-/// is to come back no more. Where a mark cannot be read, nobody knows which these are, and it is none;
-/// bases come back all the same.
-pub(crate) fn living_log(
-    archive: &Archive,
-    stock: &Stock,
-    timeline: TimelineId,
-) -> Result<Vec<SegmentEntry>, Error> {
-    let mut segments = stock.log(timeline).to_vec();
-    if !segments.is_empty() {
+/// What waits for a prune because it has what was erased: it is to come back no more.
+pub(crate) struct Erased(Option<BTreeSet<String>>);
+
+impl Erased {
+    /// Reads the marks. It is done before the log is listed: what is marked between has others in its place only
+    /// from then on, which are not listed without it.
+    ///
+    /// # Errors
+    /// [`Error::Store`]. Where a mark cannot be read, nobody knows what waits, and there is no log; bases come
+    /// back all the same.
+    pub(crate) fn read(archive: &Archive) -> Result<Self, Error> {
         match prune::erased_objects(archive) {
             Err(Error::Json { .. } | Error::TooNew { .. } | Error::Requires { .. }) => {
-                segments.clear();
+                Ok(Self(None))
             }
-            erased => {
-                let erased = erased?;
-                segments.retain(|segment| !erased.contains(&segment.name));
-            }
+            erased => Ok(Self(Some(erased?))),
         }
     }
-    Ok(segments)
-}
 
-/// Names of those that [`living_log`] tells.
-pub(crate) fn living_names(
-    archive: &Archive,
-    stock: &Stock,
-    timeline: TimelineId,
-) -> Result<BTreeSet<String>, Error> {
-    let living = living_log(archive, stock, timeline)?;
-    Ok(living.into_iter().map(|segment| segment.name).collect())
+    /// Whether it is to come back no more.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|erased| erased.contains(name))
+    }
+
+    /// The segments of a timeline but for these.
+    pub(crate) fn living_log(&self, stock: &Stock, timeline: TimelineId) -> Vec<SegmentEntry> {
+        stock.log(timeline).iter().filter(|segment| !self.has(&segment.name)).cloned().collect()
+    }
 }
 
 /// The header of each of these segments, or why it cannot be read.
@@ -171,14 +204,28 @@ impl Following<'_> {
     /// base.
     ///
     /// # Errors
-    /// A segment cannot be read.
+    /// A segment cannot be read that may have that moment.
     pub fn at(&self, moment: Moment) -> Result<Option<Instant>, Error> {
-        let headers = self.headers(&self.segments)?;
-        // A header says when the cluster was at the end of its segment, or later.
-        let is_later = |header: &Header| header.facts.state > moment;
-        let place = headers.iter().position(is_later).unwrap_or(headers.len());
-        let before = place.checked_sub(1).and_then(|before| headers.get(before));
-        let Some(segment) = self.segments.get(place) else { return Ok(before.map(end_of)) };
+        let mut before: Option<Header> = None;
+        let mut found = None;
+        // What cannot be read may be the one that is meant, as long as none behind it is from before that moment.
+        let mut unreadable = None;
+        for (segment, header) in self.segments.iter().zip(headers(self.archive, &self.segments)) {
+            match header {
+                // A header says when the cluster was at the end of its segment, or later.
+                Ok(header) if header.facts.state > moment => {
+                    found = Some(segment);
+                    break;
+                }
+                Ok(header) => (before, unreadable) = (Some(header), None),
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        if let Some(error) = unreadable {
+            return Err(error);
+        }
+        let before = before.as_ref();
+        let Some(segment) = found else { return Ok(before.map(end_of)) };
         let (_, opened) = self.open(segment)?;
         let within = opened.notes.times.newest_at(moment).filter(|it| it.revision >= segment.first);
         let within = within.map(|it| Instant { revision: it.revision.min(self.last()), ..it });
@@ -196,6 +243,9 @@ impl Following<'_> {
         let from = facts.last.later(1).filter(|from| *from <= to).ok_or_else(|| missing(to))?;
         let pieces = cover(&self.segments, from, to).map_err(missing)?;
         self.check_turns_agree(from, to)?;
+        if base.erased == 0 && pieces.iter().any(|piece| piece.segment.is_redacted()) {
+            self.check_is_whole()?;
+        }
         let needed: Vec<_> = pieces.iter().map(|piece| piece.segment.clone()).collect();
         let headers = self.headers(&needed)?;
         let sum =
@@ -229,8 +279,27 @@ impl Following<'_> {
             at: at.at,
             reckoned: at.reckoned,
             erased: headers.iter().any(|header| header.facts.erased),
+            pieces: pieces.iter().map(TailPiece::from).collect(),
         };
         Ok((Base { frame, kubernetes, ..base }, tail))
+    }
+
+    /// What was erased from the log was not in this base. Where it was, another base stands for it, and together
+    /// with what is left of the log this one would be what the cluster never was.
+    fn check_is_whole(&self) -> Result<(), Error> {
+        let facts = &self.entry.header.facts;
+        let listing = self.archive.list()?;
+        let by = listing.bases.iter().find(|other| {
+            let theirs = &other.header.facts;
+            let is_same =
+                (theirs.state, theirs.ended, theirs.last) == (facts.state, facts.ended, facts.last);
+            is_same && theirs.erased && stands_for(theirs, facts)
+        });
+        let name = |name: &str| self.archive.store().full_name(name);
+        match by {
+            Some(by) => Err(Error::Replaced { base: name(&self.entry.name), by: name(&by.name) }),
+            None => Ok(()),
+        }
     }
 
     /// Where several have written these revisions, they have written the same.

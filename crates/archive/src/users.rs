@@ -43,6 +43,14 @@ impl Base {
         Ok(is_worse.then_some(drift))
     }
 
+    /// Whether it has any user.
+    ///
+    /// # Errors
+    /// Its frame is damaged.
+    pub fn has_users(&self) -> Result<bool, Error> {
+        Ok(!Frame::parse(&self.frame)?.0.pairs(schema::AUTH_USERS).is_empty())
+    }
+
     /// With the users of that base or this one. Where they differ, the revision of authentication is above
     /// both, so that no token that was given out since is taken for a new one.
     ///

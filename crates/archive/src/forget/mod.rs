@@ -206,13 +206,15 @@ struct Work<'a> {
     held: BTreeSet<String>,
     /// Packs and segments that these need.
     needed: BTreeSet<String>,
+    /// Segments that were written anew.
+    renewed: BTreeSet<String>,
 }
 
 impl<'a> Work<'a> {
     fn new(archive: &'a Archive, request: &'a ForgetRequest<'a>) -> Self {
         let eraser = Eraser::new(archive, request);
-        let (held, needed) = (BTreeSet::new(), BTreeSet::new());
-        Self { archive, request, eraser, done: Forgot::default(), held, needed }
+        let (held, needed, renewed) = Default::default();
+        Self { archive, request, eraser, done: Forgot::default(), held, needed, renewed }
     }
 
     /// Whether a plan has anything but what the store does not let go.
@@ -230,7 +232,10 @@ impl<'a> Work<'a> {
         }
         // Before what they stand for is said to go: what is behind the newest base is a restore point, too.
         for (timeline, segment) in &plan.segments {
-            self.eraser.renew_segment(*timeline, segment)?;
+            // One that a base needs which the store does not let go is found again and again.
+            if self.renewed.insert(segment.name.clone()) {
+                self.eraser.renew_segment(*timeline, segment)?;
+            }
         }
         let marked = plan.objects.iter().filter(|(name, _)| !self.needed.contains(*name));
         let (names, bytes): (Vec<_>, Vec<_>) =

@@ -81,6 +81,8 @@ pub(super) struct Search<'a> {
     request: &'a ForgetRequest<'a>,
     bases: Vec<BaseEntry>,
     stock: Stock,
+    /// What a prune takes because it has what was erased.
+    waiting: BTreeSet<String>,
     /// Packs and segments that bases need.
     needed: BTreeSet<String>,
     /// What bases say of those packs.
@@ -96,6 +98,7 @@ impl<'a> Search<'a> {
         request: &'a ForgetRequest<'a>,
         bases: Vec<BaseEntry>,
     ) -> Result<Self, Error> {
+        let waiting = prune::erased_objects(archive)?;
         let stock = Stock::of(archive.store().list(names::TIMELINES)?);
         let (mut needed, mut packs) = (BTreeSet::new(), BTreeMap::new());
         for entry in &bases {
@@ -109,18 +112,17 @@ impl<'a> Search<'a> {
             }
         }
         let (objects, ranges) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { archive, request, bases, stock, needed, packs, objects, ranges })
+        Ok(Self { archive, request, bases, stock, waiting, needed, packs, objects, ranges })
     }
 
     /// Looks through all packs and segments, but for those that wait already for a prune to take them
     /// because they have such records.
     pub(super) fn look_through(&mut self) -> Result<(), Error> {
-        let waiting = prune::erased_objects(self.archive)?;
         let packs = self.stock.packs.iter().map(|(name, bytes)| (name.clone(), *bytes));
         let segments = self.stock.segments().map(|it| (it.name.clone(), it.bytes));
         let all: Vec<_> = packs
             .chain(segments)
-            .filter(|(name, _)| !waiting.contains(name) || self.needed.contains(name))
+            .filter(|(name, _)| !self.waiting.contains(name) || self.needed.contains(name))
             .map(|(name, bytes)| Listed { name, bytes })
             .collect();
         let store = self.archive.store();
@@ -154,9 +156,15 @@ impl<'a> Search<'a> {
         let goes = |it: &SegmentEntry| {
             self.objects.get(&it.name).is_some_and(|it| it.goes() && !it.is_unreadable)
         };
+        // One that is damaged, or waits for a prune, stands for none.
+        let stays = |it: &&SegmentEntry| {
+            let found = self.objects.get(&it.name);
+            found.is_some_and(|it| !it.is_unreadable) && !self.waiting.contains(&it.name)
+        };
         let of_timeline = |timeline| {
-            let log = self.stock.log(timeline);
-            let merged: BTreeSet<_> = superseded(log).into_iter().map(|it| &it.0.name).collect();
+            let log: Vec<_> = self.stock.log(timeline).iter().filter(stays).cloned().collect();
+            let merged: BTreeSet<_> =
+                superseded(&log).into_iter().map(|it| it.0.name.clone()).collect();
             let own = log.iter().filter(|it| goes(it) && !merged.contains(&it.name)).cloned();
             own.map(|segment| (timeline, segment)).collect::<Vec<_>>()
         };

@@ -14,7 +14,7 @@ use crate::names::{self, Epoch, SegmentName};
 use crate::object;
 use crate::plan::cover::{SegmentEntry, reach};
 use crate::store::StoreFaultKind;
-use crate::tail::{living_log, living_names};
+use crate::tail::Erased;
 use rekindle_etcd::{ClusterId, RaftIndex, Revision};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -102,8 +102,9 @@ impl Archive {
         let Some(newest) = listing.bases.iter().rev().find(of_it) else { return Ok(None) };
         let facts = &newest.header.facts;
         let (timeline, base, base_at) = (facts.timeline, facts.last, facts.state);
+        let erased = Erased::read(self)?;
         let stock = self.stock(std::iter::once(timeline))?;
-        let living = living_log(self, &stock, timeline)?;
+        let living = erased.living_log(&stock, timeline);
         let reached = base.later(1).map(|next| reach(&living, next)).unwrap_or_default();
         let last = reached.last().map_or(base, |piece| piece.to);
         let names: BTreeSet<_> = living.iter().map(|segment| &segment.name).collect();
@@ -301,9 +302,11 @@ impl Turn {
 
     /// The first of some segments that is gone, or waits for a prune because it has what was erased.
     pub(super) fn gone(&self, names: &[String]) -> Result<Option<String>, Error> {
+        let erased = Erased::read(&self.archive)?;
         let stock = self.archive.stock(std::iter::once(self.timeline))?;
-        let living = living_names(&self.archive, &stock, self.timeline)?;
-        Ok(names.iter().find(|name| !living.contains(*name)).cloned())
+        let living = erased.living_log(&stock, self.timeline);
+        let is_living = |name: &String| living.iter().any(|segment| segment.name == *name);
+        Ok(names.iter().find(|name| !is_living(name)).cloned())
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {

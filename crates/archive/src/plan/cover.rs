@@ -86,14 +86,13 @@ pub(crate) fn ranges_of(
     ranges.into_iter()
 }
 
-/// First and last revision of each range that some segments have, and others have not.
+/// What is in some ranges, and in others not; both in order.
 pub(crate) fn only_in(
-    segments: &[SegmentEntry],
-    others: &[SegmentEntry],
+    ranges: &[(Revision, Revision)],
+    others: &[(Revision, Revision)],
 ) -> Vec<(Revision, Revision)> {
-    let others: Vec<_> = ranges_of(others).collect();
     let mut only = Vec::new();
-    for (first, last) in ranges_of(segments) {
+    for (first, last) in ranges.iter().copied() {
         let mut next = Some(first);
         for (from, to) in others.iter().filter(|(from, to)| *to >= first && *from <= last) {
             let Some(begin) = next else { break };
@@ -220,7 +219,8 @@ mod tests {
     fn what_only_some_have() {
         let told = |all: &[(i64, i64)], others: &[(i64, i64)]| {
             let shown = |(first, last): &(Revision, Revision)| format!("{first}-{last}");
-            let only = only_in(&entries(all), &entries(others));
+            let ranges = |all| ranges_of(&entries(all)).collect::<Vec<_>>();
+            let only = only_in(&ranges(all), &ranges(others));
             only.iter().map(shown).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(told(&[(1, 9)], &[]), "1-9");

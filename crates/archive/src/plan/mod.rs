@@ -3,4 +3,5 @@
 pub(crate) mod cover;
 pub(crate) mod retain;
 pub(crate) mod reuse;
+pub(crate) mod standing;
 pub(crate) mod verdict;

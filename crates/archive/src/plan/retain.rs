@@ -8,6 +8,7 @@ use crate::format::header::Moment;
 use crate::format::{Facts, TimelineId};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rekindle_etcd::Revision;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -39,7 +40,8 @@ impl Policy {
     /// What becomes of backups of these moments, the newest first; the newest always stays.
     #[must_use]
     pub fn judge(&self, newest_first: &[Moment], now: Moment) -> Vec<Reason> {
-        let dated: Vec<_> = newest_first.iter().map(|at| (*at, TimelineId([0; 16]))).collect();
+        let dated = |at: &Moment| (*at, TimelineId([0; 16]), Revision::default());
+        let dated: Vec<_> = newest_first.iter().map(dated).collect();
         of_one_cluster(&dated, &Self { log: None, ..self.clone() }, &BTreeSet::new(), now)
     }
 
@@ -115,12 +117,17 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What becomes of each of these bases, by their places. `logged` are timelines of which the kept log has
-/// anything.
+/// The bases on which the kept log stands.
+pub(crate) type Standing = BTreeSet<(TimelineId, Revision)>;
+
+/// A base as rules know it.
+type Dated = (Moment, TimelineId, Revision);
+
+/// What becomes of each of these bases, by their places. `standing` are those on which the kept log stands.
 pub(crate) fn retain(
     bases: &[BaseEntry],
     policy: &Policy,
-    logged: &BTreeSet<TimelineId>,
+    standing: &Standing,
     now: Moment,
 ) -> Vec<Reason> {
     let mut reasons = vec![Reason::Unkept; bases.len()];
@@ -142,10 +149,10 @@ pub(crate) fn retain(
         places.reverse();
         let dated = |place: &usize| {
             let facts = &bases.get(*place)?.header.facts;
-            Some((facts.state, facts.timeline))
+            Some((facts.state, facts.timeline, facts.last))
         };
         let dated: Vec<_> = places.iter().filter_map(dated).collect();
-        let reasons_of_it = of_one_cluster(&dated, policy, logged, now);
+        let reasons_of_it = of_one_cluster(&dated, policy, standing, now);
         for (place, reason) in places.into_iter().zip(reasons_of_it) {
             if let Some(slot) = reasons.get_mut(place) {
                 *slot = reason;
@@ -211,15 +218,15 @@ fn replaced(bases: &[BaseEntry]) -> BTreeMap<usize, usize> {
 
 /// What becomes of the bases of these moments, the newest first.
 fn of_one_cluster(
-    newest_first: &[(Moment, TimelineId)],
+    newest_first: &[Dated],
     policy: &Policy,
-    logged: &BTreeSet<TimelineId>,
+    standing: &Standing,
     now: Moment,
 ) -> Vec<Reason> {
     let age = |at: &Moment| now.0.saturating_sub(at.0);
-    let stands = stands(newest_first, policy, logged, age);
+    let stands = stands(newest_first, policy, standing, age);
     let mut periods = Periods::new(policy);
-    let judge = |(place, (at, _)): (usize, &(Moment, TimelineId))| {
+    let judge = |(place, (at, ..)): (usize, &Dated)| {
         let kept = periods.keep(*at);
         match () {
             () if place == 0 => Reason::Newest,
@@ -235,23 +242,25 @@ fn of_one_cluster(
     newest_first.iter().enumerate().map(judge).collect()
 }
 
-/// The places of the bases on which the kept log stands: of each timeline that has any of it, and of that of
-/// the newest base, the newest base from before it, or else the first one that there is.
+/// The places of the bases on which the kept log stands; and of the history of the newest base, which may have come
+/// without a log, the newest one that is as old as the log is kept, or else the first one.
 fn stands(
-    newest_first: &[(Moment, TimelineId)],
+    newest_first: &[Dated],
     policy: &Policy,
-    logged: &BTreeSet<TimelineId>,
+    standing: &Standing,
     age: impl Fn(&Moment) -> i64,
 ) -> BTreeSet<usize> {
     let Some(log) = policy.log else { return BTreeSet::new() };
-    let newest = newest_first.first().map(|(_, timeline)| *timeline);
-    let timelines: BTreeSet<_> = logged.iter().copied().chain(newest).collect();
-    let stand = |timeline: TimelineId| {
-        let mut own = newest_first.iter().enumerate().filter(|(_, it)| it.1 == timeline);
-        let before = own.clone().find(|(_, (at, _))| age(at) >= log);
-        before.or_else(|| own.next_back()).map(|(place, _)| place)
+    let place = |found: Option<(usize, &Dated)>| found.map(|(place, _)| place);
+    // Of one revision the newest has the newest users.
+    let of_log = |base: &(TimelineId, Revision)| {
+        place(newest_first.iter().enumerate().find(|(_, it)| (it.1, it.2) == *base))
     };
-    timelines.into_iter().filter_map(stand).collect()
+    let newest = newest_first.first().map(|it| it.1);
+    let mut own = newest_first.iter().enumerate().filter(|(_, it)| Some(it.1) == newest);
+    let before = own.clone().find(|(_, (at, ..))| age(at) >= log);
+    let oldest = place(before.or_else(|| own.next_back()));
+    standing.iter().filter_map(of_log).chain(oldest).collect()
 }
 
 /// The periods of which a base was kept.
@@ -311,7 +320,8 @@ mod tests {
     fn check(policy: &Policy, ages: &[i64], want: &str) {
         // A Wednesday.
         let now = "2026-11-18T12:30:00Z".parse::<Timestamp>().unwrap().as_millisecond();
-        let dated = |hours: &i64| (Moment(now - hours * HOUR), TimelineId([1; 16]));
+        let dated =
+            |hours: &i64| (Moment(now - hours * HOUR), TimelineId([1; 16]), Revision::default());
         let dated: Vec<_> = ages.iter().map(dated).collect();
         let reasons = of_one_cluster(&dated, policy, &BTreeSet::new(), Moment(now));
         let shown: Vec<_> = reasons.iter().map(ToString::to_string).collect();
@@ -359,10 +369,14 @@ mod tests {
         check(&log, &[1], "the newest");
         // A history that a take-over has ended, of which the log is young; and one whose log is not kept.
         let [one, two, old] = [1, 2, 3].map(|number| TimelineId([number; 16]));
-        let ages = [(1, two), (3, one), (4, one), (50, old)];
-        let dated = ages.map(|(hours, timeline)| (Moment(-hours * HOUR), timeline));
-        let reasons = of_one_cluster(&dated, &log, &BTreeSet::from([one, two]), Moment(0));
-        assert_eq!(reasons, [Reason::Newest, Reason::Unkept, Reason::Log, Reason::Unkept]);
+        let ages = [(1, two), (3, one), (4, one), (5, one), (50, old)];
+        let revision = |number| Revision::new(number).unwrap();
+        let dated =
+            ages.map(|(hours, timeline)| (Moment(-hours * HOUR), timeline, revision(100 - hours)));
+        let standing = Standing::from([(one, revision(96))]);
+        let reasons = of_one_cluster(&dated, &log, &standing, Moment(0));
+        let [newest, unkept, stands] = [Reason::Newest, Reason::Unkept, Reason::Log];
+        assert_eq!(reasons, [newest, unkept.clone(), stands, unkept.clone(), unkept]);
     }
 
     #[test]

@@ -6,14 +6,14 @@
 
 use super::BaseRequest;
 use super::table::Row;
-use crate::archive::{Archive, Stock};
+use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::block::Fingerprint;
 use crate::format::filter::KeyHash;
 use crate::format::{Facts, TimelineId, ValueDigests};
 use crate::log::{LogRange, LogSource, LogView, Stored, Witness};
 use crate::plan::cover::{SegmentEntry, reach};
-use crate::tail::{self, living_names};
+use crate::tail::{self, Erased};
 use rekindle_bolt::{ReadAt, Scan};
 use rekindle_etcd::{Backend, RecordKey, Revision, read_record, schema};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub(super) fn look(
         return Ok((Behind::Nothing, true));
     };
     let known = match from.later(1).filter(|first| *first <= to) {
-        Some(first) if !has_erased(archive, &stock, timeline, &behind)? => {
+        Some(first) if !has_erased(archive, &behind)? => {
             known(request, timeline, &behind, (first, end.min(to)))?
         }
         _ => None,
@@ -120,14 +120,10 @@ fn agrees<S: ReadAt>(backend: &Backend<S>, range: LogRange) -> Result<bool, Erro
 
 /// Whether any of it waits for a prune because it has what was erased: a base that names it would keep it; or
 /// was written anew without that.
-fn has_erased(
-    archive: &Archive,
-    stock: &Stock,
-    timeline: TimelineId,
-    behind: &[SegmentEntry],
-) -> Result<bool, Error> {
-    let living = living_names(archive, stock, timeline)?;
-    Ok(behind.iter().any(|segment| segment.is_redacted() || !living.contains(&segment.name)))
+fn has_erased(archive: &Archive, behind: &[SegmentEntry]) -> Result<bool, Error> {
+    // These were listed before: what was erased since then is marked by now.
+    let erased = Erased::read(archive)?;
+    Ok(behind.iter().any(|segment| segment.is_redacted() || erased.has(&segment.name)))
 }
 
 /// The log as far as it goes, if this host knows all of it, and nothing lies beyond a gap.

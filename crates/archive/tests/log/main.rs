@@ -3,6 +3,7 @@
 
 mod bases;
 mod changed;
+mod damaged;
 mod following;
 mod forgotten;
 mod forks;

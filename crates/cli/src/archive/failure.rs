@@ -106,6 +106,8 @@ impl From<Error> for Failure {
             Error::Missing { .. } | Error::LogMissing { .. } | Error::Log { .. } => {
                 Self::new(Code::BadData, what).remedy(ANOTHER_POINT)
             }
+            Error::Replaced { .. } => Self::new(Code::Transient, what)
+                .remedy("name the other one, or a point without naming a base: the other one is taken"),
             Error::Forked { revision, .. } => {
                 let before = revision.get().saturating_sub(1);
                 Self::new(Code::BadData, what).remedy(format!(

@@ -153,6 +153,9 @@ impl Point {
             return Ok((entry, Some(to)));
         }
         let entry = self.choose(listing)?.clone();
+        if let Self::Revision(revision) = self.bare() {
+            self.refuse_others(archive, listing, &entry, *revision)?;
+        }
         let following = match self.bare() {
             Self::Object(_) | Self::Revision(_) => return Ok((entry, None)),
             _ => archive.following(&entry)?,
@@ -165,6 +168,27 @@ impl Point {
         Ok((entry, to))
     }
 
+    /// Refuses a revision that another cluster or history has, too, in its log or before a later base.
+    fn refuse_others(
+        &self,
+        archive: &Archive,
+        listing: &Listing,
+        entry: &BaseEntry,
+        revision: Revision,
+    ) -> Result<(), Failure> {
+        let own = entry.header.facts.timeline;
+        let is_other = |base: &&BaseEntry| base.header.facts.timeline != own;
+        if self.later_bases(listing, revision).into_iter().any(|base| is_other(&base)) {
+            return Err(of_several(entry, revision));
+        }
+        for base in self.bases_before(listing, revision).into_iter().filter(is_other) {
+            if archive.following(base)?.last() >= revision {
+                return Err(of_several(entry, revision));
+            }
+        }
+        Ok(())
+    }
+
     /// A revision of which there is no base: the newest base before it of each history, where the log goes
     /// on so far.
     fn find_in_log(
@@ -173,35 +197,23 @@ impl Point {
         listing: &Listing,
         revision: Revision,
     ) -> Result<(BaseEntry, Revision), Failure> {
-        let mut newest: BTreeMap<_, &BaseEntry> = BTreeMap::new();
-        for base in &listing.bases {
-            let facts = &base.header.facts;
-            let position = |base: &BaseEntry| {
-                let facts = &base.header.facts;
-                (facts.last, facts.term, facts.index, Reverse(facts.erased))
-            };
-            if self.is_of_it(base) && facts.last < revision {
-                let known = newest.entry(facts.timeline).or_insert(base);
-                if position(known) < position(base) {
-                    *known = base;
-                }
-            }
-        }
         let mut reach = Vec::new();
         let mut farthest = None;
-        for base in newest.into_values() {
+        for base in self.bases_before(listing, revision) {
             let last = archive.following(base)?.last();
             farthest = farthest.max(Some(last));
             if last >= revision {
                 reach.push(base);
             }
         }
-        match reach[..] {
-            [one] => Ok((one.clone(), revision)),
-            [] if let Some(later) = self.later_base(listing, revision)? => {
-                Ok((later.clone(), revision))
+        let later = self.later_bases(listing, revision);
+        let timeline = |base: &BaseEntry| base.header.facts.timeline;
+        match (&reach[..], &later[..]) {
+            ([one], later) if later.iter().all(|it| timeline(it) == timeline(one)) => {
+                Ok(((*one).clone(), revision))
             }
-            [] => {
+            ([], [later]) => Ok(((*later).clone(), revision)),
+            ([], []) => {
                 let what = format!("the archive holds nothing of revision {revision}");
                 let near = match farthest {
                     Some(last) => format!("; before it, the last one that it holds is {last}"),
@@ -212,16 +224,33 @@ impl Point {
                      not compacted away when it was saved",
                 ))
             }
-            [one, ..] => Err(of_several(one, revision)),
+            ([one, ..], _) | ([], [one, ..]) => Err(of_several(one, revision)),
         }
     }
 
-    /// The first base behind a revision that has all of it, if one history alone has such a one.
-    fn later_base<'a>(
-        &self,
-        listing: &'a Listing,
-        revision: Revision,
-    ) -> Result<Option<&'a BaseEntry>, Failure> {
+    /// Of each history the newest base before a revision.
+    fn bases_before<'a>(&self, listing: &'a Listing, revision: Revision) -> Vec<&'a BaseEntry> {
+        let mut newest: BTreeMap<_, &BaseEntry> = BTreeMap::new();
+        // Of two of which one was made of the other, that from which more was erased: together with the log, from
+        // which it was erased as well, the other would be what the cluster never was.
+        let position = |base: &BaseEntry| {
+            let facts = &base.header.facts;
+            (facts.last, facts.term, facts.index, facts.erased, Reverse(facts.records))
+        };
+        for base in &listing.bases {
+            let facts = &base.header.facts;
+            if self.is_of_it(base) && facts.last < revision {
+                let known = newest.entry(facts.timeline).or_insert(base);
+                if position(known) < position(base) {
+                    *known = base;
+                }
+            }
+        }
+        newest.into_values().collect()
+    }
+
+    /// Of each history the first base behind a revision that has all of it.
+    fn later_bases<'a>(&self, listing: &'a Listing, revision: Revision) -> Vec<&'a BaseEntry> {
         let mut first: BTreeMap<_, &BaseEntry> = BTreeMap::new();
         for base in listing.bases.iter().filter(|base| self.is_of_it(base)) {
             let facts = &base.header.facts;
@@ -234,11 +263,7 @@ impl Point {
                 }
             }
         }
-        match first.into_values().collect::<Vec<_>>()[..] {
-            [] => Ok(None),
-            [one] => Ok(Some(one)),
-            [one, ..] => Err(of_several(one, revision)),
-        }
+        first.into_values().collect()
     }
 
     /// The base that brings it back. Nothing is guessed: neither which cluster is meant, nor what an
@@ -311,10 +336,12 @@ impl Point {
                 ),
             ));
         }
-        // Of two of which one was made of the other, the whole one: erasing it was not brought to its end.
+        // Of two of which one was made of the other, that from which more was erased: somebody wanted that, and
+        // from the log it is erased as well.
         let position = |base: &&BaseEntry| {
             let facts = &base.header.facts;
-            (facts.term, facts.index, Reverse(facts.erased), facts.state, facts.records, facts.id.0)
+            let left = Reverse(facts.records);
+            (facts.term, facts.index, facts.erased, facts.state, left, facts.id.0)
         };
         Ok(fitting().filter(of_timeline).max_by_key(position).unwrap_or(newest))
     }
@@ -345,6 +372,7 @@ fn local_time(text: &str) -> Option<Result<Moment, Failure>> {
 mod tests {
     use super::*;
     use rekindle_archive::format::{ArchiveId, Facts, Generation, Header, Kind, ObjectId};
+    use rekindle_archive::{Protection, Sealing, Store};
     use rekindle_etcd::{MemberId, RaftIndex, RaftTerm};
 
     /// A base of a cluster and a timeline, of a revision and a time.
@@ -411,8 +439,37 @@ mod tests {
         erased.header.facts.erased = true;
         erased.name.insert(0, 'x');
         let [_, _, whole] = one;
-        check_choice(&[erased.clone(), whole.clone()], "latest", "timelines/1/bases/1-9-300.base");
-        check_choice(&[whole, erased], "latest", "timelines/1/bases/1-9-300.base");
+        check_choice(&[erased.clone(), whole.clone()], "latest", "xtimelines/1/bases/1-9-300.base");
+        check_choice(&[whole, erased], "latest", "xtimelines/1/bases/1-9-300.base");
+    }
+
+    /// A revision of which one history has a base, and another one all records before a later base.
+    #[test]
+    fn of_a_revision_that_two_have_none_is_taken() {
+        let protection = Protection { sealing: Sealing::Unencrypted, signers: Vec::new() };
+        let store = Store::memory().unwrap();
+        let archive = Archive::init(store, Moment(0), &protection).unwrap();
+        let check = |bases: &[BaseEntry], point: &str, want: &str| {
+            let listing = Listing { bases: bases.to_vec(), unreadable: Vec::new() };
+            let got = match Point::parse(point, Moment(0)).unwrap().find(&archive, &listing) {
+                Ok((base, _)) => base.name,
+                Err(failure) => failure.what,
+            };
+            assert!(got.contains(want), "{point}: {got}");
+        };
+        let several = "of several clusters or histories";
+        let histories = [a_base(1, 1, 5, 100), a_base(1, 2, 9, 200)];
+        check(&histories, "5", several);
+        check(&histories, &format!("{}:5", TimelineId([1; 16])), "1-5-100.base");
+        check(&histories, &format!("{}:5", TimelineId([2; 16])), "1-9-200.base");
+        check(&histories, "9", "1-9-200.base");
+        check(&histories, "7", "1-9-200.base");
+        let clusters = [a_base(1, 1, 5, 100), a_base(2, 2, 9, 200)];
+        check(&clusters, "5", several);
+        check(&clusters, "0000000000000002:5", "2-9-200.base");
+        let mut compacted = a_base(1, 2, 9, 200);
+        compacted.header.facts.compact = Revision::new(5);
+        check(&[a_base(1, 1, 5, 100), compacted], "5", "1-5-100.base");
     }
 
     #[test]

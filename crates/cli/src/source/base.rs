@@ -55,12 +55,41 @@ fn newest_base<'a>(listing: &'a Listing, base: &'a BaseEntry) -> &'a BaseEntry {
     listing.bases.iter().filter(same).max_by_key(position).unwrap_or(base)
 }
 
-/// The newest base of the same history up to a revision.
-fn base_before<'a>(listing: &'a Listing, base: &BaseEntry, to: Revision) -> Option<&'a BaseEntry> {
+/// Bases of the cluster that are newer than one, the newest first.
+fn newer_bases<'a>(listing: &'a Listing, base: &BaseEntry) -> Vec<&'a BaseEntry> {
+    let position = |other: &BaseEntry| {
+        let facts = &other.header.facts;
+        (facts.state, facts.term, facts.index)
+    };
+    let same = |other: &&BaseEntry| other.header.facts.cluster == base.header.facts.cluster;
+    let newer = listing.bases.iter().filter(same).filter(|it| position(it) > position(base));
+    let mut newer: Vec<_> = newer.collect();
+    newer.sort_by_key(|other| std::cmp::Reverse(position(other)));
+    newer
+}
+
+/// The newest base of the same history up to a revision that can be read.
+fn base_before<'a>(
+    archive: &Archive,
+    listing: &'a Listing,
+    base: &BaseEntry,
+    to: Revision,
+) -> Result<Option<&'a BaseEntry>, Failure> {
     let timeline = base.header.facts.timeline;
-    let facts = |base: &&BaseEntry| (base.header.facts.last, base.header.facts.index);
+    let position = |base: &&BaseEntry| (base.header.facts.last, base.header.facts.index);
     let own = listing.bases.iter().filter(|it| it.header.facts.timeline == timeline);
-    own.filter(|it| it.header.facts.last <= to).max_by_key(facts)
+    let mut before: Vec<_> = own.filter(|it| it.header.facts.last <= to).collect();
+    before.sort_by_key(position);
+    for base in before.into_iter().rev() {
+        match read_base(archive, base) {
+            Ok(_) => return Ok(Some(base)),
+            Err(Error::Store(fault)) if fault.kind != StoreFaultKind::NotFound => {
+                return Err(fault.into());
+            }
+            Err(error) => eprintln!("warning: users are not those of {}: {error}", base.name),
+        }
+    }
+    Ok(None)
 }
 
 /// A base with users, roles and passwords that nobody gets more rights by than he has now, or with those that
@@ -69,20 +98,40 @@ fn with_users(
     archive: &Archive,
     base: Base,
     entry: &BaseEntry,
-    newest: &BaseEntry,
+    listing: &Listing,
     accepted: Option<UsersFrom>,
 ) -> Result<(Base, Option<Moment>), Failure> {
-    if newest == entry {
-        return Ok((base, None));
-    }
-    let later = match read_base(archive, newest) {
-        Ok(later) => later,
-        Err(error) if accepted == Some(UsersFrom::Latest) => return Err(error.into()),
-        // What cannot be read of later ones keeps nobody from an earlier one.
-        Err(error) => {
-            eprintln!("warning: users and passwords are not compared with later ones: {error}");
-            return Ok((base, None));
+    let (mut later, mut unread) = (None, None);
+    for newer in newer_bases(listing, entry) {
+        match read_base(archive, newer) {
+            Ok(read) => {
+                later = Some((newer, read));
+                break;
+            }
+            Err(Error::Store(fault)) if fault.kind != StoreFaultKind::NotFound => {
+                return Err(fault.into());
+            }
+            Err(error) if accepted == Some(UsersFrom::Latest) => return Err(error.into()),
+            Err(error) => {
+                eprintln!("warning: users and passwords are not compared with later ones: {error}");
+                unread = Some(error);
+            }
         }
+    }
+    let (newest, later) = match (later, unread) {
+        (Some(later), _) => later,
+        // Where there never were users, what cannot be read of later ones keeps nobody from an earlier one.
+        (None, Some(error)) if accepted.is_none() && base.has_users()? => {
+            let what = format!(
+                "no later base can be read, so nobody knows whether users and passwords of the point give \
+                 rights that nobody has any more: {error}"
+            );
+            return Err(Failure::refused(what).remedy(
+                "--accept-auth-from point takes those of the point all the same; rekindle archive repair \
+                 brings back what is lost from a copy",
+            ));
+        }
+        (None, _) => return Ok((base, None)),
     };
     match (base.users_drift(&later)?, accepted) {
         (_, Some(UsersFrom::Latest)) => {
@@ -139,7 +188,7 @@ impl ArchivedBase {
         let (entry, base, tail, reckoned) = match to {
             None => (entry, base, None, false),
             Some(to) if to < own_revision => {
-                let before = base_before(&listing, &entry, to);
+                let before = base_before(&archive, &listing, &entry, to)?;
                 if before.is_none() {
                     eprintln!(
                         "warning: users, roles and passwords are those of revision {own_revision}: there is \
@@ -170,7 +219,7 @@ impl ArchivedBase {
         let newest = newest_base(&listing, &entry).clone();
         let (base, users_of) = match users {
             Users::OfPoint => (base, None),
-            Users::Accepted(accepted) => with_users(&archive, base, &entry, &newest, accepted)?,
+            Users::Accepted(accepted) => with_users(&archive, base, &entry, &listing, accepted)?,
         };
         let base = Self { archive, entry, base, tail, own_revision, reckoned, newest, users_of };
         if let Point::Time(asked) = point.bare() {
@@ -248,8 +297,8 @@ impl ArchivedBase {
             // It was at this one until the other came.
             Some(next) if Some(next) == revision.later(1) => return Ok(None),
             Some(next) => format!(
-                "the archive has nothing between revisions {revision} and {next}, and the cluster was \
-                 somewhere there then"
+                "the archive knows no times between revisions {revision} and {next}, and the cluster was \
+                 somewhere there then; some of these may be restored with --to-revision"
             ),
             None => {
                 let until = until.unwrap_or(self.time()).max(self.time());

@@ -147,11 +147,13 @@ impl Source {
         Self { path: path.to_owned(), kind: Kind::Base(Box::new(base)), bytes }
     }
 
-    /// Whether it is a base that is not in its archive any more.
+    /// Whether it is a base that is not in its archive any more, or of the log behind it something is not.
     pub(crate) fn is_withdrawn(&self) -> bool {
         let Kind::Base(base) = &self.kind else { return false };
         let is_it = |other: &BaseEntry| other.name == base.entry.name;
-        base.archive.list().is_ok_and(|listing| !listing.bases.iter().any(is_it))
+        let is_gone = base.archive.list().is_ok_and(|it| !it.bases.iter().any(is_it));
+        let lacks = |tail| base.archive.has_tail(tail).is_ok_and(|has| !has);
+        is_gone || base.tail.as_ref().is_some_and(lacks)
     }
 
     /// What came of reading it, with what remains where it is a base and damaged.
