@@ -8,15 +8,19 @@
 mod keyspaces;
 
 use keyspaces::{
-    Keyspace, Pairs, a_spool, all_of, forget, forget_in, now, now_is, prepare, read_back, verdict,
+    HOST, Keyspace, Pairs, a_spool, all_of, cut, forget, forget_in, now, now_is, prepare,
+    read_back, verdict,
 };
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use rekindle_archive::format::header::Moment;
+use rekindle_archive::format::header::{Facts, Moment};
 use rekindle_archive::{
-    Archive, Error, Identity, Level, Policy, Protection, PruneRequest, Pruned, RekeyRequest,
-    Sealing, Store, Transfer, VerifyProgress, VerifyRequest, Word, plan_prune,
+    Archive, BaseRecords, Error, Identity, Level, Policy, Protection, PruneRequest, Pruned,
+    RekeyRequest, Sealing, Store, Transfer, VerifyProgress, VerifyRequest, Word, plan_prune,
+    read_base,
 };
+use rekindle_etcd::Revision;
+use rekindle_etcd::restore::Records;
 use rekindle_testkit::fault_store::{Fault, FaultStore, Op, When};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,6 +56,8 @@ struct World {
     marks: Vec<String>,
     /// Keys that may be gone from them.
     forgotten: Option<&'static str>,
+    /// What the log brings back behind the newest base, if it was followed.
+    tail: Option<Pairs>,
 }
 
 fn store_of(objects: &Arc<InMemory>) -> Store {
@@ -71,6 +77,7 @@ impl World {
             kept: 0,
             marks: Vec::new(),
             forgotten: None,
+            tail: None,
         }
     }
 
@@ -110,6 +117,57 @@ impl World {
         self
     }
 
+    /// With what came behind the last base in the log.
+    fn followed(mut self) -> Self {
+        let archive = self.archive();
+        let newest = archive.list().unwrap().bases.pop().unwrap();
+        let Facts { timeline, last, .. } = newest.header.facts;
+        let mut writer = archive.claim(timeline, HOST, "here", now()).unwrap();
+        let (first, end) = (last.get() + 1, self.keyspace.revision);
+        for from in (first..=end).step_by(5) {
+            writer.append(&cut(&self.keyspace, from, end.min(from + 4)), now()).unwrap();
+        }
+        let mut pairs = self.points[&newest.name].clone();
+        let is_behind = |key: &[u8]| key[..8] >= first.to_be_bytes()[..];
+        pairs.extend(self.keyspace.pairs().into_iter().filter(|(key, _)| is_behind(key)));
+        self.tail = Some(pairs);
+        self
+    }
+
+    /// The end of the log is a restore point as it was, or without what may be gone.
+    fn check_tail(&self) {
+        let Some(whole) = &self.tail else { return };
+        let archive = self.archive();
+        let newest = archive.list().unwrap().bases.into_iter();
+        let newest = newest.max_by_key(|it| (it.header.facts.last, it.header.facts.erased));
+        let (entry, end) = (newest.unwrap(), Revision::new(self.keyspace.revision).unwrap());
+        if entry.header.facts.last == end {
+            // A base was made of it since, and a prune may have come by.
+            return;
+        }
+        let base = read_base(&archive, &entry).unwrap();
+        let (base, tail) = archive.following(&entry).unwrap().up_to(base, end).unwrap();
+        let mut records = BaseRecords::with_tail(&archive, &entry, &base, Some(&tail)).unwrap();
+        let mut pairs = Pairs::new();
+        while let Some(pair) = records.next_record().unwrap() {
+            pairs.push((pair.key.to_vec(), pair.value.to_vec()));
+        }
+        let (mut less, mut least) = (whole.clone(), whole.clone());
+        if let Some(forgotten) = self.forgotten {
+            // From the base it goes first.
+            let own = less.partition_point(|(key, _)| {
+                key[..8] <= entry.header.facts.last.get().to_be_bytes()[..]
+            });
+            let behind = less.split_off(own);
+            less.push(behind[0].clone());
+            forget_in(&mut less, forgotten);
+            less.pop();
+            less.extend(behind);
+            forget_in(&mut least, forgotten);
+        }
+        assert!([whole, &less, &least].contains(&&pairs), "the log brings back something else");
+    }
+
     /// With a whole copy beside it.
     fn with_copy(self) -> Self {
         copy(&self, &store_of(&self.objects), &store_of(&self.other)).unwrap();
@@ -143,6 +201,7 @@ impl World {
             kept: self.kept,
             marks: self.marks.clone(),
             forgotten: self.forgotten,
+            tail: self.tail.clone(),
         }
     }
 
@@ -185,6 +244,7 @@ impl World {
         assert!(verdict.findings.iter().all(|it| harmless(&it.word)), "{:?}", verdict.findings);
         let proven = |level: &Option<Level>| *level == Some(Level::Proven);
         assert!(verdict.points.iter().all(|point| proven(&point.level)), "{:?}", verdict.points);
+        self.check_tail();
     }
 
     /// The next base is made, and once the grace is over nothing is left that nobody needs.
@@ -220,7 +280,7 @@ struct Scenario {
 
 /// Lets every operation of a scenario fail in every way that it can.
 fn every_fault(scenario: &Scenario) {
-    let (log, outcome) = cut(scenario, &scenario.given.fork(), Fault::Error, When::Once(0));
+    let (log, outcome) = interrupted(scenario, &scenario.given.fork(), Fault::Error, When::Once(0));
     outcome.unwrap();
     assert!(log.len() > 2, "{}: nothing was done", scenario.name);
     for fault in FAULTS {
@@ -231,7 +291,7 @@ fn every_fault(scenario: &Scenario) {
             }
             for when in [When::Once(number as u64), When::From(number as u64)] {
                 let world = scenario.given.fork();
-                let (log, outcome) = cut(scenario, &world, fault, when);
+                let (log, outcome) = interrupted(scenario, &world, fault, when);
                 let hit = log.get(number - 1);
                 // It stands on the test's output, before whatever went wrong.
                 println!("{}: {fault:?} {when:?}: {hit:?}: {outcome:?}", scenario.name);
@@ -243,7 +303,7 @@ fn every_fault(scenario: &Scenario) {
 }
 
 /// Runs a scenario in a store that fails. Tells what was asked of it, and what came of it.
-fn cut(
+fn interrupted(
     scenario: &Scenario,
     world: &World,
     fault: Fault,
@@ -397,7 +457,7 @@ fn a_prune_of_what_was_needed_again() {
 /// Each restore point stays as it is, or loses the records; the next run erases the rest.
 #[test]
 fn a_forgetting() {
-    let mut given = World::unencrypted().with_bases(2);
+    let mut given = World::unencrypted().with_bases(2).followed();
     given.forgotten = Some("/key/3");
     fn act(world: &World, store: &Store) -> Result<(), Error> {
         forget(&world.open(store)?, &all_of("/key/3"), &now).map(drop)

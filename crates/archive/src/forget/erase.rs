@@ -211,8 +211,15 @@ impl<'a> Eraser<'a> {
         self.request.progress.go_on()?;
         let name = store.full_name(&segment.name);
         let bytes = match store.read(&segment.name, segment.bytes) {
-            // Somebody else has done it, and a prune has come by.
-            Err(fault) if fault.kind == StoreFaultKind::NotFound => return Ok(()),
+            // Somebody else has done it, and a prune has come by; a store that is wrong once must not be believed:
+            // the segment is said to go next.
+            Err(fault) if fault.kind == StoreFaultKind::NotFound => {
+                let listed = store.list(&names::log(timeline))?;
+                return match listed.iter().any(|it| it.name == segment.name) {
+                    true => Err(fault.into()),
+                    false => Ok(()),
+                };
+            }
             read => read?,
         };
         let opened = object::open_run(archive, &name, Kind::Segment, bytes)?;

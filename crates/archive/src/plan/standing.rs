@@ -55,7 +55,7 @@ pub(crate) fn restorable(log: &[SegmentEntry], bases: &BTreeSet<Revision>) -> Ve
         let last = pieces.last().map_or(*base, |piece| piece.to);
         match ranges.last_mut() {
             Some((_, end)) if end.later(1).is_none_or(|next| *base <= next) => {
-                *end = last.max(*end)
+                *end = last.max(*end);
             }
             _ => ranges.push((*base, last)),
         }

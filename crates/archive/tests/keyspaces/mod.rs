@@ -2,20 +2,55 @@
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
+use rekindle_archive::format::ObjectId;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, BaseRecords, BaseRequest, BaseWritten, Comparison, Error, ForgetRequest,
-    Forgot, Forgotten, Level, Origin, PreparedBase, Progress, Store, Verdict, Verification,
-    VerifyProgress, VerifyRequest, plan_forget, prepare_base, read_base,
+    Archive, BaseEntry, BaseRecords, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter,
+    Error, ForgetRequest, Forgot, Forgotten, Level, Origin, PreparedBase, Progress, Store, Verdict,
+    Verification, VerifyProgress, VerifyRequest, Witness, plan_forget, prepare_base, read_base,
 };
 use rekindle_bolt::{BulkWriter, Layout};
 use rekindle_etcd::restore::Records;
-use rekindle_etcd::{Backend, ClusterId, KeyValue, MemberId, RecordKey, Revision, schema};
+use rekindle_etcd::{
+    Backend, ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision, schema,
+};
 use rekindle_testkit::content::noise;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+
+pub const CLUSTER: ClusterId = ClusterId(1);
+
+pub const HOST: ObjectId = ObjectId([7; 16]);
+
+pub fn revision(number: i64) -> Revision {
+    Revision::new(number).unwrap()
+}
+
+pub fn witness() -> Witness {
+    Witness { cluster: CLUSTER, member: MemberId(2), term: RaftTerm(5) }
+}
+
+/// What came of a keyspace from one revision to another, as it was told.
+pub fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
+    let mut cutter = Cutter::new(revision(first));
+    for number in first..=last {
+        let records = keyspace.records.range((number, 0, false)..(number + 1, 0, false));
+        let changes: Vec<_> = records
+            .map(|((_, _, is_delete), (name, value))| {
+                let key = name.as_bytes();
+                let kv = match is_delete {
+                    true => KeyValue { key, mod_revision: number, ..KeyValue::default() },
+                    false => KeyValue { key, value, mod_revision: number, ..KeyValue::default() },
+                };
+                Change { kv, is_delete: *is_delete }
+            })
+            .collect();
+        cutter.add(&changes, now()).unwrap();
+    }
+    cutter.cut(witness(), now()).unwrap()
+}
 
 thread_local! {
     /// The test's clock: tests run beside each other.

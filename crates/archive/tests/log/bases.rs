@@ -1,6 +1,7 @@
 //! Bases beside the log: compared with it, and made of it only where it is theirs.
 
-use crate::following::{CLUSTER, Following, again, agreed, cut, revision, save, save_as, segments};
+use crate::following::{Following, again, agreed, save, save_as, segments};
+use crate::keyspaces::{CLUSTER, cut, revision};
 use crate::keyspaces::{Saving, a_spool, advance, now_is, seeds, verdict};
 use rekindle_archive::{Archive, Comparison, Identity, Journal, Level, Protection, Sealing, Store};
 

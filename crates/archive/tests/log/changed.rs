@@ -1,7 +1,8 @@
 //! What going back to a revision costs.
 
-use crate::following::{Following, revision, witness};
+use crate::following::Following;
 use crate::keyspaces::now;
+use crate::keyspaces::{revision, witness};
 use rekindle_archive::{Change, Cutter};
 use rekindle_etcd::KeyValue;
 

@@ -1,8 +1,9 @@
 //! What a damaged object takes away, and what it does not; and what prunes and erasures do beside it.
 
-use crate::following::HOST;
-use crate::following::{Following, a_place, cut, follow_and_merge, revision, save, segments};
+use crate::following::{Following, a_place, follow_and_merge, save, segments};
+use crate::keyspaces::HOST;
 use crate::keyspaces::{Keyspace, Pairs, a_spool, advance, all_of, forget, forget_in, now, now_is};
+use crate::keyspaces::{cut, revision};
 use rekindle_archive::{
     Archive, BaseEntry, BaseRecords, Error, Policy, PruneRequest, Tail, plan_prune, read_base,
 };

@@ -1,48 +1,17 @@
 //! A cluster that is followed into an archive, without a cluster.
 
-use crate::keyspaces::{Keyspace, Saving, a_spool, advance, now, now_is};
-use rekindle_archive::format::ObjectId;
+use crate::keyspaces::{
+    CLUSTER, HOST, Keyspace, Saving, a_spool, advance, cut, now, now_is, revision,
+};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseRequest, BaseWritten, Change, Comparison, Cut, Cutter, Error, Journal, LogView,
-    LogWriter, Merging, Origin, Progress, Store, Witness, Written, prepare_base,
+    Archive, BaseRequest, BaseWritten, Comparison, Error, Journal, LogView, LogWriter, Merging,
+    Origin, Progress, Store, Written, prepare_base,
 };
-use rekindle_etcd::{ClusterId, KeyValue, MemberId, RaftTerm, Revision};
+use rekindle_etcd::MemberId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-
-pub const CLUSTER: ClusterId = ClusterId(1);
-
-pub const HOST: ObjectId = ObjectId([7; 16]);
-
-pub fn revision(number: i64) -> Revision {
-    Revision::new(number).unwrap()
-}
-
-pub fn witness() -> Witness {
-    Witness { cluster: CLUSTER, member: MemberId(2), term: RaftTerm(5) }
-}
-
-/// What came of a keyspace from one revision to another, as it was told.
-pub fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
-    let mut cutter = Cutter::new(revision(first));
-    for number in first..=last {
-        let records = keyspace.records.range((number, 0, false)..(number + 1, 0, false));
-        let changes: Vec<_> = records
-            .map(|((_, _, is_delete), (name, value))| {
-                let key = name.as_bytes();
-                let kv = match is_delete {
-                    true => KeyValue { key, mod_revision: number, ..KeyValue::default() },
-                    false => KeyValue { key, value, mod_revision: number, ..KeyValue::default() },
-                };
-                Change { kv, is_delete: *is_delete }
-            })
-            .collect();
-        cutter.add(&changes, now()).unwrap();
-    }
-    cutter.cut(witness(), now()).unwrap()
-}
 
 /// A cluster that is followed into an archive.
 pub struct Following {

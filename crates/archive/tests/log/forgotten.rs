@@ -1,6 +1,7 @@
 //! Erasing from the log of a cluster that is followed.
 
-use crate::following::{Following, revision};
+use crate::following::Following;
+use crate::keyspaces::revision;
 use crate::keyspaces::{Keyspace, Pairs, advance, all_of, forget, forget_in, now, now_is, verdict};
 use rekindle_archive::{Archive, BaseRecords, Policy, PruneRequest, Word, plan_prune, read_base};
 use rekindle_etcd::restore::Records;

@@ -1,6 +1,7 @@
 //! Two who have written the same revisions.
 
-use crate::following::{Following, HOST, agreed, cut, revision, save_as};
+use crate::following::{Following, agreed, save_as};
+use crate::keyspaces::{HOST, cut, revision};
 use crate::keyspaces::{Keyspace, now, now_is, verdict};
 use rekindle_archive::{Error, Word, read_base};
 

@@ -1,7 +1,8 @@
 //! What a host keeps of what came.
 
-use crate::following::{Following, cut, revision};
+use crate::following::Following;
 use crate::keyspaces::{Keyspace, a_spool, advance, now_is};
+use crate::keyspaces::{cut, revision};
 use rekindle_archive::format::TimelineId;
 use rekindle_archive::{Error, GRACE, Journal};
 use std::path::Path;

@@ -1,8 +1,7 @@
 //! Many segments become one.
 
-use crate::following::{
-    CLUSTER, Following, a_place, agreed, cut, follow_and_merge, of_level, revision, save, segments,
-};
+use crate::following::{Following, a_place, agreed, follow_and_merge, of_level, save, segments};
+use crate::keyspaces::{CLUSTER, cut, revision};
 use crate::keyspaces::{a_spool, advance, now, now_is, verdict};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{

@@ -1,6 +1,7 @@
 //! Whose turn it is to write the log, and what is written in it.
 
-use crate::following::{CLUSTER, Following, HOST, a_place, cut, revision, save, segments, witness};
+use crate::following::{Following, a_place, save, segments};
+use crate::keyspaces::{CLUSTER, HOST, cut, revision, witness};
 use crate::keyspaces::{Keyspace, a_spool, advance, now, now_is, verdict};
 use rekindle_archive::format::ObjectId;
 use rekindle_archive::format::segment::LeaseGrant;

@@ -1,6 +1,7 @@
 //! What members say of themselves.
 
-use crate::following::{CLUSTER, Following, revision};
+use crate::following::Following;
+use crate::keyspaces::{CLUSTER, revision};
 use crate::keyspaces::{Keyspace, advance, now, now_is, verdict};
 use rekindle_archive::format::witness::Testimony;
 use rekindle_archive::{Error, MemberHash, Policy, PruneRequest, Word, plan_prune};
