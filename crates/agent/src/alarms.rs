@@ -11,6 +11,8 @@ use std::time::Duration;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 /// What fails so often at a slot is told: what comes and goes mends itself.
 const TRIES: u32 = 3;
+/// A job is not late sooner, however often it is due.
+const LATE_MIN: Duration = Duration::from_secs(60);
 /// How long it stays told that a cluster became another one.
 const HISTORY_FOR: Duration = Duration::from_secs(86_400);
 
@@ -190,7 +192,7 @@ impl Judge<'_> {
             self.raise(("JobFailed", severity), name, summary, &remedy, last.ended);
         }
         let Some(since) = job.succeeded.or(job.since) else { return };
-        let late = job.period.saturating_mul(self.config.alarms.missed_runs);
+        let late = job.period.saturating_mul(self.config.alarms.missed_runs).max(LATE_MIN);
         if self.ago(since) > late {
             let summary = match job.succeeded {
                 Some(at) => format!("it has not succeeded since {at}"),

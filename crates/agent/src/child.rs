@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -134,6 +134,20 @@ impl Program {
         let stdout = printed.join().unwrap_or_default();
         Ok(Ended { code, stdout, said: running.said(), too_long })
     }
+}
+
+/// A command that ends with this process, however that ends, where the machine has util-linux's `setpriv`.
+#[must_use]
+pub fn end_with_parent(program: &Path) -> Command {
+    let has_setpriv = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join("setpriv").is_file())
+    });
+    if !has_setpriv {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// A command that runs. Dropped, it is killed.

@@ -94,25 +94,39 @@ fn words(words: &[&str]) -> Vec<String> {
 
 fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
     let mut jobs = Vec::new();
-    let job = |name: &str, schedule: &str, zone: Option<&str>, command| {
+    let job = |name: &str, schedule: &str, zone: Option<&str>, commands| {
         Ok::<_, String>(Job {
             name: format!("{name}-{}", archive.name),
             schedule: Schedule::parse(schedule, zone)?,
             jitter: Duration::ZERO,
             lane: Lane::Keep,
-            what: What::Commands(vec![command]),
+            what: What::Commands(commands),
             place: archive.place.clone(),
         })
     };
     if let Some(prune) = &archive.prune {
         let mut command = words(&["archive", "prune", &archive.place, "--yes"]);
         command.extend(rules(&prune.keep));
-        jobs.push(job("prune", &prune.schedule, prune.time_zone.as_deref(), command)?);
+        jobs.push(job("prune", &prune.schedule, prune.time_zone.as_deref(), vec![command])?);
     }
     if let Some(verify) = &archive.verify {
         let level = verify.level.name();
         let command = words(&["archive", "verify", &archive.place, "--level", level]);
-        jobs.push(job("verify", &verify.schedule, verify.time_zone.as_deref(), command)?);
+        jobs.push(job("verify", &verify.schedule, verify.time_zone.as_deref(), vec![command])?);
+    }
+    if let Some(drill) = &archive.drill {
+        let mut command = words(&["drill", &archive.place]);
+        let mut add = |flag: &str, value: String| command.push(format!("--{flag}={value}"));
+        if let Some(etcd) = &drill.etcd {
+            add("etcd", etcd.display().to_string());
+        }
+        drill.probes.iter().for_each(|probe| add("probe", probe.clone()));
+        if let Some(within) = &drill.within {
+            add("within", within.to_string());
+        }
+        let older = [command.clone(), words(&["--random"])].concat();
+        let zone = drill.time_zone.as_deref();
+        jobs.push(job("drill", &drill.schedule, zone, vec![command, older])?);
     }
     Ok(jobs)
 }
@@ -197,6 +211,7 @@ mod tests {
   - place: /backup/etcd
     prune: {}
     verify: {level: read}
+    drill: {etcd: /usr/bin/etcd, probes: [/registry/pods/=3], within: 5m}
   - name: far
     place: s3://bucket/etcd
     prune: {schedule: '@daily', keep: {ttl: 86400}}
@@ -213,6 +228,11 @@ mod tests {
                      --keep-monthly=6",
                 ),
                 ("verify-main", "archive verify /backup/etcd --level read"),
+                (
+                    "drill-main",
+                    "drill /backup/etcd --etcd=/usr/bin/etcd --probe=/registry/pods/=3 --within=5m && \
+                     drill /backup/etcd --etcd=/usr/bin/etcd --probe=/registry/pods/=3 --within=5m --random",
+                ),
                 ("prune-far", "archive prune s3://bucket/etcd --yes --ttl=86400"),
                 ("base", "(capture)"),
                 (

@@ -46,6 +46,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ("rekindle_job_period_seconds", "gauge", "How far its runs lie apart."),
     ("rekindle_job_duration_seconds", "gauge", "How long its last run took."),
     ("rekindle_job_bytes", "gauge", "Bytes that its last run has written."),
+    (
+        "rekindle_restore_seconds",
+        "gauge",
+        "How long the restore of the last drill took, until etcd answered.",
+    ),
 ];
 
 /// All of it.
@@ -120,6 +125,9 @@ fn of_job(samples: &mut Samples, two: [(&str, &str); 2], state: &JobState) {
     samples.add_if("rekindle_job_duration_seconds", &two, took);
     let bytes = last.and_then(crate::records::Record::bytes).map(|it| it as f64);
     samples.add_if("rekindle_job_bytes", &two, bytes);
+    let output = last.and_then(|it| it.output.as_ref());
+    let drilled = output.and_then(|it| it.get("seconds")).and_then(serde_json::Value::as_f64);
+    samples.add_if("rekindle_restore_seconds", &two, drilled);
 }
 
 fn flag(is_so: bool) -> f64 {
@@ -206,7 +214,7 @@ mod tests {
         };
         let agent = crate::records::Agent { id: "1".to_owned(), host: "h".to_owned() };
         let mut record = crate::records::Record::new(&run, &agent, at(6), at(8), Outcome::Done);
-        record.output = Some(serde_json::json!({ "fileSize": 12 }));
+        record.output = Some(serde_json::json!({ "fileSize": 12, "seconds": 1.5 }));
         let mut job = JobState { next: Some(at(60)), ..JobState::default() };
         job.hear(record, true);
         let state = ClusterState {

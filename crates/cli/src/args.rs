@@ -5,6 +5,7 @@ use crate::agent::AgentArgs;
 use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::capture::CaptureArgs;
 use crate::connect::{Env, variable};
+use crate::drill::DrillArgs;
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Hashkv(HashkvArgs),
     Restore(Box<RestoreArgs>),
     Archive(ArchiveArgs),
+    Drill(Box<DrillArgs>),
     Agent(AgentArgs),
     Records(RecordsArgs),
     PruneSnapshots(Box<PruneSnapshotsArgs>),

@@ -9,6 +9,7 @@ mod args;
 mod capture;
 mod configured;
 mod connect;
+mod drill;
 mod failure;
 mod fetch;
 mod hashkv;
@@ -90,6 +91,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Hashkv(args) => hashkv::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
+        Command::Drill(args) => drill::run(&args),
         Command::Records(args) => records::run(&args),
         Command::PruneSnapshots(args) => prune_snapshots::run(&args),
         Command::Agent(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! Reading a configuration: every fault with its place.
 
-use super::{Archive, Cluster, Config, Keep, Snapshots};
+use super::{Archive, Cluster, Config, Drill, Keep, Snapshots};
 use crate::jobs::is_dated;
 use crate::schedule::Schedule;
 use rekindle_archive::Place;
@@ -204,6 +204,13 @@ impl Check {
             let zone = verify.time_zone.as_deref();
             self.schedule(&format!("{at}.verify.schedule"), &verify.schedule, zone);
         }
+        if let Some(drill) = &archive.drill {
+            self.drill(&format!("{at}.drill"), drill);
+        }
+    }
+
+    fn drill(&mut self, at: &str, drill: &Drill) {
+        self.schedule(&format!("{at}.schedule"), &drill.schedule, drill.time_zone.as_deref());
     }
 
     fn capture(&mut self, at: &str, cluster: &Cluster) {

@@ -108,6 +108,8 @@ pub struct Archive {
     pub prune: Option<Prune>,
     /// What is stored is read and compared.
     pub verify: Option<Verify>,
+    /// The newest point, and another by chance, are restored into a throwaway etcd.
+    pub drill: Option<Drill>,
 }
 
 /// How an object store is reached.
@@ -295,6 +297,24 @@ pub struct Verify {
     pub level: VerifyLevel,
 }
 
+/// Drills.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Drill {
+    /// When.
+    #[serde(default = "early")]
+    pub schedule: String,
+    /// Zone of the cron.
+    pub time_zone: Option<String>,
+    /// The etcd to start, of the cluster's version; without it that in `PATH`.
+    pub etcd: Option<PathBuf>,
+    /// Prefixes of which there must be keys, or at least so many: `PREFIX` or `PREFIX=COUNT`.
+    #[serde(default)]
+    pub probes: Vec<String>,
+    /// It is a failure when one takes longer.
+    pub within: Option<Period>,
+}
+
 /// How thoroughly an archive is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -417,6 +437,10 @@ fn hourly() -> String {
 
 fn nightly() -> String {
     "17 3 * * *".to_owned()
+}
+
+fn early() -> String {
+    "29 5 * * *".to_owned()
 }
 
 fn weekly() -> String {

@@ -208,8 +208,8 @@ impl<'a> Worker<'a> {
             });
             return None;
         };
-        self.tell(&record);
         self.keep(&record);
+        self.tell(&record);
         self.ward.state(|state| {
             state.jobs.entry(job.name.clone()).or_default().hear(record.clone(), true);
         });

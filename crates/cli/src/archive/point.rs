@@ -266,29 +266,29 @@ impl Point {
         first.into_values().collect()
     }
 
+    fn no_base(&self) -> Failure {
+        let what = match self {
+            Self::OfCluster(cluster, _) => {
+                format!("the archive holds no such base of cluster {cluster}")
+            }
+            Self::OfTimeline(timeline, _) => {
+                format!("the archive holds no such base of timeline {timeline}")
+            }
+            Self::Latest => "the archive holds no base".to_owned(),
+            Self::Revision(revision) => {
+                format!("the archive holds no base at revision {revision}")
+            }
+            Self::Time(time) => format!("the archive holds no base from before {}", shown(*time)),
+            Self::Object(name) => format!("the archive holds no base {name}"),
+        };
+        Failure::new(Code::NotFound, what).remedy("rekindle archive list shows what there is")
+    }
+
     /// The base that brings it back. Nothing is guessed: neither which cluster is meant, nor what an
     /// object that cannot be read would have been.
     pub(crate) fn choose<'a>(&self, listing: &'a Listing) -> Result<&'a BaseEntry, Failure> {
         let fitting = || listing.bases.iter().filter(|base| self.fits(base));
-        let newest = fitting().next_back().ok_or_else(|| {
-            let what = match self {
-                Self::OfCluster(cluster, _) => {
-                    format!("the archive holds no such base of cluster {cluster}")
-                }
-                Self::OfTimeline(timeline, _) => {
-                    format!("the archive holds no such base of timeline {timeline}")
-                }
-                Self::Latest => "the archive holds no base".to_owned(),
-                Self::Revision(revision) => {
-                    format!("the archive holds no base at revision {revision}")
-                }
-                Self::Time(time) => {
-                    format!("the archive holds no base from before {}", shown(*time))
-                }
-                Self::Object(name) => format!("the archive holds no base {name}"),
-            };
-            Failure::new(Code::NotFound, what).remedy("rekindle archive list shows what there is")
-        })?;
+        let newest = fitting().next_back().ok_or_else(|| self.no_base())?;
         if matches!(self.bare(), Self::Object(_)) {
             return Ok(newest);
         }

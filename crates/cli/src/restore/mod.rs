@@ -4,12 +4,13 @@ mod peers;
 mod request;
 mod text;
 
-use crate::args::{AuthFrom, RestoreArgs};
+use crate::args::{Args, AuthFrom, Command, RestoreArgs};
 use crate::failure::{Code, Failure};
 use crate::manifest::Manifest;
 use crate::output;
 use crate::source::{Access, Kind, Source, Users, read_log};
 use crate::{terminal, time};
+use clap::Parser;
 use rekindle_archive::{Changed, UsersFrom};
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
@@ -23,6 +24,7 @@ use rekindle_etcd::restore::{
 use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
 use request::{Directories, Wanted, resolve};
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -100,6 +102,24 @@ fn restore_from(args: &RestoreArgs, source: &Source, wanted: &Wanted) -> Result<
     }
     let restored = prepared.carry_out(source, &now)?;
     output::print(&text::result_text(&prepared.plan, &prepared.targets, &restored))
+}
+
+/// Restores one member without a word, for a cluster of its own: nobody else knows its peer URL.
+pub(crate) fn into_directory(source: &Source, data_dir: &Path, peer: &str) -> Result<(), Failure> {
+    let cluster = format!("drill={peer}");
+    let words = ["rekindle", "restore", "-", "--name=drill", "--bump-revision=0", "--data-dir"];
+    let mut words: Vec<_> = words.iter().map(OsStr::new).collect();
+    words.extend([data_dir.as_os_str(), OsStr::new("--initial-cluster"), OsStr::new(&cluster)]);
+    if !matches!(source.kind, Kind::Snapshot(_)) {
+        words.push(OsStr::new("--skip-hash-check"));
+    }
+    let parsed = Args::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+    let Command::Restore(args) = parsed.command else {
+        return Err(Failure::usage("no restore"));
+    };
+    let wanted = Wanted::new(&args, None)?;
+    let prepared = Prepared::new(&args, source, &wanted)?;
+    prepared.carry_out(source, &time::for_names()).map(drop)
 }
 
 /// `--resume` and `--rollback`.

@@ -1,0 +1,399 @@
+//! `rekindle drill`: a restore into a throwaway etcd, on purpose, to see that it works.
+
+use crate::archive::{ReadKeys, parse_source, shown};
+use crate::args::{ConnectArgs, OutputArgs, SpoolArgs, StoreArgs};
+use crate::connect::connect;
+use crate::failure::{Code, Failure};
+use crate::output::{self, Output, grouped};
+use crate::source::{Access, Kind, Source, Users};
+use crate::spool::Spool;
+use crate::terminal::{self, Calls};
+use crate::time::parse_duration;
+use clap::Args as ClapArgs;
+use rekindle_agent::child::end_with_parent;
+use rekindle_archive::BaseEntry;
+use rekindle_client::{Keys, Range};
+use rekindle_etcd::{HashKv, HashRequest, Revision};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often is looked whether etcd answers.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// So much of what a failed etcd has said is shown.
+const SAID_BYTES: u64 = 2000;
+
+/// Restore into a throwaway etcd, and see that it answers with what the source has.
+///
+/// Restores one member into a directory of its own in the spool, starts it on loopback, compares its HashKV with that of the
+/// source, asks it what --probe says, ends it and removes everything. Exit code 3 where it has not what the
+/// source has.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DrillArgs {
+    /// ARCHIVE[@POINT], a snapshot file or URL, or the data directory of a stopped member.
+    #[arg(required_unless_present = "storage_provider")]
+    pub source: Option<PathBuf>,
+    /// Of an archive: any point but the newest, by chance.
+    #[arg(long)]
+    pub random: bool,
+    /// The etcd to start [default: etcd, in PATH]
+    #[arg(long, value_name = "PROGRAM", default_value = "etcd")]
+    pub etcd: PathBuf,
+    /// There must be keys with this prefix, or at least so many: PREFIX or PREFIX=COUNT. Several may be given.
+    #[arg(long = "probe", value_name = "PREFIX")]
+    pub probes: Vec<String>,
+    /// It is a failure when all of it takes longer.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub within: Option<Duration>,
+    /// How long etcd has for its start.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2m")]
+    pub start_timeout: Duration,
+    /// USER[:PASSWORD] of the cluster, where it asks for one; the password may be in ETCDCTL_PASSWORD.
+    #[arg(long)]
+    pub user: Option<String>,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
+    crate::archive::keep_to_ourselves();
+    let probes = args.probes.iter().map(|text| Probe::parse(text)).collect::<Vec<_>>();
+    let calls = Calls::new(terminal::stop_flag()?)?;
+    let path = args.store.source(args.source.as_deref())?;
+    let path = if args.random { by_chance(&path, args)? } else { path };
+    let site = Site::new(&Spool::new(args.spool.directory(), "drill")?)?;
+    let access = Access {
+        store: &args.store,
+        spool: args.spool.directory(),
+        keys: &args.keys,
+        point: None,
+        users: Users::OfPoint,
+    };
+    let began = Instant::now();
+    let source = Source::open_any(&path, None, &access)?;
+    let want = hash_of(&source)?;
+    let (client_port, peer_port) = (port()?, port()?);
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let restoring = Instant::now();
+    crate::restore::into_directory(&source, &site.data_dir(), &url(peer_port))
+        .map_err(|failure| source.with_what_remains(failure))?;
+    let restored = restoring.elapsed();
+    let starting = Instant::now();
+    let mut etcd = site.start(&args.etcd, &url(client_port), &url(peer_port))?;
+    let user = args.user.clone();
+    let connect_args =
+        ConnectArgs { endpoints: Some(url(client_port)), user, ..ConnectArgs::default() };
+    let client = connect(&connect_args)?.client;
+    loop {
+        match calls.wait(client.linearizable_revision()) {
+            Ok(_) => break,
+            Err(failure) if failure.code == Code::Interrupted => return Err(failure),
+            Err(failure) => etcd.check(&failure, starting.elapsed() >= args.start_timeout)?,
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let started = starting.elapsed();
+    let member = client.members().first().ok_or_else(|| Failure::new(Code::Failed, "no member"))?;
+    let got = calls.wait(member.hash_kv(want.revision.get()))?;
+    let found = probes.iter().map(|probe| {
+        let range = Range::new(Keys::prefix(probe.prefix.clone())).count_only();
+        calls.wait(client.range(range)).map(|answer| answer.count)
+    });
+    let found = found.collect::<Result<Vec<_>, _>>()?;
+    drop(etcd);
+    let compact = want.compact_revision.map_or(-1, Revision::get);
+    let is_same = (got.hash, got.compact_revision) == (want.hash, compact);
+    let report = Report { source: &source, want, restored, started, all: began.elapsed() };
+    report.output(&probes, &found, is_same).print(args.output.format())?;
+    judge(args, &probes, &found, is_same, report.all)
+}
+
+fn judge(
+    args: &DrillArgs,
+    probes: &[Probe],
+    found: &[i64],
+    is_same: bool,
+    all: Duration,
+) -> Result<(), Failure> {
+    if !is_same {
+        let what = "the etcd that was restored has another HashKV than the source".to_owned();
+        return Err(Failure::new(Code::BadData, what).remedy(
+            "rekindle archive verify --level proven says what is wrong; keep other backups",
+        ));
+    }
+    let missing = probes.iter().zip(found).find(|(probe, found)| **found < probe.least);
+    if let Some((probe, found)) = missing {
+        let (prefix, least) = (&probe.prefix, probe.least);
+        let what = format!("there are {found} keys with {prefix}, and {least} should be there");
+        return Err(Failure::new(Code::BadData, what)
+            .remedy("look whether the cluster has them: rekindle status of the source"));
+    }
+    match args.within.filter(|within| all > *within) {
+        None => Ok(()),
+        Some(within) => {
+            let (all, within) = (all.as_secs_f64(), within.as_secs_f64());
+            let what = format!("it took {all:.1} s, and {within:.1} s are allowed");
+            Err(Failure::new(Code::Failed, what)
+                .remedy("look at the disk and the way to the store"))
+        }
+    }
+}
+
+/// What was seen.
+struct Report<'a> {
+    source: &'a Source,
+    want: HashKv,
+    restored: Duration,
+    started: Duration,
+    all: Duration,
+}
+
+impl Report<'_> {
+    fn output(&self, probes: &[Probe], found: &[i64], is_same: bool) -> Output {
+        let revision = self.want.revision.get();
+        let verdict = if is_same { "OK" } else { "CONTRADICTS" };
+        let mut out = Output { simple: format!("{verdict}, {revision}"), ..Output::default() };
+        out.add("verdict", "Verdict", verdict);
+        out.add("level", "Level", "drilled");
+        out.add("source", "Source", self.source.path.display().to_string());
+        out.add("revision", "Revision", revision);
+        out.add("hash", "Hash", self.want.hash);
+        let seconds = |time: Duration| (time.as_secs_f64() * 1000.0).round() / 1000.0;
+        out.add("restoreSeconds", "Restore seconds", seconds(self.restored));
+        out.add("startSeconds", "Start seconds", seconds(self.started));
+        out.add("seconds", "Seconds", seconds(self.all));
+        let told: Vec<_> = probes
+            .iter()
+            .zip(found)
+            .map(|(probe, found)| json!({ "prefix": probe.prefix, "least": probe.least, "keys": found }))
+            .collect();
+        out.json.insert("probes".to_owned(), told.into());
+        let mut rows = vec![
+            (
+                "verdict",
+                format!(
+                    "{verdict}: etcd answers with HashKV {} of revision {}",
+                    self.want.hash,
+                    grouped(revision)
+                ),
+            ),
+            (
+                "took",
+                format!(
+                    "{:.1} s: {:.1} s to restore, {:.1} s until etcd answered",
+                    self.all.as_secs_f64(),
+                    self.restored.as_secs_f64(),
+                    self.started.as_secs_f64()
+                ),
+            ),
+        ];
+        if let Kind::Base(base) = &self.source.kind {
+            rows.insert(
+                1,
+                ("point", format!("revision {} of {}", base.revision(), shown(base.time()))),
+            );
+        }
+        for (probe, found) in probes.iter().zip(found) {
+            rows.push(("probe", format!("{}: {} keys", probe.prefix, grouped(found))));
+        }
+        out.text = output::lines(&rows);
+        out
+    }
+}
+
+/// What must be there.
+#[derive(Debug, PartialEq, Eq)]
+struct Probe {
+    prefix: String,
+    least: i64,
+}
+
+impl Probe {
+    fn parse(text: &str) -> Self {
+        let counted = text.rsplit_once('=').and_then(|(prefix, least)| {
+            Some(Self { prefix: prefix.to_owned(), least: least.parse().ok()? })
+        });
+        counted.unwrap_or_else(|| Self { prefix: text.to_owned(), least: 1 })
+    }
+}
+
+fn hash_of(source: &Source) -> Result<HashKv, Failure> {
+    let (backend, request) = (source.backend()?, HashRequest::default());
+    let hash = match source.records()? {
+        Some(mut records) => backend.hash_kv_of(&mut records, &request).map_err(Failure::from),
+        None => backend.hash_kv(&request).map_err(Failure::from),
+    };
+    hash.map_err(|failure| source.with_what_remains(failure.at(&source.path)))
+}
+
+/// A point of an archive but the newest: any base, and any revision that the log has behind it. The newest where there
+/// is no other.
+fn by_chance(path: &Path, args: &DrillArgs) -> Result<PathBuf, Failure> {
+    let text = path.display().to_string();
+    let Some((archive, _)) = parse_source(&text, &args.store)? else {
+        return Err(Failure::usage(format!("{text} is no archive, and has one point only"))
+            .remedy("leave --random out"));
+    };
+    let mut dice = [0; 16];
+    getrandom::fill(&mut dice).map_err(|error| {
+        Failure::new(Code::Failed, format!("asking the machine for randomness: {error}"))
+    })?;
+    let (first, second) = dice.split_at(8);
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |all, byte| all << 8 | u64::from(*byte));
+    let bases = archive.list()?.bases;
+    let older = bases.get(..bases.len().saturating_sub(1)).filter(|older| !older.is_empty());
+    let any: &[BaseEntry] = older.unwrap_or(&bases);
+    let place = usize::try_from(number(first).checked_rem(any.len() as u64).unwrap_or(0));
+    let Some(base) = place.ok().and_then(|place| any.get(place)) else {
+        return Err(Failure::new(Code::NotFound, format!("{text} holds no restore point")));
+    };
+    let facts = &base.header.facts;
+    let last = archive.following(base)?.last();
+    let span = last.get().abs_diff(facts.last.get()).saturating_add(1);
+    let behind = number(second) % span;
+    let place = archive.store().place();
+    Ok(match facts.last.later(behind).filter(|_| behind > 0) {
+        Some(revision) => PathBuf::from(format!("{place}@{}:{revision}", facts.timeline)),
+        None => {
+            let name = base.name.rsplit('/').next().unwrap_or_default();
+            PathBuf::from(format!("{place}@{name}"))
+        }
+    })
+}
+
+/// A port of loopback that is free now.
+fn port() -> Result<u16, Failure> {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    port.map(|address| address.port())
+        .map_err(|error| Failure::new(Code::Failed, format!("looking for a free port: {error}")))
+}
+
+/// Where it takes place; all of it goes at the end.
+struct Site {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Site {
+    /// Takes the place of one that was cut off.
+    fn new(spool: &Spool) -> Result<Self, Failure> {
+        let directory = spool.file.clone();
+        let parent = spool.directory();
+        std::fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
+        let path = directory.with_extension("lock");
+        let mut options = OpenOptions::new();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock.map_err(|error| Failure::io("opening", &path, &error))?;
+        if lock.try_lock().is_err() {
+            let what = format!("another drill works in {}", parent.display());
+            return Err(Failure::new(Code::Transient, what));
+        }
+        let this = Self { directory, _lock: lock };
+        this.clear().map_err(|error| Failure::io("removing", &this.directory, &error))?;
+        let made = std::fs::create_dir(&this.directory);
+        made.map_err(|error| Failure::io("making", &this.directory, &error))?;
+        Ok(this)
+    }
+
+    fn clear(&self) -> std::io::Result<()> {
+        match std::fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn start(&self, program: &Path, client: &str, peer: &str) -> Result<Etcd, Failure> {
+        let said = self.directory.join("etcd.log");
+        let mut options = OpenOptions::new();
+        let log = options.read(true).write(true).create(true).truncate(true).open(&said);
+        let log = log.map_err(|error| Failure::io("opening", &said, &error))?;
+        let output = log.try_clone().map_err(|error| Failure::io("opening", &said, &error))?;
+        let mut command = end_with_parent(program);
+        command.args(["--name", "drill", "--data-dir"]).arg(self.data_dir());
+        command.args(["--listen-client-urls", client, "--advertise-client-urls", client]);
+        command.args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
+        command.args(["--initial-cluster", &format!("drill={peer}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        let child = command.spawn().map_err(|error| {
+            Failure::io("starting", program, &error)
+                .remedy("name the etcd of the cluster's version with --etcd")
+        })?;
+        Ok(Etcd { child, log })
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.clear();
+    }
+}
+
+/// The throwaway etcd. Dropped, it is killed.
+struct Etcd {
+    child: Child,
+    log: File,
+}
+
+impl Etcd {
+    /// It does not answer yet, for this reason: it has ended, or has had its time.
+    fn check(&mut self, failure: &Failure, is_late: bool) -> Result<(), Failure> {
+        let ended = self.child.try_wait().ok().flatten();
+        let what = match ended {
+            Some(status) => format!("the etcd that was restored has ended ({status})"),
+            None if is_late => {
+                format!("the etcd that was restored does not answer: {}", failure.what)
+            }
+            None => return Ok(()),
+        };
+        let end = self.log.seek(SeekFrom::End(0)).unwrap_or(0);
+        let mut said = Vec::new();
+        let _ = self.log.seek(SeekFrom::Start(end.saturating_sub(SAID_BYTES)));
+        let _ = self.log.read_to_end(&mut said);
+        let said = String::from_utf8_lossy(&said);
+        let last: Vec<_> = said.lines().rev().take(3).collect();
+        let what =
+            format!("{what}. It said: {}", last.into_iter().rev().collect::<Vec<_>>().join(" "));
+        Err(Failure::new(Code::BadData, what).remedy(
+            "look whether --etcd is of the cluster's version; then this point does not restore: keep other \
+             backups, and verify the archive (rekindle archive verify --level proven)",
+        ))
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_have_a_prefix_and_a_count() {
+        let probe = |text: &str, prefix: &str, least| {
+            assert_eq!(Probe::parse(text), Probe { prefix: prefix.to_owned(), least });
+        };
+        probe("/registry/pods/", "/registry/pods/", 1);
+        probe("/registry/pods/=20", "/registry/pods/", 20);
+        probe("a=b", "a=b", 1);
+        probe("a=b=0", "a=b", 0);
+    }
+}

@@ -1,0 +1,149 @@
+//! Drills: what is restored into a throwaway etcd is what the archive has, and where it is not, that is said.
+
+use crate::harness::{Guarding, Place, done, rekindle, told};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Cluster, Members};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+fn etcd() -> String {
+    Version::LATEST.binary("etcd").display().to_string()
+}
+
+/// An archive with two bases and a key more in each.
+fn archived(place: &Place, cluster: &Cluster) {
+    let endpoints = cluster.client_urls().join(",");
+    for key in ["/shop/1", "/shop/2"] {
+        cluster.etcdctl(["put", key, "x"]);
+        let (archive, spool) = (place.path("archive"), place.path("spool"));
+        done(["save", &archive, "--spool", &spool, "--endpoints", &endpoints]);
+    }
+}
+
+fn drill(place: &Place, more: &[&str]) -> Output {
+    drill_with(place, &etcd(), more)
+}
+
+fn drill_with(place: &Place, etcd: &str, more: &[&str]) -> Output {
+    let (archive, spool) = (place.path("archive"), place.path("drills"));
+    let words = ["drill", &archive, "--spool", &spool, "--etcd", etcd, "-w=json"];
+    rekindle(words.iter().chain(more)).output().unwrap()
+}
+
+#[track_caller]
+fn report(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", told(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// All files of a directory that end like this.
+fn files(directory: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path, end)),
+            false if path.display().to_string().ends_with(end) => found.push(path),
+            false => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_drilled_is_what_the_archive_has() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    archived(&place, &cluster);
+    let told_of = report(&drill(&place, &["--probe=/shop/=2"]));
+    assert_eq!((&told_of["verdict"], &told_of["revision"]), (&Value::from("OK"), &Value::from(3)));
+    assert_eq!(told_of["probes"][0]["keys"], 2);
+    // Of two bases the older one is the only other.
+    let older = report(&drill(&place, &["--random"]));
+    assert!(older["revision"].as_i64().unwrap() >= 2, "{older}");
+    let missing = drill(&place, &["--probe=/shop/=3"]);
+    assert_eq!(missing.status.code(), Some(3), "{}", told(&missing));
+    assert!(told(&missing).contains("2 keys with /shop/"), "{}", told(&missing));
+    let slow = drill(&place, &["--within=1ms"]);
+    assert_eq!(slow.status.code(), Some(1), "{}", told(&slow));
+    let none = drill_with(&place, "/nowhere/etcd", &[]);
+    assert!(told(&none).contains("--etcd"), "{}", told(&none));
+    // An etcd that ends at once is told of with what it said.
+    let broken = place.path("etcd");
+    fs::write(&broken, "#!/bin/sh\necho it is broken >&2\nexit 7\n").unwrap();
+    fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let ended = drill_with(&place, &broken, &[]);
+    assert_eq!(ended.status.code(), Some(3), "{}", told(&ended));
+    assert!(told(&ended).contains("it is broken"), "{}", told(&ended));
+    let left: Vec<_> = fs::read_dir(place.path("drills")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "nothing but the lock is left: {left:?}");
+}
+
+/// Whatever is damaged, the next drill is red.
+#[test]
+fn damage_turns_a_drill_red() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    archived(&place, &cluster);
+    let archive = PathBuf::from(place.path("archive"));
+    for end in [".base", ".pack", ".seg", "timeline.json"] {
+        for damage in ["flipped", "cut", "gone"] {
+            let files = files(&archive, end);
+            let kept: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();
+            for (path, bytes) in files.iter().zip(&kept) {
+                let mut bytes = bytes.clone();
+                let middle = bytes.len() / 2;
+                match damage {
+                    "flipped" => bytes[middle] ^= 1,
+                    "cut" => bytes.truncate(middle),
+                    _ => {}
+                }
+                fs::remove_file(path).unwrap();
+                if damage != "gone" {
+                    fs::write(path, bytes).unwrap();
+                }
+            }
+            let drilled = drill(&place, &[]);
+            // No restore needs what a timeline says of itself.
+            let is_needed = end != "timeline.json";
+            assert_eq!(drilled.status.success(), !is_needed, "{end} {damage}: {}", told(&drilled));
+            for (path, bytes) in files.iter().zip(kept) {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+    report(&drill(&place, &[]));
+}
+
+/// The agent drills by schedule, and tells of one that is red.
+#[test]
+fn an_agent_drills_and_alarms() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    archived(&place, &cluster);
+    let etcd = etcd();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        "",
+        &format!(
+            "  archives:
+  - place: HERE/archive
+    drill: {{schedule: '@every 1s', etcd: {etcd}, probes: [/shop/]}}
+  capture: {{enabled: false, bases: '@every 1000h'}}
+"
+        ),
+    );
+    let mut agent = Guarding::start(&config);
+    agent.wait_for("drill-main: done");
+    let records = place.records();
+    let record = records.iter().find(|record| record["job"] == "drill-main").unwrap();
+    assert_eq!(record["output"]["level"], "drilled", "{record}");
+    for pack in files(Path::new(&place.path("archive")), ".pack") {
+        fs::write(pack, b"").unwrap();
+    }
+    agent.wait_for("ALARM prod: JobFailed drill-main");
+    agent.stop();
+}
