@@ -1,9 +1,9 @@
 //! What the machine says in situations that have names.
 
-use rekindle_agent::capture::{Action, Event, Machine, Now, Said, Settings};
+use rekindle_agent::capture::{Action, Event, Machine, Notice, Now, Said, Settings, Tail};
 use rekindle_archive::Witness;
 use rekindle_archive::format::header::Moment;
-use rekindle_etcd::{ClusterId, MemberId, RaftTerm, Revision};
+use rekindle_etcd::{ClusterId, KeyValue, MemberId, RaftTerm, RecordKey, Revision};
 use std::time::Duration;
 
 fn revision(number: i64) -> Revision {
@@ -91,4 +91,205 @@ fn a_watch_may_be_thousands_of_revisions_behind_for_a_moment() {
     let asked = scene.tick(Duration::ZERO);
     scene.begin(&asked, 5);
     assert!(scene.say(0, changes(20_010)).contains(&Action::EndWatch));
+}
+
+/// Changes of one revision: puts of these keys.
+fn puts(number: i64, keys: &[&str]) -> Said {
+    let event = |key: &&str| {
+        let kv = rekindle_client::KeyValue {
+            key: (*key).to_owned().into(),
+            mod_revision: number,
+            version: 1,
+            ..rekindle_client::KeyValue::default()
+        };
+        let kind = rekindle_client::EventType::Put as i32;
+        rekindle_client::Event { r#type: kind, kv: Some(kv), prev_kv: None }
+    };
+    let events = keys.iter().map(event).collect();
+    Said::Changes { events, witness: witness(), newest: revision(number) }
+}
+
+fn tells(actions: &[Action], notice: &Notice) -> bool {
+    actions.contains(&Action::Tell(notice.clone()))
+}
+
+/// A machine that knows a revision from its journal, in which a key was put, or else deleted; and what its first watch
+/// was asked for.
+fn with_a_tail(is_delete: bool) -> (Scene, Vec<Action>) {
+    let mut other = Scene::new();
+    let asked = other.tick(Duration::ZERO);
+    other.begin(&asked, 9);
+    let key = RecordKey { revision: revision(10), sub: 0, tombstone: is_delete };
+    let kv = KeyValue { key: b"a", mod_revision: 10, ..KeyValue::default() };
+    let tail = Tail::new(revision(10), witness(), vec![(key, kv.to_bytes())]);
+    let machine = Machine::new(Settings::default(), 1, Some(tail));
+    let mut scene = Scene { machine, passed: Duration::ZERO };
+    let asked = scene.tick(Duration::ZERO);
+    (scene, asked)
+}
+
+fn began(witness: Witness, newest: i64) -> Said {
+    Said::Began { from: revision(10), witness, newest: revision(newest) }
+}
+
+/// What a cluster is known by before it has said anything: its id, its term, its revision.
+#[test]
+fn another_cluster_is_known_by_how_it_begins() {
+    let left = Notice::AnotherHistory { at: revision(10) };
+    let begins = |witness, newest| {
+        let (mut scene, _) = with_a_tail(false);
+        scene.say(0, began(witness, newest))
+    };
+    assert!(!tells(&begins(witness(), 12), &left));
+    assert!(tells(&begins(Witness { cluster: ClusterId(7), ..witness() }, 12), &left));
+    assert!(tells(&begins(Witness { term: RaftTerm(2), ..witness() }, 12), &left));
+    assert!(!tells(&begins(Witness { term: RaftTerm(4), ..witness() }, 12), &left));
+    let back = Notice::AnotherHistory { at: revision(9) };
+    let told = begins(witness(), 9);
+    assert!(tells(&told, &back) && told.contains(&Action::ClearJournal), "{told:?}");
+}
+
+/// That all was said, where what is known was not: it is another history, unless that may be gone.
+#[test]
+fn progress_in_place_of_what_is_known() {
+    let left = Notice::AnotherHistory { at: revision(10) };
+    for (is_delete, leaves) in [(false, true), (true, false)] {
+        let (mut scene, _) = with_a_tail(is_delete);
+        scene.say(0, began(witness(), 10));
+        let told = scene.say(0, Said::Progress { revision: revision(10) });
+        assert_eq!(tells(&told, &left), leaves, "{told:?}");
+    }
+}
+
+/// That all was said up to a revision that never came.
+#[test]
+fn progress_beyond_what_has_come_is_a_loss() {
+    let mut scene = Scene::new();
+    let asked = scene.tick(Duration::ZERO);
+    scene.begin(&asked, 5);
+    let told = scene.say(0, Said::Progress { revision: revision(5) });
+    assert!(!told.contains(&Action::EndWatch), "{told:?}");
+    let told = scene.say(0, Said::Progress { revision: revision(7) });
+    assert!(tells(&told, &Notice::Lost { first: revision(6) }), "{told:?}");
+    assert!(told.contains(&Action::EndWatch), "{told:?}");
+}
+
+fn opened(end: Option<i64>) -> Event {
+    let (end, base_age) = (end.map(revision), Duration::ZERO);
+    Event::Opened { archive: 0, end, has_hole: false, ours: false, base_age }
+}
+
+fn base_of(number: i64) -> Event {
+    Event::Base { archive: 0, revision: Some(revision(number)), moved: false }
+}
+
+fn makes_base(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::MakeBase { .. }))
+}
+
+/// An answer to what was asked before a snapshot was there does not show that the watch has outlived it.
+#[test]
+fn an_answer_from_before_a_snapshot_says_nothing_of_it() {
+    let mut scene = Scene::new();
+    let asked = scene.tick(Duration::ZERO);
+    let watch = asked.iter().find_map(|action| match action {
+        Action::Watch { watch, .. } => Some(*watch),
+        _ => None,
+    });
+    let began = Said::Began { from: revision(5), witness: witness(), newest: revision(5) };
+    let asks = scene.say(watch.unwrap(), began);
+    assert!(asks.contains(&Action::AskProgress), "{asks:?}");
+    assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
+    let taken = scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+    assert!(taken.contains(&Action::AskProgress) && !makes_base(&taken), "{taken:?}");
+    let first = scene.say(0, Said::Progress { revision: revision(5) });
+    assert!(!makes_base(&first), "{first:?}");
+    let second = scene.say(0, Said::Progress { revision: revision(5) });
+    assert!(makes_base(&second), "{second:?}");
+}
+
+/// A base of a snapshot that a watch did not outlive shows nothing: the archive is not said to go on from it.
+#[test]
+fn a_base_of_a_stale_snapshot_is_no_proof() {
+    let base = |outlived: bool| {
+        let mut scene = Scene::new();
+        let asked = scene.tick(Duration::ZERO);
+        scene.begin(&asked, 5);
+        assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
+        if !outlived {
+            scene.say(0, Said::Ended { compacted: true });
+            let asked = scene.tick(Duration::from_secs(60));
+            scene.begin(&asked, 5);
+        }
+        scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+        if outlived {
+            scene.say(0, Said::Progress { revision: revision(5) });
+        }
+        scene.hear(base_of(5))
+    };
+    assert!(base(true).contains(&Action::Mark { archive: 0 }));
+    assert!(!base(false).contains(&Action::Mark { archive: 0 }));
+}
+
+/// Where the cluster became another one, no base is made of a snapshot that was taken before.
+#[test]
+fn a_snapshot_of_a_history_that_ended_becomes_no_base() {
+    let mut scene = Scene::new();
+    let asked = scene.tick(Duration::ZERO);
+    scene.begin(&asked, 5);
+    scene.say(0, puts(6, &["a"]));
+    assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
+    scene.hear(Event::Snapshot { revision: revision(6), compact: None });
+    scene.say(0, Said::Ended { compacted: false });
+    let asked = scene.tick(Duration::from_secs(10));
+    let watch = asked.iter().find_map(|action| match action {
+        Action::Watch { watch, .. } => Some(*watch),
+        _ => None,
+    });
+    let other = Witness { cluster: ClusterId(7), ..witness() };
+    let began = Said::Began { from: revision(6), witness: other, newest: revision(6) };
+    let told = scene.say(watch.unwrap(), began);
+    assert!(tells(&told, &Notice::AnotherHistory { at: revision(6) }), "{told:?}");
+    let mut told = scene.begin(&told, 6);
+    told.extend(scene.tick(Duration::from_secs(1)));
+    assert!(!makes_base(&told), "{told:?}");
+}
+
+/// A watch that begins anew at or before what the journal has does not go on from it.
+#[test]
+fn a_journal_that_is_ahead_of_a_new_watch_is_cleared() {
+    for (from, clears) in [(6, true), (7, false)] {
+        let mut scene = Scene::new();
+        let asked = scene.tick(Duration::ZERO);
+        scene.begin(&asked, 5);
+        scene.say(0, puts(6, &["a"]));
+        let kept = scene.tick(Duration::from_secs(6));
+        assert!(kept.iter().any(|action| matches!(action, Action::Keep(_))), "{kept:?}");
+        scene.say(0, Said::Ended { compacted: true });
+        let asked = scene.tick(Duration::from_secs(10));
+        let watch = asked.iter().find_map(|action| match action {
+            Action::Watch { watch, .. } => Some(*watch),
+            _ => None,
+        });
+        let from = revision(from);
+        let began = Said::Began { from, witness: witness(), newest: from };
+        let told = scene.say(watch.unwrap(), began);
+        assert_eq!(told.contains(&Action::ClearJournal), clears, "{told:?}");
+    }
+}
+
+/// What an archive lacks before a base of it, and the journal has not, is told as a gap: it goes on from the base.
+#[test]
+fn what_is_missing_before_a_base_is_a_gap() {
+    let mut scene = Scene::new();
+    let asked = scene.tick(Duration::ZERO);
+    scene.begin(&asked, 5);
+    scene.hear(opened(Some(2)));
+    scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+    scene.say(0, Said::Progress { revision: revision(5) });
+    scene.hear(base_of(5));
+    scene.hear(opened(Some(2)));
+    let told = scene.hear(Event::Missing { archive: 0 });
+    let gap = Notice::Gap { archive: 0, first: revision(3), last: revision(4) };
+    assert!(tells(&told, &gap), "{told:?}");
 }

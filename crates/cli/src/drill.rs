@@ -229,12 +229,8 @@ impl Probe {
 }
 
 fn hash_of(source: &Source) -> Result<HashKv, Failure> {
-    let (backend, request) = (source.backend()?, HashRequest::default());
-    let hash = match source.records()? {
-        Some(mut records) => backend.hash_kv_of(&mut records, &request).map_err(Failure::from),
-        None => backend.hash_kv(&request).map_err(Failure::from),
-    };
-    hash.map_err(|failure| source.with_what_remains(failure.at(&source.path)))
+    let hash = source.hash_kv(&HashRequest::default());
+    hash.map_err(|failure| source.with_what_remains(failure))
 }
 
 /// A point of an archive but the newest: any base, and any revision that the log has behind it. The newest where there

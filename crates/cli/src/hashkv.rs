@@ -30,16 +30,9 @@ pub(crate) fn run(args: &HashkvArgs) -> Result<(), Failure> {
     if let Some(cut) = source.cut(backend.db().page_size()) {
         eprintln!("warning: {}: {cut}", source.path.display());
     }
-    let hash = match source.records()? {
-        Some(mut records) => backend.hash_kv_of(&mut records, &request).map_err(Failure::from),
-        None => backend.hash_kv(&request).map_err(Failure::from),
-    };
-    let hash = hash.map_err(|failure| {
-        let failure = failure.at(&source.path);
-        match failure.code {
-            Code::NotFound => failure.remedy("rekindle status shows which revisions there are"),
-            _ => failure,
-        }
+    let hash = source.hash_kv(&request).map_err(|failure| match failure.code {
+        Code::NotFound => failure.remedy("rekindle status shows which revisions there are"),
+        _ => failure,
     })?;
     let compact = hash.compact_revision.map_or(-1, Revision::get);
     let (number, revision) = (hash.hash, hash.revision.get());

@@ -6,7 +6,7 @@ use crate::child::reason;
 use crate::jobs::{Job, Lane, What};
 use crate::lines::Line;
 use crate::records::{self, Outcome, Record, Run, now};
-use crate::turns::{Attempts, Turn, turn};
+use crate::turns::{Attempt, Attempts, Turn, turn};
 use jiff::{SignedDuration, Timestamp};
 use rekindle_archive::{Archive, Place, Store};
 use serde_json::{Value, json};
@@ -42,8 +42,13 @@ struct Progress {
 /// Does the jobs of a lane until all is to end.
 pub(super) fn run(ward: &Arc<Ward>, lane: Lane) {
     let jobs: Vec<_> = ward.jobs.iter().filter(|job| job.lane == lane).collect();
-    let mut worker =
-        Worker { ward, progress: BTreeMap::new(), reckoned: Instant::now(), tidied: None };
+    let mut worker = Worker {
+        ward,
+        progress: BTreeMap::new(),
+        made: BTreeMap::new(),
+        reckoned: Instant::now(),
+        tidied: None,
+    };
     worker.reckon(&jobs);
     while !ward.stop.wait(LOOK_EVERY) {
         if lane == Lane::Keep {
@@ -67,6 +72,8 @@ pub(super) fn run(ward: &Arc<Ward>, lane: Lane) {
 struct Worker<'a> {
     ward: &'a Arc<Ward>,
     progress: BTreeMap<&'a str, Progress>,
+    /// The slot that each job was done for last, and how that went: also where no record could be kept of it.
+    made: BTreeMap<&'a str, (Timestamp, Attempts)>,
     reckoned: Instant,
     tidied: Option<Timestamp>,
 }
@@ -113,7 +120,10 @@ impl<'a> Worker<'a> {
         let archive = self.coordinator(job);
         let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
         let mut run = Run { cluster, job: name, slot, attempt: 1 };
-        let attempts = self.attempts(&run, archive.as_ref());
+        let mut attempts = self.attempts(&run, archive.as_ref());
+        if let Some((_, made)) = self.made.get(&*job.name).filter(|(of, _)| *of == slot) {
+            attempts.extend(made.clone());
+        }
         let patience = job.schedule.period(now).saturating_mul(PATIENCE_PERIODS);
         let patience = patience.clamp(PATIENCE_MIN, JOB_MAX);
         match turn(&attempts, &self.ward.agent.id, now, patience) {
@@ -135,11 +145,30 @@ impl<'a> Worker<'a> {
             Turn::Make(attempt) => {
                 run.attempt = attempt;
                 if self.claim(&run, archive.as_ref()) {
-                    // How it ended, and whether it is tried again, is looked up the next time.
-                    self.make(job, &run);
+                    // Whether it is tried again is decided the next time.
+                    let made = self.make(job, &run);
+                    self.remember(job, slot, made);
                 }
             }
         }
+    }
+
+    fn remember(&mut self, job: &'a Job, slot: Timestamp, made: Option<Record>) {
+        let Some(record) = made else {
+            return self.wait_for(job, slot, next_of(job, slot));
+        };
+        let (_, attempts) = self
+            .made
+            .entry(&job.name)
+            .and_modify(|known| {
+                if known.0 != slot {
+                    *known = (slot, Attempts::new());
+                }
+            })
+            .or_insert_with(|| (slot, Attempts::new()));
+        let ended = Some((record.outcome, record.ended));
+        attempts
+            .insert(record.attempt, Attempt { agent: record.agent, claimed: record.began, ended });
     }
 
     /// Where agents agree on who does a job: in the archive that it is of, or the first one. What goes to a path is

@@ -29,6 +29,8 @@ use std::time::Duration;
 
 /// How often all is looked over.
 const TICK: Duration = Duration::from_secs(1);
+/// When what has panicked begins again.
+const AFTER_PANIC: Duration = Duration::from_secs(30);
 /// How often old records are removed.
 const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
 
@@ -233,6 +235,9 @@ impl Guard {
             self.begin_missing()?;
             self.look_at_pauses();
             let now = records::now();
+            // One that is not guarded any more may have told of itself while it ended.
+            let is_guarded = |name: &String| self.config.cluster(Some(name)).is_some();
+            self.shared.board().clusters.retain(|name, _| is_guarded(name));
             let found = alarms(&self.shared.board(), &self.config, now);
             self.tell(&found, now);
             tick(&found);
@@ -288,12 +293,10 @@ impl Guard {
         let ward = Arc::new(ward);
         let mut threads = Vec::new();
         if cluster.is_followed() {
-            let ward = Arc::clone(&ward);
-            threads.push(thread("follows", move || following::run(&ward))?);
+            threads.push(thread("follows", &ward, following::run)?);
         }
         for lane in [Lane::Base, Lane::Save, Lane::Keep] {
-            let ward = Arc::clone(&ward);
-            threads.push(thread("jobs", move || lane::run(&ward, lane))?);
+            threads.push(thread("jobs", &ward, move |ward| lane::run(ward, lane))?);
         }
         Ok(Guarded { cluster, stop, threads })
     }
@@ -416,8 +419,25 @@ fn begun(ward: &Ward) -> ClusterState {
     }
 }
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+/// Starts a thread of a cluster; where it panics it is told, and begins again.
+fn thread(
+    name: &'static str,
+    ward: &Arc<Ward>,
+    work: impl Fn(&Arc<Ward>) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let ward = Arc::clone(ward);
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        loop {
+            let turn = std::panic::AssertUnwindSafe(|| work(&ward));
+            if std::panic::catch_unwind(turn).is_ok() {
+                return;
+            }
+            ward.say(Level::Warning, None, format!("what {name} has panicked, and begins again"));
+            if ward.stop.wait(AFTER_PANIC) {
+                return;
+            }
+        }
+    })
 }
 
 fn at<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {

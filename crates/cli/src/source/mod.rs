@@ -10,7 +10,7 @@ use rekindle_bolt::{Piece, ReadAt};
 use rekindle_datadir::FileSource;
 use rekindle_etcd::digest::{self, DIGEST_BYTES, DigestFault, Sha256Digest, SnapshotDigest};
 use rekindle_etcd::wal::{Chain, SegmentName, SegmentReader, WalDamage};
-use rekindle_etcd::{Backend, Crc32c, LogState};
+use rekindle_etcd::{Backend, Crc32c, HashKv, HashRequest, LogState};
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -154,6 +154,16 @@ impl Source {
         let is_gone = base.archive.list().is_ok_and(|it| !it.bases.iter().any(is_it));
         let lacks = |tail| base.archive.has_tail(tail).is_ok_and(|has| !has);
         is_gone || base.tail.as_ref().is_some_and(lacks)
+    }
+
+    /// Its HashKV, as etcd would answer it.
+    pub(crate) fn hash_kv(&self, request: &HashRequest) -> Result<HashKv, Failure> {
+        let backend = self.backend()?;
+        let hash = match self.records()? {
+            Some(mut records) => backend.hash_kv_of(&mut records, request).map_err(Failure::from),
+            None => backend.hash_kv(request).map_err(Failure::from),
+        };
+        hash.map_err(|failure| failure.at(&self.path))
     }
 
     /// What came of reading it, with what remains where it is a base and damaged.
