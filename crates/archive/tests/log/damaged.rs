@@ -235,8 +235,15 @@ fn a_time_before_a_damaged_segment() {
     let mut all: Vec<_> = segments(&archive).into_iter().collect();
     all.sort();
     let time = |place: usize| archive.following(&entry).unwrap().at(ends[place].0);
-    std::fs::write(place.join(all.last().unwrap()), b"x").unwrap();
+    let (first, last) = (place.join(&all[0]), place.join(all.last().unwrap()));
+    let bytes = std::fs::read(&last).unwrap();
+    std::fs::write(&last, b"x").unwrap();
     assert_eq!(time(0).unwrap().unwrap().revision.get(), ends[0].1);
     assert_eq!(time(1).unwrap().unwrap().revision.get(), ends[1].1);
     assert!(time(3).is_err(), "it may be in the one that is damaged");
+    // One from long before says nothing of it.
+    std::fs::write(&last, bytes).unwrap();
+    std::fs::write(&first, b"x").unwrap();
+    assert_eq!(time(2).unwrap().unwrap().revision.get(), ends[2].1);
+    assert!(time(0).is_err());
 }
