@@ -15,6 +15,7 @@ use rekindle_agent::guard::{
     self, Agent, Error, Guard, Level, Log, LogLine, Pause, Request, Signals,
 };
 use rekindle_agent::records::{Outcome, Record};
+use rekindle_archive::{Place, Store};
 use sd_notify::NotifyState;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
@@ -144,8 +145,47 @@ fn check(path: &Path, config: &Config) -> Result<(), Failure> {
             text += &format!("  {}, next at {}{place}\n", job.name, next.unwrap_or_default());
         }
         secrets(cluster)?;
+        places(cluster)?;
     }
     print(&text)
+}
+
+/// Archives are there, and what is to be done with them can be.
+fn places(cluster: &Cluster) -> Result<(), Failure> {
+    for archive in &cluster.archives {
+        let place = &archive.place;
+        let options = archive.store.options(crate::stores::variables()).map_err(Failure::usage)?;
+        let opened = Place::parse(place)
+            .and_then(|place| Store::open(&place, &options))
+            .map_err(rekindle_archive::Error::from)
+            .and_then(rekindle_archive::Archive::open);
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                eprintln!("warning: cluster {}: {error}", cluster.name);
+                continue;
+            }
+        };
+        let wants = [
+            ("prune", archive.prune.is_some()),
+            ("verify", archive.verify.is_some()),
+            ("drill", archive.drill.is_some()),
+        ];
+        let wants: Vec<_> =
+            wants.iter().filter(|(_, wants)| *wants).map(|(name, _)| *name).collect();
+        if opened.is_sealed() && archive.identities.is_empty() && !wants.is_empty() {
+            let what = format!(
+                "cluster {}: {place} is encrypted, and {} can do nothing without an identity",
+                cluster.name,
+                wants.join(", ")
+            );
+            return Err(Failure::usage(what).remedy(
+                "name an owner's identity file in identities: whoever takes this host can read the archive then. Or \
+                 leave them out here, and do them on a host that is kept for that",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Secrets can be had.

@@ -1,6 +1,6 @@
 //! Who is told what, and what a changed configuration does.
 
-use crate::harness::{DEADLINE, Guarding, Place};
+use crate::harness::{DEADLINE, Guarding, Place, rekindle, told as said};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members};
 use std::fs;
@@ -109,4 +109,34 @@ fn a_changed_configuration_is_taken_when_it_is_good() {
     one.wait_for("guarding");
     let mut other = Guarding::start(&config);
     other.wait_for("another agent works with");
+}
+
+/// What needs an identity is refused without one, before anything is begun.
+#[test]
+fn an_encrypted_archive_wants_an_identity_for_what_reads_it() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let (sealed, keys) = (place.path("sealed"), place.path("keys"));
+    fs::create_dir(&keys).unwrap();
+    let (one, other) = (format!("{keys}/one.txt"), format!("{keys}/other.txt"));
+    let init = ["archive", "init", &sealed, "--generate-keys", &one, "--generate-keys", &other];
+    assert!(rekindle(init).output().unwrap().status.success());
+    let check = |fields: &str| {
+        let fields = format!("  archives:\n  - place: HERE/sealed\n{fields}");
+        let config = place.configure("agent", &cluster, "", &fields);
+        let words = ["agent", "--check", "--config", config.to_str().unwrap()];
+        rekindle(words).output().unwrap()
+    };
+    let refused = check("    prune: {}\n    drill: {}\n");
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("prune, drill can do nothing without an identity"));
+    let good = check("    prune: {}\n    identities: [HERE/keys/one.txt]\n");
+    assert!(good.status.success(), "{}", said(&good));
+    assert!(said(&good).contains("prune-main, next at"), "{}", said(&good));
+    assert!(check("").status.success(), "following takes public keys only");
+    // What is no archive is warned of: it may be made later.
+    let nothing = place.configure("agent", &cluster, "", "  archives: [{place: HERE/nothing}]\n");
+    let words = ["agent", "--check", "--config", nothing.to_str().unwrap()];
+    let warned = rekindle(words).output().unwrap();
+    assert!(warned.status.success() && said(&warned).contains("warning"), "{}", said(&warned));
 }
