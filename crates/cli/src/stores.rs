@@ -106,7 +106,11 @@ impl StoreArgs {
                 format!("--bandwidth is for object stores, and {} is a path", path.display());
             return Err(Failure::usage(what).remedy("leave it out"));
         }
-        let variables = variables();
+        let mut variables = variables();
+        if let Place::Directory(_) = place {
+            // It is asked over no network, whatever the environment says of networks.
+            variables.remove("AWS_CA_BUNDLE");
+        }
         let options = match self.configured(place) {
             Some(store) => store.options(variables).map_err(|fault| {
                 Failure::usage(format!("the configuration's store of {place}: {fault}"))

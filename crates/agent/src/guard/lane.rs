@@ -117,7 +117,10 @@ impl<'a> Worker<'a> {
             self.wait_for(job, slot, next_of(job, slot));
             return;
         }
-        let archive = self.coordinator(job);
+        let (archive, unasked) = match self.coordinator(job).transpose() {
+            Ok(archive) => (archive, None),
+            Err(fault) => (None, Some(fault)),
+        };
         let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
         let mut run = Run { cluster, job: name, slot, attempt: 1 };
         let mut attempts = self.attempts(&run, archive.as_ref());
@@ -144,6 +147,10 @@ impl<'a> Worker<'a> {
             }
             Turn::Make(attempt) => {
                 run.attempt = attempt;
+                if let Some(fault) = unasked {
+                    let text = format!("done without asking other agents: {fault}");
+                    self.ward.say(Level::Warning, Some(&job.name), text);
+                }
                 if self.claim(&run, archive.as_ref()) {
                     // Whether it is tried again is decided the next time.
                     let made = self.make(job, &run);
@@ -173,7 +180,7 @@ impl<'a> Worker<'a> {
 
     /// Where agents agree on who does a job: in the archive that it is of, or the first one. What goes to a path is
     /// of this host alone, unless it is an archive.
-    fn coordinator(&self, job: &Job) -> Option<Archive> {
+    fn coordinator(&self, job: &Job) -> Option<Result<Archive, String>> {
         if job.what == What::Base {
             return None;
         }
@@ -181,14 +188,7 @@ impl<'a> Worker<'a> {
         let own = archives.iter().find(|archive| archive.place == job.place);
         let is_here = own.is_none() && !job.place.contains("://");
         let archive = own.or(archives.first()).filter(|_| !is_here)?;
-        match open(archive) {
-            Ok(archive) => Some(archive),
-            Err(fault) => {
-                let text = format!("done without asking other agents: {fault}");
-                self.ward.say(Level::Warning, Some(&job.name), text);
-                None
-            }
-        }
+        Some(open(archive))
     }
 
     fn attempts(&self, run: &Run, archive: Option<&Archive>) -> Attempts {
