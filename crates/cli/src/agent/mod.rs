@@ -387,6 +387,25 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn the_configuration_in_the_readme_is_good() {
+        let readme = include_str!("../../../../README.md");
+        let (_, rest) = readme.split_once("```yaml\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let config = rekindle_agent::config::Config::parse(yaml).unwrap();
+        let jobs = rekindle_agent::jobs::jobs_of(&config.clusters[0]).unwrap();
+        let names: Vec<_> = jobs.iter().map(|job| &*job.name).collect();
+        let want = [
+            "prune-main",
+            "verify-main",
+            "drill-main",
+            "base",
+            "snapshot-minutely",
+            "snapshot-daily",
+        ];
+        assert_eq!(names, want);
+    }
+
+    #[test]
     fn the_reference_is_what_the_types_say() {
         let kept = include_str!("../../../../docs/configuration.md");
         assert!(kept == super::reference(), "write it anew: rekindle agent --reference");
