@@ -135,11 +135,13 @@ impl Judge<'_> {
     }
 
     fn capture(&mut self, capture: &CaptureState, state: &ClusterState) {
-        if !capture.runs && self.ago(capture.since) >= RESTARTS_WITHIN {
+        // A process that begins and ends again and again hears nothing either.
+        let heard = capture.heard.unwrap_or(capture.begun);
+        if self.ago(heard) >= RESTARTS_WITHIN {
             let why = capture.failure.as_ref().map_or("it ends again and again", |(_, why)| why);
             let summary = format!("the cluster is not followed: {why}");
             let remedy = "look at the agent's log; run rekindle capture --config FILE by hand";
-            self.raise(("NotFollowed", Severity::Critical), "", summary, remedy, capture.since);
+            self.raise(("NotFollowed", Severity::Critical), "", summary, remedy, heard);
         }
         if let Some((since, text)) = &capture.differs {
             let remedy =
@@ -154,8 +156,8 @@ impl Judge<'_> {
             self.raise(("AnotherHistory", Severity::Warning), "", text.clone(), remedy, *since);
         }
         for (place, archive) in &state.archives {
-            let since = archive.complete.unwrap_or(capture.since);
-            if archive.lag(capture.since, self.now) >= self.config.alarms.behind.0 {
+            let since = archive.complete.unwrap_or(capture.begun);
+            if archive.lag(capture.begun, self.now) >= self.config.alarms.behind.0 {
                 let why = capture.failure.as_ref().filter(|(at, _)| *at >= since);
                 let why = why.map(|(_, why)| format!(": {why}")).unwrap_or_default();
                 let summary = format!("{place} has not what the cluster had since then{why}");
@@ -223,7 +225,11 @@ mod tests {
     fn check(change: impl FnOnce(&mut ClusterState), now: i64, want: &[&str]) {
         let mut board = Board::new(at(0));
         let mut state = ClusterState {
-            capture: Some(CaptureState { runs: true, ..CaptureState::new(at(0)) }),
+            capture: Some(CaptureState {
+                runs: true,
+                heard: Some(at(now)),
+                ..CaptureState::new(at(0))
+            }),
             destinations: 2,
             ..ClusterState::default()
         };
@@ -263,7 +269,8 @@ mod tests {
     fn whoever_does_not_follow_any_more_is_noticed() {
         let ended = |state: &mut ClusterState| {
             let capture = state.capture.as_mut().unwrap();
-            (capture.runs, capture.since) = (false, at(900));
+            // It has just begun again, and ended: that once made all of it anew.
+            (capture.runs, capture.since, capture.heard) = (false, at(925), Some(at(900)));
         };
         check(ended, 930, &[]);
         check(ended, 960, &["NotFollowed"]);

@@ -35,6 +35,8 @@ pub struct ClusterState {
 /// The process that follows a cluster.
 #[derive(Clone, Debug)]
 pub struct CaptureState {
+    /// Since when it is to be followed, however often the process begins again.
+    pub begun: Timestamp,
     /// Since when it runs, or does not.
     pub since: Timestamp,
     /// Whether it runs.
@@ -110,6 +112,7 @@ impl CaptureState {
     #[must_use]
     pub fn new(since: Timestamp) -> Self {
         Self {
+            begun: since,
             since,
             runs: false,
             starts: 0,

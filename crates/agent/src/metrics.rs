@@ -81,7 +81,7 @@ pub fn render(board: &Board, alarms: &[Alarm], now: Timestamp) -> String {
             for (place, archive) in &state.archives {
                 let two = [cluster, ("archive", &**place)];
                 let line = &archive.line;
-                let lag = archive.lag(capture.since, now).as_secs_f64();
+                let lag = archive.lag(capture.begun, now).as_secs_f64();
                 let number = |it: Option<i64>| it.map(|it| it as f64);
                 samples.add_if("rekindle_archive_revision", &two, number(line.written));
                 samples.add("rekindle_archive_lag_seconds", &two, lag);
