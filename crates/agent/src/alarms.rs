@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// How long something that is started anew again and again may be away.
 const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
-/// What fails so often at a slot is told: what comes and goes mends itself.
-const TRIES: u32 = 3;
 /// A job is not late sooner, however often it is due.
 const LATE_MIN: Duration = Duration::from_secs(60);
 /// How long it stays told that a cluster became another one.
@@ -34,6 +32,9 @@ pub struct Alarm {
     pub remedy: String,
     /// Since when.
     pub since: Timestamp,
+    /// Nobody is to be told now that it begins: the cluster is paused. It is not over, either.
+    #[serde(skip)]
+    pub muted: bool,
 }
 
 /// How urgent it is.
@@ -71,7 +72,8 @@ impl Alarm {
 /// All that is wrong.
 #[must_use]
 pub fn alarms(board: &Board, config: &Config, now: Timestamp) -> Vec<Alarm> {
-    let mut judge = Judge { config, now, cluster: String::new(), alarms: Vec::new() };
+    let (cluster, alarms) = (String::new(), Vec::new());
+    let mut judge = Judge { config, now, cluster, muted: false, alarms };
     if let Some((since, fault)) = &board.config_fault {
         judge.raise(
             ("ConfigurationBad", Severity::Critical),
@@ -94,6 +96,7 @@ struct Judge<'a> {
     config: &'a Config,
     now: Timestamp,
     cluster: String,
+    muted: bool,
     alarms: Vec<Alarm>,
 }
 
@@ -108,7 +111,9 @@ impl Judge<'_> {
     ) {
         let (cluster, subject, remedy) =
             (self.cluster.clone(), subject.to_owned(), remedy.to_owned());
-        self.alarms.push(Alarm { name, severity, cluster, subject, summary, remedy, since });
+        let muted = self.muted;
+        let alarm = Alarm { name, severity, cluster, subject, summary, remedy, since, muted };
+        self.alarms.push(alarm);
     }
 
     fn ago(&self, at: Timestamp) -> Duration {
@@ -129,9 +134,11 @@ impl Judge<'_> {
         if let Some(capture) = &state.capture {
             self.capture(capture, state);
         }
-        for (name, job) in state.jobs.iter().filter(|_| state.paused.is_none()) {
-            self.job(name, job);
+        self.muted = state.paused.is_some();
+        for (name, job) in &state.jobs {
+            self.job(name, job, state.resumed);
         }
+        self.muted = false;
     }
 
     fn capture(&mut self, capture: &CaptureState, state: &ClusterState) {
@@ -159,6 +166,7 @@ impl Judge<'_> {
             let since = archive.complete.unwrap_or(capture.begun);
             if archive.lag(capture.begun, self.now) >= self.config.alarms.behind.0 {
                 let why = capture.failure.as_ref().filter(|(at, _)| *at >= since);
+                let why = archive.failure.as_ref().or(why);
                 let why = why.map(|(_, why)| format!(": {why}")).unwrap_or_default();
                 let summary = format!("{place} has not what the cluster had since then{why}");
                 let remedy = "look at the agent's log, the store and the cluster's health";
@@ -177,25 +185,27 @@ impl Judge<'_> {
         }
     }
 
-    fn job(&mut self, name: &str, job: &JobState) {
-        let failed = job.last.as_ref().filter(|last| match last.outcome {
-            Outcome::Refused => true,
-            Outcome::Failed | Outcome::Away => last.attempt >= TRIES,
-            Outcome::Done | Outcome::Interrupted => false,
-        });
-        if let Some(last) = failed {
+    /// Nothing was to be done before `resumed`.
+    fn job(&mut self, name: &str, job: &JobState, resumed: Option<Timestamp>) {
+        if let Some((since, last)) = &job.failing {
             let why = last.reason.as_deref().unwrap_or("it said nothing of why");
-            let summary = format!("it {} at {}: {why}", last.outcome.name(), last.ended);
+            let why = why.lines().next().unwrap_or_default();
+            let verb = match last.outcome {
+                Outcome::Refused => "was refused",
+                Outcome::Away => "could not be done",
+                _ => "failed",
+            };
+            let summary = format!("it {verb} at {}: {why}", last.ended);
             let severity = match last.outcome {
                 Outcome::Refused => Severity::Critical,
                 _ => Severity::Warning,
             };
             let remedy = format!("by hand: {}", last.command.join(" "));
-            self.raise(("JobFailed", severity), name, summary, &remedy, last.ended);
+            self.raise(("JobFailed", severity), name, summary, &remedy, *since);
         }
         let Some(since) = job.succeeded.or(job.since) else { return };
         let late = job.period.saturating_mul(self.config.alarms.missed_runs).max(LATE_MIN);
-        if self.ago(since) > late {
+        if self.ago(resumed.map_or(since, |resumed| since.max(resumed))) > late {
             let summary = match job.succeeded {
                 Some(at) => format!("it has not succeeded since {at}"),
                 None => format!("it has not succeeded since the agent began to do it, {since}"),
@@ -240,6 +250,8 @@ mod tests {
         let found = alarms(&board, &config(), at(now));
         let names: Vec<_> = found.iter().map(|alarm| alarm.name).collect();
         assert_eq!(names, want);
+        let is_paused = names.contains(&"Paused");
+        assert!(found.iter().all(|it| it.muted == (is_paused && it.name.starts_with("Job"))));
         assert!(found.iter().all(|alarm| !alarm.remedy.is_empty() && alarm.since <= at(now)));
     }
 
@@ -315,10 +327,17 @@ mod tests {
         check(with(Some((Outcome::Done, 1))), 250, &[]);
         check(with(Some((Outcome::Done, 1))), 251, &["JobOverdue"]);
         let paused = |state: &mut ClusterState| {
-            state.jobs.insert("j".to_owned(), job(None));
+            state.jobs.insert("j".to_owned(), job(Some((Outcome::Refused, 1))));
             state.paused = Some("upgrade".to_owned());
         };
-        check(paused, 999, &["Paused"]);
+        // Those of the job are muted, but not over.
+        check(paused, 999, &["Paused", "JobFailed", "JobOverdue"]);
+        let resumed = |state: &mut ClusterState| {
+            state.jobs.insert("j".to_owned(), job(None));
+            state.resumed = Some(at(900));
+        };
+        check(resumed, 1000, &[]);
+        check(resumed, 1101, &["JobOverdue"]);
         check(with(None), 200, &[]);
         check(with(None), 201, &["JobOverdue"]);
     }

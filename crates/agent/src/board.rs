@@ -22,6 +22,8 @@ pub struct Board {
 pub struct ClusterState {
     /// Nothing is done by schedule, and why.
     pub paused: Option<String>,
+    /// When it was paused last no more.
+    pub resumed: Option<Timestamp>,
     /// Following it; none where it is not followed.
     pub capture: Option<CaptureState>,
     /// By their places, as the configuration has them.
@@ -66,6 +68,8 @@ pub struct ArchiveState {
     pub complete: Option<Timestamp>,
     /// When the cluster was at this revision, which the archive has not yet.
     pub(crate) awaited: Option<(i64, Timestamp)>,
+    /// It cannot be written into.
+    pub failure: Option<(Timestamp, String)>,
     /// The last base contradicts what was there before.
     pub contradicts: Option<(Timestamp, String)>,
     /// Revisions that are no restore points.
@@ -77,6 +81,9 @@ pub struct ArchiveState {
     /// The last base failed.
     pub base_failure: Option<(Timestamp, String)>,
 }
+
+/// What fails so often at a slot fails: what comes and goes mends itself.
+const TRIES: u32 = 3;
 
 /// A job.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +102,8 @@ pub struct JobState {
     pub succeeded: Option<Timestamp>,
     /// How it ended the last time.
     pub last: Option<Record>,
+    /// It fails since, until it succeeds: this run of it was refused, or was its third try.
+    pub failing: Option<(Timestamp, Record)>,
     /// Runs that this agent made, by how they ended.
     pub runs: BTreeMap<&'static str, u64>,
 }
@@ -165,7 +174,11 @@ impl ClusterState {
                 state.gap_revisions += last.saturating_sub(first).saturating_add(1).max(0);
             }
             Line::AnotherHistory { text } => capture.another_history = Some((now, text)),
-            Line::Note { failed: true, text } => capture.failure = Some((now, text)),
+            Line::Note { failed, archive: Some(archive), text } => {
+                let state = self.archives.entry(archive).or_default();
+                state.failure = failed.then_some((now, text));
+            }
+            Line::Note { failed: true, archive: None, text } => capture.failure = Some((now, text)),
             Line::Note { failed: false, .. } => {}
         }
     }
@@ -205,9 +218,19 @@ impl JobState {
         if record.outcome == Outcome::Done {
             self.succeeded = self.succeeded.max(Some(record.ended));
         }
-        if self.last.as_ref().is_none_or(|last| last.ended <= record.ended) {
-            self.last = Some(record);
+        if self.last.as_ref().is_some_and(|last| last.ended > record.ended) {
+            return;
         }
+        match record.outcome {
+            Outcome::Done => self.failing = None,
+            Outcome::Failed | Outcome::Away if record.attempt < TRIES => {}
+            Outcome::Refused | Outcome::Failed | Outcome::Away => {
+                let since = self.failing.as_ref().map_or(record.ended, |(since, _)| *since);
+                self.failing = Some((since, record.clone()));
+            }
+            Outcome::Interrupted => {}
+        }
+        self.last = Some(record);
     }
 }
 
@@ -273,6 +296,44 @@ mod tests {
         state.hear(silent, at(100));
         assert_eq!(lag(&state, 100), 100);
         assert_eq!(state.capture.unwrap().heard, Some(at(0)));
+    }
+
+    #[test]
+    fn a_job_fails_until_it_succeeds() {
+        let mut job = JobState::default();
+        let mut hear = |outcome, slot: i64, attempt| {
+            let (cluster, name) = ("a".to_owned(), "j".to_owned());
+            let run = crate::records::Run { cluster, job: name, slot: at(slot), attempt };
+            let agent = crate::records::Agent { id: "1".to_owned(), host: "h".to_owned() };
+            let ended = at(slot + i64::from(attempt));
+            job.hear(Record::new(&run, &agent, ended, ended, outcome), true);
+            job.failing.as_ref().map(|(since, last)| (*since, last.ended))
+        };
+        assert_eq!(hear(Outcome::Failed, 10, 1), None);
+        assert_eq!(hear(Outcome::Away, 10, 2), None);
+        assert_eq!(hear(Outcome::Failed, 10, 3), Some((at(13), at(13))));
+        // The first tries at the next slot say nothing new, and nothing better.
+        assert_eq!(hear(Outcome::Failed, 20, 1), Some((at(13), at(13))));
+        assert_eq!(hear(Outcome::Interrupted, 20, 2), Some((at(13), at(13))));
+        assert_eq!(hear(Outcome::Refused, 30, 1), Some((at(13), at(31))));
+        assert_eq!(hear(Outcome::Done, 40, 1), None);
+        assert_eq!(hear(Outcome::Refused, 50, 1), Some((at(51), at(51))));
+    }
+
+    #[test]
+    fn each_archive_has_failures_of_its_own() {
+        let mut state = followed();
+        let note = |failed, archive: Option<&str>| Line::Note {
+            failed,
+            archive: archive.map(str::to_owned),
+            text: "words".to_owned(),
+        };
+        state.hear(note(true, Some("/a")), at(1));
+        state.hear(note(true, None), at(2));
+        assert_eq!(state.archives["/a"].failure, Some((at(1), "words".to_owned())));
+        assert_eq!(state.capture.as_ref().unwrap().failure, Some((at(2), "words".to_owned())));
+        state.hear(note(false, Some("/a")), at(3));
+        assert_eq!(state.archives["/a"].failure, None);
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub enum Line {
     Note {
         /// Something failed, and is tried again.
         failed: bool,
+        /// The archive's place, where it is of one.
+        #[serde(default)]
+        archive: Option<String>,
         /// In words.
         text: String,
     },

@@ -232,6 +232,7 @@ mod tests {
             summary: String::new(),
             remedy: String::new(),
             since: at(5),
+            muted: false,
         };
         let page = render(&board, &[alarm], at(10));
         for (name, kind, help) in METRICS {

@@ -119,7 +119,7 @@ fn transitions(
 
 /// What a webhook is told.
 fn body(format: WebhookFormat, alarm: &Alarm, status: &str) -> Value {
-    let Alarm { name, severity, cluster, subject, summary, remedy, since } = alarm;
+    let Alarm { name, severity, cluster, subject, summary, remedy, since, .. } = alarm;
     match format {
         WebhookFormat::Json => json!({
             "status": status, "name": name, "severity": severity.name(), "cluster": cluster,
@@ -246,6 +246,7 @@ mod tests {
             summary: "it failed".to_owned(),
             remedy: "mend it".to_owned(),
             since: at(0),
+            muted: false,
         }
     }
 

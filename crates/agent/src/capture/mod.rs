@@ -43,12 +43,16 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Messages of a watch that may wait.
 const WAITING: usize = 16;
 
+/// Opens an archive. It is asked again whenever the archive cannot be used, so that what is wrong with one of them
+/// keeps the cluster from none of the others. The error says why it cannot be had now.
+pub type Reach = Box<dyn FnMut() -> Result<Archive, String> + Send>;
+
 /// What is to be followed, and into what.
 pub struct Capture {
     /// The cluster; members that it lists are asked, too.
     pub cluster: Client,
-    /// The archives.
-    pub archives: Vec<Archive>,
+    /// How the archives are come by.
+    pub archives: Vec<Reach>,
     /// Where the journal and snapshots lie meanwhile; digest tables, too.
     pub spool: PathBuf,
     /// The most bytes of the journal.
@@ -95,7 +99,7 @@ pub enum Told {
         /// Its number.
         archive: usize,
         /// Why.
-        error: rekindle_archive::Error,
+        cause: String,
     },
     /// It can again.
     ArchiveBack {
@@ -200,7 +204,9 @@ pub struct ArchiveStatus {
 enum Report {
     /// To the machine.
     Event(Event),
-    /// An archive was opened.
+    /// An archive was reached.
+    Reached { archive: usize, is: Archive },
+    /// Its log was opened.
     Opened {
         archive: usize,
         timeline: Option<TimelineId>,
@@ -296,10 +302,9 @@ impl Capture {
         };
         let snapshots = Snapshots::start(place, is_over)?;
         let mut destinations = Vec::new();
-        for (number, archive) in self.archives.into_iter().enumerate() {
+        for (number, reach) in self.archives.into_iter().enumerate() {
             let writing = Writing {
                 number,
-                archive: archive.clone(),
                 cluster,
                 writer,
                 host: self.host.clone(),
@@ -307,9 +312,10 @@ impl Capture {
                 now: self.now,
                 reports: reports.clone(),
             };
-            let orders = writing.start()?;
+            let orders = writing.start(reach)?;
             destinations.push(Destination {
-                archive,
+                archive: None,
+                left: false,
                 orders,
                 timeline: None,
                 based: None,
@@ -356,7 +362,10 @@ fn unless<T>(
 
 /// An archive that is written into.
 struct Destination {
-    archive: Archive,
+    /// Once it was reached.
+    archive: Option<Archive>,
+    /// The cluster became another one before that.
+    left: bool,
     /// To its thread.
     orders: Sender<Order>,
     /// The history that is written.
@@ -365,6 +374,21 @@ struct Destination {
     based: Option<TimelineId>,
     /// All of it but what the machine knows.
     status: ArchiveStatus,
+}
+
+impl Destination {
+    /// Its log was opened; how old its newest base is.
+    fn opened(
+        &mut self,
+        timeline: Option<TimelineId>,
+        base: Option<(Revision, Moment)>,
+        now: Moment,
+    ) -> Duration {
+        self.timeline = timeline;
+        (self.status.stands_by, self.status.base) = (false, base);
+        let age = base.map_or(0, |(_, at)| now.0.saturating_sub(at.0));
+        Duration::from_millis(u64::try_from(age).unwrap_or(0))
+    }
 }
 
 /// Does what the machine says. What uses the runtime goes before it.
@@ -492,13 +516,19 @@ impl Driver {
                 }
                 Ok(None)
             }
+            Report::Reached { archive, is } => {
+                let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
+                if std::mem::take(&mut place.left) {
+                    self.journal.leave(is.id())?;
+                }
+                place.archive = Some(is);
+                Ok(None)
+            }
             Report::Opened { archive, timeline, end, has_hole, base } => {
                 let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
-                place.timeline = timeline;
-                (place.status.stands_by, place.status.base) = (false, base);
-                let base_age = base.map_or(0, |(_, at)| (self.now)().0.saturating_sub(at.0));
-                let base_age = Duration::from_millis(u64::try_from(base_age).unwrap_or(0));
-                let ours = timeline.is_some() && self.journal.feeds(place.archive.id()) == timeline;
+                let base_age = place.opened(timeline, base, (self.now)());
+                let feeds = place.archive.as_ref().and_then(|it| self.journal.feeds(it.id()));
+                let ours = timeline.is_some() && feeds == timeline;
                 Ok(Some(Event::Opened { archive, end, has_hole, ours, base_age }))
             }
             Report::Base { archive, result: Ok(written) } => {
@@ -534,22 +564,25 @@ impl Driver {
             Action::Keep(cut) => self.journal.add(&cut)?,
             Action::ClearJournal => {
                 // First of all: what comes of it later must not go on from what is there.
-                for place in &self.destinations {
-                    self.journal.leave(place.archive.id())?;
+                for place in &mut self.destinations {
+                    match &place.archive {
+                        Some(archive) => self.journal.leave(archive.id())?,
+                        None => place.left = true,
+                    }
                 }
                 self.journal.clear()?;
             }
             Action::UnmarkAll => self.journal.feed_none()?,
             Action::Unmark { archive } => {
-                if let Some(place) = self.destinations.get(archive) {
-                    self.journal.feed_not(place.archive.id())?;
+                if let Some(archive) = self.archive(archive).map(Archive::id) {
+                    self.journal.feed_not(archive)?;
                 }
             }
             Action::Mark { archive } => {
-                if let Some(place) = self.destinations.get(archive)
-                    && let Some(timeline) = place.based
-                {
-                    self.journal.feed(place.archive.id(), timeline)?;
+                let based = self.destinations.get(archive).and_then(|place| place.based);
+                if let Some((archive, timeline)) = self.archive(archive).zip(based) {
+                    let archive = archive.id();
+                    self.journal.feed(archive, timeline)?;
                 }
             }
             Action::Write { archive, from } => match self.journal.having(from).cloned() {
@@ -575,15 +608,21 @@ impl Driver {
 
     fn make_base(&self, number: usize, end: Option<Revision>, followed: bool) -> Result<(), Error> {
         let place = self.destinations.get(number);
-        let Some((place, snapshot)) = place.zip(self.snapshots.taken()) else {
+        let archive = self.archive(number);
+        let Some(((place, archive), snapshot)) = place.zip(archive).zip(self.snapshots.taken())
+        else {
             self.report(Event::Base { archive: number, revision: None, moved: false });
             return Ok(());
         };
         let log = end.zip(place.timeline);
         let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
-        let leaves = self.journal.has_left(place.archive.id());
+        let leaves = self.journal.has_left(archive.id());
         let before = Before { log, leaves, followed };
-        Ok(self.bases.make(number, &place.archive, snapshot, before, self.reports.clone())?)
+        Ok(self.bases.make(number, archive, snapshot, before, self.reports.clone())?)
+    }
+
+    fn archive(&self, number: usize) -> Option<&Archive> {
+        self.destinations.get(number)?.archive.as_ref()
     }
 
     fn report(&self, event: Event) {

@@ -1,11 +1,12 @@
 //! The thread that writes into one archive.
 
 use super::events::Event;
-use super::{Report, Reports, Told, WriterId};
+use super::{Reach, Report, Reports, Told, WriterId};
 use rekindle_archive::format::TimelineId;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, Cut, Error, Kept, LogEnd, LogWriter, MemberHash, Merge, Merged, Merging, Written,
+    Archive, Cut, Error, Kept, LogEnd, LogWriter, MemberHash, Merge, Merged, Merging,
+    StoreFaultKind, Written,
 };
 use rekindle_etcd::ClusterId;
 use std::io;
@@ -34,10 +35,9 @@ pub(super) enum Order {
     OpenAgain,
 }
 
-/// One archive, and what it is written with.
+/// What one archive is written with.
 pub(super) struct Writing {
     pub number: usize,
-    pub archive: Archive,
     pub cluster: ClusterId,
     pub writer: WriterId,
     pub host: String,
@@ -48,6 +48,25 @@ pub(super) struct Writing {
 
 /// Nobody gives orders any more.
 struct Over;
+
+/// Failures that follow each other: only the first is told, and the longer they go on the longer is waited.
+struct Trouble {
+    told: bool,
+    retry: Duration,
+}
+
+impl Trouble {
+    fn none() -> Self {
+        Self { told: false, retry: RETRY_MIN }
+    }
+
+    /// How long is to be waited.
+    fn wait(&mut self) -> Duration {
+        let retry = self.retry;
+        self.retry = (retry * 2).min(RETRY_MAX);
+        retry
+    }
+}
 
 /// How serving an archive ended.
 enum Left {
@@ -60,13 +79,15 @@ enum Left {
 
 impl Writing {
     /// Begins to serve; it ends with whoever gives the orders.
-    pub(super) fn start(self) -> io::Result<Sender<Order>> {
+    pub(super) fn start(self, mut reach: Reach) -> io::Result<Sender<Order>> {
         let (orders, ordered) = channel();
         let name = format!("archive {}", self.number);
         std::thread::Builder::new().name(name).spawn(move || {
+            // While it can be opened, but not be written into.
+            let mut trouble = Trouble::none();
             loop {
-                let turn = std::panic::AssertUnwindSafe(|| match self.open(&ordered) {
-                    Ok(writer) => self.serve(writer, &ordered),
+                let turn = std::panic::AssertUnwindSafe(|| match self.open(&mut reach, &ordered) {
+                    Ok((archive, writer)) => self.serve(&archive, writer, &ordered, &mut trouble),
                     // That nobody listens any more ends it.
                     Err(Over) => Left::Over,
                 });
@@ -74,7 +95,7 @@ impl Writing {
                     Ok(Left::Over) => return,
                     Ok(Left::Again { overtaken }) => overtaken,
                     Err(_) => {
-                        self.tell_failure(Error::Panicked, &mut false);
+                        self.tell_failure(Error::Panicked.to_string(), &mut Trouble::none());
                         if self.wait(&ordered, RETRY_MAX).is_err() {
                             return;
                         }
@@ -96,12 +117,28 @@ impl Writing {
     }
 
     /// Waits for its turn, as long as it takes.
-    fn open(&self, orders: &Receiver<Order>) -> Result<Option<Box<LogWriter>>, Over> {
-        let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
+    fn open(
+        &self,
+        reach: &mut Reach,
+        orders: &Receiver<Order>,
+    ) -> Result<(Archive, Option<Box<LogWriter>>), Over> {
+        let (archive, mut trouble) = (self.number, Trouble::none());
         loop {
-            match self.try_open(orders) {
-                Ok(Opened::Yes { writer, end }) => {
-                    if failed {
+            let opened = reach().and_then(|is| {
+                let _ = self.reports.send(Report::Reached { archive, is: is.clone() });
+                match self.try_open(&is, orders) {
+                    // Another one was quicker: it is waited for him.
+                    Err(Error::Overtaken { host, .. }) => {
+                        self.tell(Told::StandingBy { archive, host });
+                        Ok(None)
+                    }
+                    opened => opened.map_err(|error| error.to_string()).map(|it| Some((is, it))),
+                }
+            });
+            match opened {
+                Ok(None) => {}
+                Ok(Some((is, Opened::Yes { writer, end }))) => {
+                    if trouble.told {
                         self.tell(Told::ArchiveBack { archive });
                     }
                     if writer.is_some() {
@@ -114,24 +151,20 @@ impl Writing {
                         has_hole: end.is_some_and(|end| end.has_hole),
                         base: end.map(|end| (end.base, end.base_at)),
                     });
-                    return Ok(writer);
+                    return Ok((is, writer));
                 }
-                Ok(Opened::Over) => return Err(Over),
-                // Another one was quicker: it is waited for him.
-                Err(Error::Overtaken { host, .. }) => self.tell(Told::StandingBy { archive, host }),
-                Err(error) => {
-                    self.tell_failure(error, &mut failed);
-                    self.wait(orders, retry)?;
-                    retry = (retry * 2).min(RETRY_MAX);
+                Ok(Some((_, Opened::Over))) => return Err(Over),
+                Err(cause) => {
+                    self.tell_failure(cause, &mut trouble);
+                    self.wait(orders, trouble.wait())?;
                 }
             }
         }
     }
 
-    /// Of failures that follow each other only the first is told.
-    fn tell_failure(&self, error: Error, failed: &mut bool) {
-        if !std::mem::replace(failed, true) {
-            self.tell(Told::ArchiveFailed { archive: self.number, error });
+    fn tell_failure(&self, cause: String, trouble: &mut Trouble) {
+        if !std::mem::replace(&mut trouble.told, true) {
+            self.tell(Told::ArchiveFailed { archive: self.number, cause });
         }
     }
 
@@ -144,31 +177,36 @@ impl Writing {
         }
     }
 
-    fn try_open(&self, orders: &Receiver<Order>) -> Result<Opened, Error> {
-        let Some(end) = self.archive.log_end(self.cluster)? else {
+    fn try_open(&self, archive: &Archive, orders: &Receiver<Order>) -> Result<Opened, Error> {
+        let Some(end) = archive.log_end(self.cluster)? else {
             // The base that it needs first makes its history.
-            self.archive.check_writable()?;
+            archive.check_writable()?;
             return Ok(Opened::Yes { writer: None, end: None });
         };
-        if self.wait_for_turn(&end, orders)?.is_none() {
+        if self.wait_for_turn(archive, &end, orders)?.is_none() {
             return Ok(Opened::Over);
         }
-        let writer = self.archive.claim(end.timeline, self.writer, &self.host, (self.now)())?;
+        let writer = archive.claim(end.timeline, self.writer, &self.host, (self.now)())?;
         // What came until then was listed; what comes now is nobody's but ours.
-        let end = self.archive.log_end(self.cluster)?;
+        let end = archive.log_end(self.cluster)?;
         match end.filter(|end| end.timeline == writer.timeline()) {
             Some(end) => {
                 let writer = Some(Box::new(writer));
                 Ok(Opened::Yes { writer, end: Some(end) })
             }
             // Another history has begun meanwhile.
-            None => self.try_open(orders),
+            None => self.try_open(archive, orders),
         }
     }
 
     /// Waits until whoever has the turn is silent; none where all ends before.
-    fn wait_for_turn(&self, end: &LogEnd, orders: &Receiver<Order>) -> Result<Option<()>, Error> {
-        let mut seen = self.archive.activity(end.timeline)?;
+    fn wait_for_turn(
+        &self,
+        archive: &Archive,
+        end: &LogEnd,
+        orders: &Receiver<Order>,
+    ) -> Result<Option<()>, Error> {
+        let mut seen = archive.activity(end.timeline)?;
         let (mut silent, mut told) = (0, false);
         while silent < SILENT_FLUSHES {
             let Some(claim) = seen.claim.as_ref().filter(|claim| claim.writer != self.writer)
@@ -182,14 +220,20 @@ impl Writing {
             if self.wait(orders, self.flush_every).is_err() {
                 return Ok(None);
             }
-            let now = self.archive.activity(end.timeline)?;
+            let now = archive.activity(end.timeline)?;
             silent = if now == seen { silent + 1 } else { 0 };
             seen = now;
         }
         Ok(Some(()))
     }
 
-    fn serve(&self, mut writer: Option<Box<LogWriter>>, orders: &Receiver<Order>) -> Left {
+    fn serve(
+        &self,
+        archive: &Archive,
+        mut writer: Option<Box<LogWriter>>,
+        orders: &Receiver<Order>,
+        trouble: &mut Trouble,
+    ) -> Left {
         let mut merging = Background::new(self.now);
         loop {
             let Ok(order) = orders.recv() else { return Left::Over };
@@ -212,7 +256,7 @@ impl Writing {
                     continue;
                 }
                 Order::Testify(hashes) => {
-                    self.testify(writer.timeline(), &hashes);
+                    self.testify(archive, writer.timeline(), &hashes);
                     continue;
                 }
                 Order::Beat(cut) => (cut, None),
@@ -224,7 +268,7 @@ impl Writing {
                     }
                 },
             };
-            match self.append(writer, &cut, orders) {
+            match self.append(writer, &cut, orders, trouble) {
                 Ok(written) => {
                     self.report(Event::Written { archive: self.number, last: cut.last });
                     let (archive, records) = (self.number, cut.logical_bytes);
@@ -241,9 +285,9 @@ impl Writing {
         }
     }
 
-    fn testify(&self, timeline: TimelineId, hashes: &[MemberHash]) {
+    fn testify(&self, archive: &Archive, timeline: TimelineId, hashes: &[MemberHash]) {
         for hash in hashes {
-            if let Err(error) = self.archive.add_witness(timeline, hash, (self.now)()) {
+            if let Err(error) = archive.add_witness(timeline, hash, (self.now)()) {
                 self.tell(Told::WitnessFailed { archive: self.number, error });
                 return;
             }
@@ -256,12 +300,13 @@ impl Writing {
         writer: &mut LogWriter,
         cut: &Cut,
         orders: &Receiver<Order>,
+        trouble: &mut Trouble,
     ) -> Result<Written, Left> {
-        let (archive, mut retry, mut failed) = (self.number, RETRY_MIN, false);
+        let archive = self.number;
         loop {
             match writer.append(cut, (self.now)()) {
                 Ok(written) => {
-                    if failed {
+                    if std::mem::replace(trouble, Trouble::none()).told {
                         self.tell(Told::ArchiveBack { archive });
                     }
                     return Ok(written);
@@ -270,24 +315,37 @@ impl Writing {
                     self.tell(Told::StandingBy { archive, host });
                     return Err(Left::Again { overtaken: true });
                 }
-                Err(error @ Error::ClaimGone { .. }) => {
+                Err(error) if is_of_its_place(&error) => {
                     // The place has to be looked at anew.
-                    self.tell_failure(error, &mut failed);
-                    return match self.wait(orders, retry) {
+                    self.tell_failure(error.to_string(), trouble);
+                    return match self.wait(orders, trouble.wait()) {
                         Ok(()) => Err(Left::Again { overtaken: false }),
                         Err(Over) => Err(Left::Over),
                     };
                 }
                 Err(error) => {
-                    self.tell_failure(error, &mut failed);
-                    match orders.recv_timeout(retry) {
+                    self.tell_failure(error.to_string(), trouble);
+                    match orders.recv_timeout(trouble.wait()) {
                         Ok(Order::OpenAgain) => return Err(Left::Again { overtaken: false }),
                         Err(RecvTimeoutError::Disconnected) => return Err(Left::Over),
-                        _ => retry = (retry * 2).min(RETRY_MAX),
+                        _ => {}
                     }
                 }
             }
         }
+    }
+}
+
+/// The place is not what it was, or nobody knows this host any more: what is known of it is of no use.
+fn is_of_its_place(error: &Error) -> bool {
+    use StoreFaultKind as K;
+    match error {
+        Error::ClaimGone { .. } => true,
+        Error::Store(fault) => matches!(
+            fault.kind,
+            K::Unmounted | K::Denied | K::Credentials | K::NoCredentials | K::Expired
+        ),
+        _ => false,
     }
 }
 

@@ -238,7 +238,8 @@ impl Guard {
             // One that is not guarded any more may have told of itself while it ended.
             let is_guarded = |name: &String| self.config.cluster(Some(name)).is_some();
             self.shared.board().clusters.retain(|name, _| is_guarded(name));
-            let found = alarms(&self.shared.board(), &self.config, now);
+            let mut found = alarms(&self.shared.board(), &self.config, now);
+            found.retain(|alarm| !alarm.muted || self.raised.contains_key(&alarm.key()));
             self.tell(&found, now);
             tick(&found);
             std::thread::park_timeout(TICK);
@@ -343,7 +344,12 @@ impl Guard {
             let own = Pause::read(&self.config.state_of(cluster), now);
             let told = own.or_else(|| all.clone()).map(|pause| pause.to_string());
             let paused = cluster.paused.clone().or(told);
-            self.shared.of(&cluster.name, |state| state.paused = paused);
+            self.shared.of(&cluster.name, |state| {
+                if state.paused.is_some() && paused.is_none() {
+                    state.resumed = Some(now);
+                }
+                state.paused = paused;
+            });
         }
     }
 
@@ -356,7 +362,7 @@ impl Guard {
                 let Alarm { name, subject, summary, remedy, .. } = alarm;
                 let subject =
                     if subject.is_empty() { String::new() } else { format!(" {subject}") };
-                let text = format!("{name}{subject}: {summary}; what to do: {remedy}");
+                let text = format!("{name}{subject}: {summary}. What to do: {remedy}");
                 let cluster = Some(alarm.cluster.clone()).filter(|name| !name.is_empty());
                 (self.agent.log)(LogLine { level: Level::Alarm, cluster, job: None, text });
             }
@@ -407,6 +413,7 @@ fn begun(ward: &Ward) -> ClusterState {
     let snapshots = cluster.snapshots.iter().flat_map(|job| &job.to);
     ClusterState {
         paused: cluster.paused.clone(),
+        resumed: None,
         capture: cluster.is_followed().then(|| CaptureState::new(now)),
         archives: cluster
             .archives

@@ -26,6 +26,8 @@ pub enum StoreFaultKind {
     NotFound,
     /// The bucket or container itself is not there.
     NoBucket,
+    /// The directory that the store was opened with is gone, or another one is there.
+    Unmounted,
     /// Another object has that name.
     Exists,
     /// One may not.

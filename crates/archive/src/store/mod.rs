@@ -10,6 +10,7 @@ mod pace;
 mod place;
 mod probe;
 mod reader;
+mod root;
 mod staged;
 mod upload;
 
@@ -77,7 +78,7 @@ struct Objects {
     /// Where what is created is locked.
     lock: Option<lock::Lock>,
     /// The directory that it is.
-    directory: Option<Arc<std::path::Path>>,
+    root: Option<root::Root>,
 }
 
 impl fmt::Debug for Store {
@@ -109,7 +110,7 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(path);
         let objects = objects.map_err(|error| fault("opening", place.clone(), &error))?;
         let mut store = Self::new(Arc::new(objects.with_fsync(true)), place, Vec::new(), None)?;
-        store.objects.directory = Some(path.into());
+        store.objects.root = Some(root::Root::new(path));
         Ok(store)
     }
 
@@ -142,7 +143,7 @@ impl Store {
             cause: error.to_string(),
         })?;
         let (store, place, secrets) = (objects, place.into(), secrets.into());
-        let objects = Objects { store, place, secrets, lock, directory: None };
+        let objects = Objects { store, place, secrets, lock, root: None };
         Ok(Self { objects, runtime })
     }
 
@@ -226,6 +227,7 @@ impl Store {
     /// [`StoreFault`].
     pub fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreFault> {
         let prefix = Path::from(folder);
+        self.objects.check_root("listing", folder)?;
         let listed = self
             .objects
             .store
@@ -258,6 +260,7 @@ impl Store {
 
     /// Whether nothing is there but objects of such names.
     pub(crate) fn has_only(&self, such: impl Fn(&str) -> bool) -> Result<bool, StoreFault> {
+        self.objects.check_root("listing", "")?;
         let other = |found: &object_store::Result<ObjectMeta>| {
             std::future::ready(!found.as_ref().is_ok_and(|it| such(it.location.as_ref())))
         };
@@ -295,6 +298,7 @@ impl Objects {
 
     async fn create(&self, name: &str, bytes: Bytes) -> Result<(), StoreFault> {
         let (path, len) = (Path::from(name), bytes.len() as u64);
+        self.check_root("creating", name)?;
         let put = self.store.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
         match put.await.map_err(|error| self.fault("creating", name, &error)) {
             Err(fault) if fault.kind == StoreFaultKind::Exists => match self.get(name, len).await {

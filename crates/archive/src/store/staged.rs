@@ -16,8 +16,8 @@ impl Store {
     /// # Errors
     /// The directory cannot be read.
     pub(crate) fn staged(&self, before: SystemTime) -> Result<Vec<PathBuf>, StoreFault> {
-        let Some(root) = &self.objects.directory else { return Ok(Vec::new()) };
-        let (mut found, mut folders) = (Vec::new(), vec![root.to_path_buf()]);
+        let Some(root) = &self.objects.root else { return Ok(Vec::new()) };
+        let (mut found, mut folders) = (Vec::new(), vec![root.path().to_owned()]);
         while let Some(folder) = folders.pop() {
             let looked = look(&folder, before, &mut folders, &mut found);
             // Others remove folders, too.

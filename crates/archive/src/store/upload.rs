@@ -86,6 +86,7 @@ impl Upload {
         let rest = self.take(self.waiting_bytes);
         if self.parts.is_none() {
             let path = Path::from(self.name.as_str());
+            self.objects.check_root("writing", &self.name)?;
             let put = self.runtime.block_on(self.objects.store.put(&path, rest));
             put.map_err(|error| self.fault(&error))?;
             return self.compare();
@@ -129,6 +130,7 @@ impl Upload {
         }
         if self.parts.is_none() {
             let path = Path::from(self.name.as_str());
+            self.objects.check_root("writing", &self.name)?;
             let begun = self.runtime.block_on(self.objects.store.put_multipart(&path));
             self.parts = Some(begun.map_err(|error| self.fault(&error))?);
         }

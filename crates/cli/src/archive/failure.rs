@@ -20,7 +20,7 @@ impl From<StoreFault> for Failure {
 fn code(kind: StoreFaultKind) -> Code {
     use StoreFaultKind as K;
     match kind {
-        K::NotFound | K::NoBucket => Code::NotFound,
+        K::NotFound | K::NoBucket | K::Unmounted => Code::NotFound,
         K::TooLarge => Code::BadData,
         K::Place => Code::Usage,
         K::Throttled | K::Unavailable | K::Unreachable => Code::Transient,
@@ -36,6 +36,7 @@ fn remedy(kind: StoreFaultKind) -> Option<&'static str> {
             "check its name, --endpoint-url and --region; rekindle makes no buckets: make it with the \
              store's own tools"
         }
+        K::Unmounted => "look whether its file system is mounted; nothing was written in its place",
         K::Exists => "nothing was replaced; look what has that name",
         K::TooLarge => ANOTHER_POINT,
         K::Full => "make room; what was half-written has been removed",

@@ -45,7 +45,7 @@ pub(crate) struct ReadKeys {
 }
 
 /// What saving into a protected archive needs.
-#[derive(Debug, Default, ClapArgs)]
+#[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Keys")]
 pub(crate) struct WriteKeys {
     /// Signing key file, where the archive takes only what is signed [default: REKINDLE_SIGNING_KEY]

@@ -1,8 +1,9 @@
 //! `rekindle capture`: following a cluster into archives, in the foreground.
 
+mod reaching;
 mod words;
 
-use crate::archive::{Pin, keep_to_ourselves, now, open_at, with_signing_key};
+use crate::archive::{keep_to_ourselves, now};
 use crate::connect::{connect, explain};
 use crate::failure::{Code, Failure};
 use crate::spool::Spool;
@@ -12,8 +13,8 @@ use crate::time::parse_duration;
 use crate::{archive::WriteKeys, args};
 use args::{ConnectArgs, Format, OutputArgs, SpoolArgs, StoreArgs};
 use clap::Args as ClapArgs;
+use reaching::Reaching;
 use rekindle_agent::capture::{Capture, Error, Settings, Signals};
-use rekindle_archive::Archive;
 use signal_hook::consts::SIGUSR1;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -33,8 +34,8 @@ const BASES_MIN: Duration = Duration::from_secs(60);
 /// Writes what has changed every few seconds, and makes a base every hour, in the foreground, until it is
 /// interrupted; what has come is written before it ends. SIGUSR1 asks for a base at once; with -w json each thing that
 /// happens is told as a line of JSON on standard output, too. What an archive has not because nobody
-/// followed comes from a snapshot. Where it runs twice, the second one stands by, and takes over when the
-/// first falls silent.
+/// followed comes from a snapshot. An archive that is away is tried again, and has what came meanwhile from a
+/// journal on this host. Where it runs twice, the second one stands by, and takes over when the first falls silent.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = args::ENVIRONMENT)]
 pub(crate) struct CaptureArgs {
@@ -72,23 +73,13 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
     keep_to_ourselves();
     let settings = settings(args)?;
     let spool = Spool::new(args.spool.directory(), "capture")?;
-    let (mut archives, mut pins): (Vec<Archive>, Vec<Pin>) = Default::default();
-    for place in &args.archives {
-        let archive = open_at(&args.store.place(Some(place))?, &args.store)?;
-        if archives.iter().any(|there| there.store().place() == archive.store().place()) {
-            return Err(Failure::usage(format!("{place} is named twice")));
-        }
-        let said = crate::configured::fingerprint(args.keys.fingerprint, archive.store());
-        pins.push(Pin::check(spool.directory(), &archive, said)?);
-        archives.push(with_signing_key(archive, &args.keys)?);
-    }
+    let places = reaching::places(&args.archives, &args.store)?;
+    let (store, keys) = (args.store.clone(), args.keys.clone());
+    let reaching = Reaching { store, keys, spool: spool.directory().to_owned() };
+    let archives = reaching.ways(&places)?;
     let stop = terminal::stop_flag()?;
     let cluster = connect(&args.connect)?.client;
     spool.warn_of_etcds_disk();
-    let places = archives.iter().map(|archive| archive.store().place().to_owned()).collect();
-    for pin in pins {
-        pin.keep()?;
-    }
     let capture = Capture {
         cluster,
         archives,

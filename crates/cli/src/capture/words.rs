@@ -42,7 +42,7 @@ impl Words {
         }
         let line = self.line(told);
         match &line {
-            Line::Note { failed: true, text } | Line::Base { revision: None, text, .. } => {
+            Line::Note { failed: true, text, .. } | Line::Base { revision: None, text, .. } => {
                 self.fail(text);
             }
             Line::Gap { text, .. } | Line::AnotherHistory { text } => {
@@ -58,8 +58,12 @@ impl Words {
 
     /// What is told, for programs and in words.
     fn line(&self, told: &Told) -> Line {
-        let note = |text: String| Line::Note { failed: false, text };
-        let failed = |text: String| Line::Note { failed: true, text };
+        let note = |text: String| Line::Note { failed: false, archive: None, text };
+        let failed = |text: String| Line::Note { failed: true, archive: None, text };
+        let of_archive = |failed: bool, archive: usize, text: String| {
+            let archive = Some(self.place(archive).to_owned());
+            Line::Note { failed, archive, text }
+        };
         match told {
             Told::Members { endpoints } => {
                 let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
@@ -93,12 +97,14 @@ impl Words {
             Told::Notice(notice) => self.notice(notice),
             Told::WatchFailed { cause } => failed(format!("the watch has ended: {cause}")),
             Told::SnapshotFailed { cause } => failed(format!("there is no snapshot: {cause}")),
-            Told::ArchiveFailed { archive, error } => {
+            Told::ArchiveFailed { archive, cause } => {
                 let place = self.place(*archive);
-                failed(format!("{place} cannot be written into now: {error}"))
+                let text = format!("{place} cannot be written into now: {cause}");
+                of_archive(true, *archive, text)
             }
             Told::ArchiveBack { archive } => {
-                note(format!("{} can be written into again", self.place(*archive)))
+                let text = format!("{} can be written into again", self.place(*archive));
+                of_archive(false, *archive, text)
             }
             Told::StandingBy { archive, host } => {
                 let place = self.place(*archive);
@@ -211,7 +217,7 @@ impl Words {
         match notice {
             Notice::Following { from } => {
                 let text = format!("following from revision {} on", grouped(from.get()));
-                Line::Note { failed: false, text }
+                Line::Note { failed: false, archive: None, text }
             }
             Notice::Behind { revisions } => {
                 let text = format!(
@@ -219,12 +225,12 @@ impl Words {
                      snapshot",
                     grouped(*revisions)
                 );
-                Line::Note { failed: true, text }
+                Line::Note { failed: true, archive: None, text }
             }
             Notice::Lost { first } => {
                 let first = grouped(first.get());
                 let text = format!("the watch passed over revision {first}: it begins there anew");
-                Line::Note { failed: true, text }
+                Line::Note { failed: true, archive: None, text }
             }
             Notice::AnotherHistory { at } => Line::AnotherHistory {
                 text: format!(

@@ -2,6 +2,7 @@
 //! an archive, or is seen in a store.
 
 mod base;
+mod mounts;
 mod object;
 
 use crate::archive::{Pin, now};
@@ -67,7 +68,11 @@ struct Done {
 
 /// Where a snapshot goes.
 enum Target {
-    File(PathBuf),
+    File {
+        file: PathBuf,
+        /// Where is remembered what was mounted.
+        known: PathBuf,
+    },
     /// It becomes a base.
     Archive(Box<base::Place>),
     /// It becomes an object of a store.
@@ -93,19 +98,26 @@ impl Target {
                 .remedy("leave --fingerprint and --signing-key away"));
         }
         match text.strip_prefix("file://") {
-            Some(path) => target(path).map(Self::File),
+            Some(path) => Self::of_file(path, args),
             None if is_url => {
                 crate::archive::keep_to_ourselves();
                 Ok(Self::Object(Box::new(object::Object::new(&text, &pattern, args)?)))
             }
-            None => target(&text).map(Self::File),
+            None => Self::of_file(&text, args),
         }
+    }
+
+    fn of_file(text: &str, args: &SaveArgs) -> Result<Self, Failure> {
+        let file = target(text)?;
+        let known = Spool::new(args.spool.directory(), "any")?.directory().to_owned();
+        mounts::check(&known, &file)?;
+        Ok(Self::File { file, known })
     }
 
     /// The file that is written first.
     fn file(&self) -> &Path {
         match self {
-            Self::File(path) => path,
+            Self::File { file, .. } => file,
             Self::Archive(_) | Self::Object(_) => {
                 self.spool().map_or(Path::new(""), |spool| &spool.file)
             }
@@ -115,7 +127,7 @@ impl Target {
     /// Where the snapshot lies meanwhile, if not where it stays.
     fn spool(&self) -> Option<&Spool> {
         match self {
-            Self::File(_) => None,
+            Self::File { .. } => None,
             Self::Archive(place) => Some(&place.spool),
             Self::Object(object) => Some(&object.spool),
         }
@@ -329,9 +341,10 @@ impl Attempt<'_> {
         let size = received.into_inner();
         let saved = Saved { digest, checked, size, streamed, endpoint, role, version };
         match (self.target, base) {
-            (Target::File(path), _) => {
+            (Target::File { file, known }, _) => {
                 snapshot.publish()?;
-                Ok(Ok(saved.done(&path.display().to_string())))
+                mounts::remember(known, file);
+                Ok(Ok(saved.done(&file.display().to_string())))
             }
             (Target::Object(object), _) => {
                 let completed = upload.map_or(Ok(()), rekindle_archive::Upload::complete);
@@ -379,7 +392,7 @@ impl Attempt<'_> {
         let (checked, synced) = std::thread::scope(|threads| {
             let checked = threads.spawn(|| read_back(&part));
             let synced = match self.target {
-                Target::File(_) => snapshot.sync(),
+                Target::File { .. } => snapshot.sync(),
                 // It goes as soon as the base or the object is there.
                 Target::Archive(_) | Target::Object(_) => Ok(()),
             };

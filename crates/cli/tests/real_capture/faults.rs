@@ -80,8 +80,7 @@ fn an_archive_that_fails_catches_up() {
     std::fs::rename(&other, &away).unwrap();
     let middle = put(&cluster, "a", "1");
     capturing.wait_for("cannot be written into now");
-    // What has come to lie there meanwhile is nobody's.
-    std::fs::remove_dir_all(&other).unwrap();
+    assert!(!other.exists(), "nothing is made where a disk is not mounted");
     std::fs::rename(&away, &other).unwrap();
     capturing.wait_for(&format!("writing into {}", other.display()));
     let last = put(&cluster, "a", "2");
@@ -92,6 +91,53 @@ fn an_archive_that_fails_catches_up() {
             assert_eq!(archived_hash(&point), hash(&cluster, revision), "{point}");
         }
     }
+}
+
+/// One that is not there when capture begins keeps the cluster from none of the others; and one that is there later has
+/// what came meanwhile.
+#[test]
+fn an_archive_that_is_away_at_the_beginning_comes_later() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let other = place.path().join("other");
+    done(["archive", "init", "--unencrypted", other.to_str().unwrap()]);
+    let archives = [&*other, &*place.archive()];
+    let mut capturing = place.capture_into(&cluster, "host", &archives, &[]);
+    for _ in archives {
+        capturing.wait_for("writing into");
+    }
+    put(&cluster, "a", "0");
+    capturing.stop();
+    let away = place.path().join("away");
+    std::fs::rename(&other, &away).unwrap();
+    let mut capturing = place.capture_into(&cluster, "host", &archives, &[]);
+    capturing.wait_for("other cannot be written into now");
+    capturing.wait_for("writing into");
+    let middle = put(&cluster, "a", "1");
+    std::fs::rename(&away, &other).unwrap();
+    capturing.wait_for(&format!("writing into {}", other.display()));
+    let last = put(&cluster, "a", "2");
+    capturing.stop();
+    for archive in archives {
+        for revision in [middle, last] {
+            let point = format!("{}@{revision}", archive.display());
+            assert_eq!(archived_hash(&point), hash(&cluster, revision), "{point}");
+        }
+    }
+}
+
+/// Where none is there, and none will be by itself, it says so and ends.
+#[test]
+fn without_any_archive_nothing_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let mut command =
+        rekindle(["capture", "--endpoints", "127.0.0.1:1", "--spool", &path("spool")]);
+    let output = command.args(["--archive", &path("one"), "--archive", &path("two")]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: ") && said.contains("what to do: "), "{said}");
 }
 
 /// Every member is replaced by another one: those that were named at the beginning are all gone.

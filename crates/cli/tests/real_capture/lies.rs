@@ -42,7 +42,7 @@ impl Scene {
         std::fs::create_dir(&spool).unwrap();
         let capture = Capture {
             cluster: Client::new(Config::new([proxy.url()])).unwrap(),
-            archives: vec![Archive::open(store).unwrap()],
+            archives: vec![Box::new(move || Ok(Archive::open(store.clone()).unwrap()))],
             spool,
             journal_max: 1 << 30,
             settings,
