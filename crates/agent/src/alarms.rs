@@ -79,7 +79,8 @@ pub fn alarms(board: &Board, config: &Config, now: Timestamp) -> Vec<Alarm> {
             ("ConfigurationBad", Severity::Critical),
             "",
             format!(
-                "the configuration was changed and is not good, so the one before holds: {fault}"
+                "the configuration was changed and is not good, so the one before holds: {}",
+                fault.lines().map(str::trim).collect::<Vec<_>>().join("; ")
             ),
             "rekindle agent --config FILE --check says what is wrong",
             *since,

@@ -68,6 +68,8 @@ pub struct ArchiveState {
     pub complete: Option<Timestamp>,
     /// When the cluster was at this revision, which the archive has not yet.
     pub(crate) awaited: Option<(i64, Timestamp)>,
+    /// What was told of it last, in words.
+    pub words: String,
     /// It cannot be written into.
     pub failure: Option<(Timestamp, String)>,
     /// The last base contradicts what was there before.
@@ -176,6 +178,7 @@ impl ClusterState {
             Line::AnotherHistory { text } => capture.another_history = Some((now, text)),
             Line::Note { failed, archive: Some(archive), text } => {
                 let state = self.archives.entry(archive).or_default();
+                state.words.clone_from(&text);
                 state.failure = failed.then_some((now, text));
             }
             Line::Note { failed: true, archive: None, text } => capture.failure = Some((now, text)),

@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod lines;
 pub mod metrics;
 pub mod notify;
+pub mod probe;
 pub mod records;
 pub mod schedule;
 pub mod snapshot;

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Shortest time between two slots.
 const EVERY_MIN: Duration = Duration::from_secs(1);
 
+/// So many slots tell how close they lie: those of an hour, each second.
+const SLOTS_LOOKED_AT: usize = 3601;
+
 /// When something is due, again and again.
 #[derive(Clone, Debug)]
 pub struct Schedule(When);
@@ -91,6 +94,19 @@ impl Schedule {
             }
         };
         (found > after).then_some(found)
+    }
+
+    /// The shortest time between two of the slots that follow each other within a while.
+    #[must_use]
+    pub fn shortest(&self) -> Duration {
+        let slots =
+            std::iter::successors(self.next(Timestamp::UNIX_EPOCH), |slot| self.next(*slot));
+        let slots: Vec<_> = slots.take(SLOTS_LOOKED_AT).collect();
+        let between = slots.windows(2).filter_map(|pair| match pair {
+            [first, second] => Duration::try_from(second.duration_since(*first)).ok(),
+            _ => None,
+        });
+        between.min().unwrap_or(Duration::MAX)
     }
 
     /// How far its slots lie from each other about this moment.

@@ -11,6 +11,8 @@ use crate::terminal::{self, Calls};
 use crate::time::parse_duration;
 use clap::Args as ClapArgs;
 use rekindle_agent::child::end_with_parent;
+use rekindle_agent::config::Drill;
+use rekindle_agent::probe::Probe;
 use rekindle_archive::BaseEntry;
 use rekindle_client::{Keys, Range};
 use rekindle_etcd::{HashKv, HashRequest, Revision};
@@ -18,7 +20,7 @@ use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -41,13 +43,14 @@ pub(crate) struct DrillArgs {
     /// Of an archive: any point but the newest, by chance.
     #[arg(long)]
     pub random: bool,
-    /// The etcd to start [default: etcd, in PATH]
-    #[arg(long, value_name = "PROGRAM", default_value = "etcd")]
-    pub etcd: PathBuf,
-    /// There must be keys with this prefix, or at least so many: PREFIX or PREFIX=COUNT. Several may be given.
-    #[arg(long = "probe", value_name = "PREFIX")]
-    pub probes: Vec<String>,
-    /// It is a failure when all of it takes longer.
+    /// The etcd to start [default: that of the drill in --config; else etcd, in PATH]
+    #[arg(long, value_name = "PROGRAM")]
+    pub etcd: Option<PathBuf>,
+    /// There must be keys with this prefix, or at least so many: PREFIX or PREFIX=COUNT. Several may be given [default:
+    /// those of the drill in --config]
+    #[arg(long = "probe", value_name = "PREFIX", value_parser = Probe::parse)]
+    pub probes: Vec<Probe>,
+    /// It is a failure when all of it takes longer [default: that of the drill in --config]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub within: Option<Duration>,
     /// How long etcd has for its start.
@@ -68,9 +71,10 @@ pub(crate) struct DrillArgs {
 
 pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
     crate::archive::keep_to_ourselves();
-    let probes = args.probes.iter().map(|text| Probe::parse(text)).collect::<Vec<_>>();
     let calls = Calls::new(terminal::stop_flag()?)?;
     let path = args.store.source(args.source.as_deref())?;
+    let Terms { program, probes, within } = Terms::new(args, configured(&path));
+    let program = find_program(&program)?;
     let path = if args.random { by_chance(&path, args)? } else { path };
     let site = Site::new(&Spool::new(args.spool.directory(), "drill")?)?;
     let access = Access {
@@ -90,7 +94,7 @@ pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
         .map_err(|failure| source.with_what_remains(failure))?;
     let restored = restoring.elapsed();
     let starting = Instant::now();
-    let mut etcd = site.start(&args.etcd, &url(client_port), &url(peer_port))?;
+    let mut etcd = site.start(&program, &url(client_port), &url(peer_port))?;
     let user = args.user.clone();
     let connect_args =
         ConnectArgs { endpoints: Some(url(client_port)), user, ..ConnectArgs::default() };
@@ -116,11 +120,11 @@ pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
     let is_same = (got.hash, got.compact_revision) == (want.hash, compact);
     let report = Report { source: &source, want, restored, started, all: began.elapsed() };
     report.output(&probes, &found, is_same).print(args.output.format())?;
-    judge(args, &probes, &found, is_same, report.all)
+    judge(within, &probes, &found, is_same, report.all)
 }
 
 fn judge(
-    args: &DrillArgs,
+    within: Option<Duration>,
     probes: &[Probe],
     found: &[i64],
     is_same: bool,
@@ -139,7 +143,7 @@ fn judge(
         return Err(Failure::new(Code::BadData, what)
             .remedy("look whether the cluster has them: rekindle status of the source"));
     }
-    match args.within.filter(|within| all > *within) {
+    match within.filter(|within| all > *within) {
         None => Ok(()),
         Some(within) => {
             let (all, within) = (all.as_secs_f64(), within.as_secs_f64());
@@ -148,6 +152,55 @@ fn judge(
                 .remedy("look at the disk and the way to the store"))
         }
     }
+}
+
+/// What is wanted of a drill: flags go before what a configuration says.
+struct Terms {
+    program: PathBuf,
+    probes: Vec<Probe>,
+    within: Option<Duration>,
+}
+
+impl Terms {
+    fn new(args: &DrillArgs, drill: Option<&Drill>) -> Self {
+        let configured = drill.into_iter().flat_map(|drill| &drill.probes);
+        let configured = configured.filter_map(|text| Probe::parse(text).ok()).collect();
+        let etcd = args.etcd.clone().or_else(|| drill?.etcd.clone());
+        Self {
+            program: etcd.unwrap_or_else(|| PathBuf::from("etcd")),
+            probes: if args.probes.is_empty() { configured } else { args.probes.clone() },
+            within: args.within.or_else(|| Some(drill?.within.as_ref()?.0)),
+        }
+    }
+}
+
+/// What a configuration says of drills of this source.
+fn configured(source: &Path) -> Option<&'static Drill> {
+    let text = source.to_str()?;
+    let cluster = crate::configured::cluster()?;
+    let place = text.rsplit_once('@').map_or(text, |(place, _)| place);
+    cluster.archive(text).or_else(|| cluster.archive(place))?.drill.as_ref()
+}
+
+/// Before anything is restored it is known whether it can be started.
+pub(crate) fn find_program(named: &Path) -> Result<PathBuf, Failure> {
+    let is_program = |path: &PathBuf| {
+        let found = path.metadata();
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let is_path = named.components().count() > 1 || named.is_absolute();
+    let found = match is_path {
+        true => Some(named.to_owned()).filter(is_program),
+        false => std::env::var_os("PATH").and_then(|folders| {
+            std::env::split_paths(&folders).map(|folder| folder.join(named)).find(is_program)
+        }),
+    };
+    found.ok_or_else(|| {
+        let within = if is_path { "" } else { " in PATH" };
+        let what = format!("there is no program {}{within}", named.display());
+        Failure::usage(what)
+            .remedy("name the etcd of the cluster's version: --etcd, or drill.etcd in --config")
+    })
 }
 
 /// What was seen.
@@ -209,22 +262,6 @@ impl Report<'_> {
         }
         out.text = output::lines(&rows);
         out
-    }
-}
-
-/// What must be there.
-#[derive(Debug, PartialEq, Eq)]
-struct Probe {
-    prefix: String,
-    least: i64,
-}
-
-impl Probe {
-    fn parse(text: &str) -> Self {
-        let counted = text.rsplit_once('=').and_then(|(prefix, least)| {
-            Some(Self { prefix: prefix.to_owned(), least: least.parse().ok()? })
-        });
-        counted.unwrap_or_else(|| Self { prefix: text.to_owned(), least: 1 })
     }
 }
 
@@ -375,21 +412,5 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn probes_have_a_prefix_and_a_count() {
-        let probe = |text: &str, prefix: &str, least| {
-            assert_eq!(Probe::parse(text), Probe { prefix: prefix.to_owned(), least });
-        };
-        probe("/registry/pods/", "/registry/pods/", 1);
-        probe("/registry/pods/=20", "/registry/pods/", 20);
-        probe("a=b", "a=b", 1);
-        probe("a=b=0", "a=b", 0);
     }
 }

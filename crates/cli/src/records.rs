@@ -11,8 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use rekindle_agent::records::{self, Outcome, Record};
 use rekindle_archive::Store;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
+
+/// Longest reason in a table.
+const REASON_CHARS: usize = 100;
 
 /// Show what agents have done by schedule, and how it ended.
 ///
@@ -45,6 +49,11 @@ pub(crate) fn run(args: &RecordsArgs) -> Result<(), Failure> {
     let configured = configured::cluster().map(|cluster| cluster.name.clone());
     let cluster = args.cluster.clone().or(configured);
     let mut found = records::since(&place(args)?, cluster.as_deref(), since)?;
+    let jobs: BTreeSet<_> = found.iter().map(|record| record.job.clone()).collect();
+    if let Some(job) = args.job.as_ref().filter(|job| !jobs.contains(*job)) {
+        let jobs = jobs.into_iter().collect::<Vec<_>>().join(", ");
+        eprintln!("warning: no run of {job} has left a record in this time; there are: {jobs}");
+    }
     found.retain(|record| {
         args.job.as_ref().is_none_or(|job| *job == record.job)
             && (!args.failed || record.outcome != Outcome::Done)
@@ -85,6 +94,14 @@ fn place(args: &RecordsArgs) -> Result<Store, Failure> {
     Ok(Store::directory(&state)?)
 }
 
+/// What a line of a table has room for; the rest is in `-w json`.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 fn shown(found: &[Record]) -> Output {
     let failed = found.iter().filter(|record| record.outcome != Outcome::Done).count();
     let mut out = Output { simple: format!("{}, {failed}", found.len()), ..Output::default() };
@@ -95,7 +112,7 @@ fn shown(found: &[Record]) -> Output {
     let row = |record: &Record| {
         let took = record.ended.duration_since(record.began);
         let made = match &record.reason {
-            Some(reason) => reason.lines().next().unwrap_or_default().to_owned(),
+            Some(reason) => cut(reason.lines().next().unwrap_or_default()),
             None => record.made().unwrap_or_default(),
         };
         vec![

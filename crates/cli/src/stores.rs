@@ -112,18 +112,42 @@ impl StoreArgs {
             variables.remove("AWS_CA_BUNDLE");
         }
         let options = match self.configured(place) {
-            Some(store) => store.options(variables).map_err(|fault| {
-                Failure::usage(format!("the configuration's store of {place}: {fault}"))
-            })?,
+            Some(store) => {
+                let options = store.options(variables).map_err(|fault| {
+                    Failure::usage(format!("the configuration's store of {place}: {fault}"))
+                })?;
+                self.over(options)?
+            }
             None => self.options(variables)?,
         };
         Ok(Store::open(place, &options)?)
     }
 
-    /// What a configuration says of the store at a place, unless flags say how it is reached.
+    /// What flags say goes before what a configuration says.
+    fn over(&self, options: StoreOptions) -> Result<StoreOptions, Failure> {
+        let ca = self.store_ca.as_deref().map(read).transpose()?;
+        Ok(StoreOptions {
+            endpoint_url: self.endpoint_url.clone().or(options.endpoint_url),
+            region: self.region.clone().or(options.region),
+            virtual_host_style: self.virtual_host_style || options.virtual_host_style,
+            ca: ca.or(options.ca),
+            bandwidth: self.bandwidth.or(options.bandwidth),
+            retention: self.retention().or(options.retention),
+            variables: options.variables,
+        })
+    }
+
+    fn retention(&self) -> Option<Retention> {
+        let mode = match self.object_lock_mode {
+            LockMode::Governance => RetentionMode::Governance,
+            LockMode::Compliance => RetentionMode::Compliance,
+        };
+        self.object_lock.map(|period| Retention { mode, period })
+    }
+
+    /// What a configuration says of the store at a place, unless flags name another one.
     fn configured(&self, place: &Place) -> Option<&'static rekindle_agent::config::Store> {
-        let by_flags = self.endpoint_url.is_some() || self.storage_provider.is_some();
-        let cluster = configured::cluster().filter(|_| !by_flags)?;
+        let cluster = configured::cluster().filter(|_| self.storage_provider.is_none())?;
         cluster.store_of(&place.to_string())
     }
 
@@ -172,23 +196,21 @@ impl StoreArgs {
         }
         let ca = self.store_ca.clone();
         let ca = ca.or_else(|| variables.get("AWS_CA_BUNDLE").map(PathBuf::from));
-        let ca = ca.map(|path| {
-            std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))
-        });
-        let mode = match self.object_lock_mode {
-            LockMode::Governance => RetentionMode::Governance,
-            LockMode::Compliance => RetentionMode::Compliance,
-        };
+        let ca = ca.map(|path| read(&path));
         Ok(StoreOptions {
             endpoint_url,
             region,
             virtual_host_style: self.virtual_host_style,
             ca: ca.transpose()?,
             bandwidth: self.bandwidth,
-            retention: self.object_lock.map(|period| Retention { mode, period }),
+            retention: self.retention(),
             variables,
         })
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::io("reading", path, &error))
 }
 
 /// The environment, as far as it is text.

@@ -1,21 +1,26 @@
 //! Reading a configuration: every fault with its place.
 
-use super::{Archive, Cluster, Config, Drill, Keep, Snapshots};
-use crate::jobs::is_dated;
-use crate::schedule::Schedule;
+use super::{Config, check};
 use rekindle_archive::Place;
-use rekindle_client::Endpoint;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// No configuration is larger.
 const BYTES_MAX: usize = 4 << 20;
 /// Names that are so alike are taken for each other.
 const ALIKE: f64 = 0.75;
-/// Longest name of a cluster or a job.
-const NAME_MAX: usize = 63;
+/// What the reader says, and what a person wants to know.
+const WORDS: [(&str, &str); 8] = [
+    ("invalid u", "a whole number is wanted, from 0 on"),
+    ("invalid boolean", "true or false is wanted"),
+    ("expected sequence start", "a list is wanted: [a, b], or a line with - for each"),
+    ("expected mapping start", "fields are wanted, such as name: value"),
+    ("expected string scalar", "a text is wanted"),
+    ("cannot deserialize null", "there is no value"),
+    ("duplicate mapping key: ", "it is there twice: "),
+    ("unclosed bracket ", "a bracket is not closed: "),
+];
 
 /// Something that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,15 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Config {
+    /// Archives by the one name that their places always have.
+    fn normalize(&mut self) {
+        for archive in self.clusters.iter_mut().flat_map(|cluster| &mut cluster.archives) {
+            if let Ok(place) = Place::parse(&archive.place) {
+                archive.place = place.to_string();
+            }
+        }
+    }
+
     /// Reads a configuration. Secrets are not looked at.
     ///
     /// # Errors
@@ -60,13 +74,13 @@ impl Config {
             })
         });
         let mut faults = match read {
-            Ok(config) => {
-                let mut check = Check { faults: Vec::new() };
-                check.config(&config);
-                if check.faults.is_empty() {
+            Ok(mut config) => {
+                let faults = check::check(&config);
+                if faults.is_empty() {
+                    config.normalize();
                     return Ok(config);
                 }
-                check.faults
+                faults
             }
             Err(error) => vec![of_yaml(&error, &path)],
         };
@@ -96,10 +110,18 @@ fn of_yaml(error: &serde_saphyr::Error, path: &str) -> Fault {
             // It ends with where that was, which is said already.
             let text = other.to_string();
             let end = text.rfind(" at line ").or_else(|| text.find(" (line "));
-            text.get(..end.unwrap_or(text.len())).unwrap_or_default().to_owned()
+            plain(text.get(..end.unwrap_or(text.len())).unwrap_or_default())
         }
     };
     Fault { path: path.trim_end_matches(".?").trim_matches('?').to_owned(), line, what }
+}
+
+fn plain(text: &str) -> String {
+    let Some((begin, words)) = WORDS.iter().find(|(begin, _)| text.starts_with(begin)) else {
+        return text.to_owned();
+    };
+    let rest = text.strip_prefix(begin).and_then(|rest| rest.split(',').next());
+    format!("{words}{}", rest.filter(|_| words.ends_with(' ')).unwrap_or_default())
 }
 
 fn unknown(kind: &str, name: &str, known: &[&'static str]) -> String {
@@ -108,156 +130,6 @@ fn unknown(kind: &str, name: &str, known: &[&'static str]) -> String {
     match nearest.filter(|nearest| likeness(nearest) >= ALIKE) {
         Some(nearest) => format!("there is no {kind} {name}; did you mean {nearest}?"),
         None => format!("there is no {kind} {name}; there are {}", known.join(", ")),
-    }
-}
-
-/// Looks for what a type cannot say.
-struct Check {
-    faults: Vec<Fault>,
-}
-
-impl Check {
-    fn fault(&mut self, path: &str, what: impl Into<String>) {
-        self.faults.push(Fault { path: path.to_owned(), line: None, what: what.into() });
-    }
-
-    fn config(&mut self, config: &Config) {
-        if let Err(what) = config.listen() {
-            self.fault("listen", what);
-        }
-        if !config.state.is_absolute() {
-            self.fault("state", "write the whole path, from / on");
-        }
-        if config.clusters.is_empty() {
-            self.fault("clusters", "there is none: name one at least");
-        }
-        let mut names = BTreeSet::new();
-        for (number, cluster) in config.clusters.iter().enumerate() {
-            let at = format!("clusters[{number}]");
-            self.name(&format!("{at}.name"), &cluster.name, &mut names);
-            self.cluster(&at, cluster);
-        }
-    }
-
-    fn name<'a>(&mut self, at: &str, name: &'a str, names: &mut BTreeSet<&'a str>) {
-        let is_plain =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(is_plain) {
-            let what = format!(
-                "\"{name}\" is no name: up to {NAME_MAX} lower-case letters, digits and hyphens"
-            );
-            self.fault(at, what);
-        } else if !names.insert(name) {
-            self.fault(at, format!("there are two that are called {name}"));
-        }
-    }
-
-    fn cluster(&mut self, at: &str, cluster: &Cluster) {
-        if cluster.endpoints.is_empty() && cluster.manifest.is_none() {
-            self.fault(at, "nothing says where it is: give endpoints, or the manifest of a member");
-        }
-        for (number, endpoint) in cluster.endpoints.iter().enumerate() {
-            if let Err(error) = Endpoint::parse(endpoint, false) {
-                self.fault(&format!("{at}.endpoints[{number}]"), error.to_string());
-            }
-        }
-        if cluster.password.is_some() && cluster.user.is_none() {
-            self.fault(&format!("{at}.password"), "there is a password, but no user");
-        }
-        if cluster.cert.is_some() != cluster.key.is_some() {
-            self.fault(at, "cert and key go together: give both, or neither");
-        }
-        if cluster.archives.is_empty() && cluster.snapshots.is_empty() {
-            self.fault(at, "nothing is done with it: give archives, or snapshots");
-        }
-        let (mut places, mut names) = (BTreeSet::new(), BTreeSet::new());
-        for (number, archive) in cluster.archives.iter().enumerate() {
-            let at = format!("{at}.archives[{number}]");
-            self.name(&format!("{at}.name"), &archive.name, &mut names);
-            if !places.insert(&archive.place) {
-                self.fault(&format!("{at}.place"), format!("{} is named twice", archive.place));
-            }
-            self.archive(&at, archive);
-        }
-        self.capture(&format!("{at}.capture"), cluster);
-        let mut names = BTreeSet::new();
-        for (number, job) in cluster.snapshots.iter().enumerate() {
-            let at = format!("{at}.snapshots[{number}]");
-            self.name(&format!("{at}.name"), &job.name, &mut names);
-            self.snapshots(&at, job);
-        }
-    }
-
-    fn archive(&mut self, at: &str, archive: &Archive) {
-        if let Err(error) = Place::parse(&archive.place) {
-            self.fault(&format!("{at}.place"), error.to_string());
-        }
-        self.whole_path(&format!("{at}.place"), &archive.place);
-        if let Some(prune) = &archive.prune {
-            let zone = prune.time_zone.as_deref();
-            self.schedule(&format!("{at}.prune.schedule"), &prune.schedule, zone);
-            if prune.keep.is_empty() {
-                self.fault(&format!("{at}.prune.keep"), "no rule is given, so nothing would go");
-            }
-        }
-        if let Some(verify) = &archive.verify {
-            let zone = verify.time_zone.as_deref();
-            self.schedule(&format!("{at}.verify.schedule"), &verify.schedule, zone);
-        }
-        if let Some(drill) = &archive.drill {
-            self.drill(&format!("{at}.drill"), drill);
-        }
-    }
-
-    fn drill(&mut self, at: &str, drill: &Drill) {
-        self.schedule(&format!("{at}.schedule"), &drill.schedule, drill.time_zone.as_deref());
-    }
-
-    fn capture(&mut self, at: &str, cluster: &Cluster) {
-        let capture = &cluster.capture;
-        let zone = capture.time_zone.as_deref();
-        self.schedule(&format!("{at}.bases"), &capture.bases, zone);
-        if capture.flush_interval.0.as_secs() < 1 {
-            self.fault(&format!("{at}.flushInterval"), "at least 1s makes sense");
-        }
-        if capture.journal.0.get() < 16 << 20 {
-            self.fault(&format!("{at}.journal"), "at least 16MiB makes sense");
-        }
-    }
-
-    fn snapshots(&mut self, at: &str, job: &Snapshots) {
-        self.schedule(&format!("{at}.schedule"), &job.schedule, job.time_zone.as_deref());
-        if job.to.is_empty() {
-            self.fault(&format!("{at}.to"), "nothing says where to");
-        }
-        for (number, to) in job.to.iter().enumerate() {
-            let at = format!("{at}.to[{number}]");
-            if to.ends_with('/') || to.is_empty() {
-                let what = "names no file: add one, such as etcd-%Y%m%dT%H%M%SZ.db";
-                self.fault(&at, format!("\"{to}\" {what}"));
-            }
-            self.whole_path(&at, to);
-        }
-        if job.keep != Keep::default() && !job.to.iter().any(|to| is_dated(to)) {
-            let what = "no name in to has a date: each run replaces the one before";
-            self.fault(&format!("{at}.keep"), what);
-        }
-        if job.keep.log.is_some() {
-            self.fault(&format!("{at}.keep.log"), "snapshots have no log");
-        }
-    }
-
-    /// An agent has no directory of its own that a path could begin in.
-    fn whole_path(&mut self, at: &str, place: &str) {
-        if !place.contains("://") && !place.starts_with('/') {
-            self.fault(at, format!("\"{place}\": write the whole path, from / on, or a URL"));
-        }
-    }
-
-    fn schedule(&mut self, at: &str, text: &str, zone: Option<&str>) {
-        if let Err(what) = Schedule::parse(text, zone) {
-            self.fault(at, what);
-        }
     }
 }
 
@@ -457,6 +329,61 @@ clusters:
             "{daily: 7}\n  - place: /backup/other",
             &["line 10: clusters[0].archives[1].name: there are two that are called main"],
         );
+    }
+
+    #[test]
+    fn what_the_reader_says_is_said_plainly() {
+        let check = |from: &str, to: &str, want: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            let faults = Config::parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+            let told = faults[0].to_string();
+            assert!(told.ends_with(&format!(": {want}")), "{told}");
+        };
+        check("daily: 7", "daily: many", "a whole number is wanted, from 0 on");
+        check("daily: 7", "daily: -1", "a whole number is wanted, from 0 on");
+        check("{daily: 7}", "yes", "fields are wanted, such as name: value");
+        check("[/backup/snapshot.db]", "/b", "a list is wanted: [a, b], or a line with - for each");
+        check("name: prod", "name: [a]", "a text is wanted");
+        check("cacert: /ca.crt", "name: b", "it is there twice: name");
+        check("'@every 1m'", "", "there is no value");
+    }
+
+    #[test]
+    fn what_would_do_harm_is_refused() {
+        let port = "line 4: clusters[0].endpoints[0]: \"https://10.0.0.1\" has no port: add it, such as \
+                    :2379";
+        check_refused(":2379", "", &[port]);
+        let often = "line 10: clusters[0].capture.bases: \"@every 10s\": not more often than every minute, for \
+                     etcd copies its whole database for each; what comes between is in the log";
+        check_refused("  snapshots", "  capture: {bases: '@every 10s'}\n  snapshots", &[often]);
+        check_refused(
+            "[/backup/snapshot.db]",
+            "[/backup/etcd/x.db, /b.db, /b.db, /%Q.db]",
+            &[
+                "line 13: clusters[0].snapshots[0].to[3]: the pattern in \"/%Q.db\" is always the same; a % \
+                 begins a pattern such as %Y; write %% for a percent sign itself",
+                "line 13: clusters[0].snapshots[0].to[0]: it lies in the archive /backup/etcd: name a place \
+                 beside it",
+                "line 13: clusters[0].snapshots[0].to[2]: /b.db is written by two jobs",
+            ],
+        );
+        check_refused(
+            "clusters:",
+            "alarms: {missedRuns: 0}\nwebhooks: [{url: 'ftp://canary'}]\nheartbeat: {url: 'file:/x'}\nclusters:",
+            &[
+                "line 2: alarms.missedRuns: at least 1: a job is not late before it is due",
+                "line 3: webhooks[0].url: a URL is wanted that begins with https:// or http://",
+            ],
+        );
+        let probe = "line 10: clusters[0].archives[0].drill.probes[0]: \"=x\" is neither PREFIX nor \
+                     PREFIX=COUNT, such as /registry/pods/=3";
+        check_refused("{daily: 7}", "{daily: 7}\n    drill: {probes: ['=x']}", &[probe]);
+    }
+
+    #[test]
+    fn a_place_has_one_name() {
+        let config = Config::parse(&GOOD.replace("/backup/etcd", "s3://bucket/etcd/")).unwrap();
+        assert_eq!(config.clusters[0].archives[0].place, "s3://bucket/etcd");
     }
 
     #[test]

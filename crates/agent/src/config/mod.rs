@@ -3,13 +3,14 @@
 //! One YAML file. What it says is checked as a whole before anything is done, and every fault is named with
 //! its place. `docs/configuration.md` is made from what is written here.
 
+mod check;
 mod load;
 mod reference;
 mod units;
 
 pub use load::Fault;
 pub use reference::{reference, schema};
-pub use units::{Bytes, Period, Secret, parse_bytes, parse_duration};
+pub use units::{Bytes, Period, Secret, fill_pattern, parse_bytes, parse_duration};
 
 use rekindle_archive::format::Fingerprint;
 use rekindle_archive::{Place, Policy, Retention, RetentionMode, StoreOptions};
@@ -26,8 +27,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
-    /// Where this host remembers what it has to: journals, records, and the keys of archives that it has seen. Not
-    /// on etcd's own disk.
+    /// Where this host remembers what it has to: journals, records, a copy of this file, and the keys of archives that it
+    /// has seen. Not on etcd's own disk.
     #[serde(default = "default_state")]
     pub state: PathBuf,
     /// Address for metrics; without a host it is this machine only, and `off` is none.

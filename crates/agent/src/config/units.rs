@@ -1,6 +1,7 @@
 //! Values as people write them: times, bytes, secrets.
 
-use jiff::{Span, SpanRelativeTo};
+use jiff::tz::TimeZone;
+use jiff::{Span, SpanRelativeTo, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use std::borrow::Cow;
@@ -21,6 +22,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let span: Span = text.parse().map_err(|_| wrong())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     Duration::try_from(duration).map_err(|_| wrong())
+}
+
+/// Fills the date patterns (`%Y`, `%m`, …) of a name, in UTC.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn fill_pattern(name: &str, now: Timestamp) -> Result<String, String> {
+    let now = now.to_zoned(TimeZone::UTC);
+    jiff::fmt::strtime::format(name, &now).map_err(|error| error.to_string())
 }
 
 /// Reads a number of bytes, such as `50MiB`.
@@ -120,6 +130,13 @@ as_text!(Bytes, parse_bytes, "bytes");
 pub struct Secret(String);
 
 impl Secret {
+    /// What it is, if that is written here.
+    #[must_use]
+    pub(super) fn literal(&self) -> Option<&str> {
+        let is_elsewhere = self.0.starts_with("file:") || self.0.starts_with("${");
+        (!is_elsewhere).then_some(&*self.0)
+    }
+
     /// What it is. `env` reads a variable of the environment.
     ///
     /// # Errors
@@ -179,6 +196,16 @@ mod tests {
         for text in ["5s", "90s", "7d", "36h", "250ms", "0s", "1m"] {
             assert_eq!(Period(parse_duration(text).unwrap()).to_string(), text);
         }
+    }
+
+    #[test]
+    fn names_with_dates() {
+        let now: Timestamp = "2026-11-20T09:05:03Z".parse().unwrap();
+        let filled = |name| fill_pattern(name, now);
+        assert_eq!(filled("snap.db").as_deref(), Ok("snap.db"));
+        assert_eq!(filled("b/%Y-%m-%d/%H%M%S.db").as_deref(), Ok("b/2026-11-20/090503.db"));
+        assert_eq!(filled("100%%.db").as_deref(), Ok("100%.db"));
+        assert!(filled("%!").is_err());
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl<'a> Worker<'a> {
     }
 
     fn remember(&mut self, job: &'a Job, slot: Timestamp, made: Option<Record>) {
-        let Some(record) = made else {
+        // Whoever follows the cluster tries again by himself to make a base.
+        let Some(record) = made.filter(|_| job.what != What::Base) else {
             return self.wait_for(job, slot, next_of(job, slot));
         };
         let (_, attempts) = self
@@ -312,6 +313,15 @@ impl<'a> Worker<'a> {
         })
     }
 
+    /// Archives that cannot be written into now, and why.
+    fn away(&self) -> BTreeMap<String, String> {
+        self.ward.state(|state| {
+            let failing =
+                state.archives.iter().filter_map(|(place, it)| Some((place, it.failure.as_ref()?)));
+            failing.map(|(place, (_, why))| (place.clone(), why.clone())).collect()
+        })
+    }
+
     fn writes_any(&self) -> bool {
         !self.written().is_empty()
     }
@@ -337,8 +347,16 @@ impl<'a> Worker<'a> {
                     }
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {
-                    let still = self.written();
+                    let (still, away) = (self.written(), self.away());
                     missing.retain(|place| still.contains(place));
+                    // It gets its base by itself, once it can be written into.
+                    missing.retain(|place| match away.get(place) {
+                        Some(why) => {
+                            faults.push(why.clone());
+                            false
+                        }
+                        None => true,
+                    });
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -410,7 +428,22 @@ impl<'a> Worker<'a> {
         for job in wanted {
             let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
             let run = Run { cluster, job: name, slot: request.asked, attempt: 1 };
-            done.extend(self.make(job, &run));
+            let made = self.make(job, &run);
+            done.push(made.unwrap_or_else(|| {
+                // Whoever is asked elsewhere can do it.
+                let why = self.ward.state(|state| {
+                    let words: Vec<_> =
+                        state.archives.values().map(|it| it.words.clone()).collect();
+                    words.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join("; ")
+                });
+                let record = Record::new(&run, &self.ward.agent, now(), now(), Outcome::Away);
+                let why =
+                    if why.is_empty() { "no archive was reached yet".to_owned() } else { why };
+                Record {
+                    reason: Some(format!("this host writes into no archive: {why}")),
+                    ..record
+                }
+            }));
         }
         Requests::answer(&path, &done);
     }

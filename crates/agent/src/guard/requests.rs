@@ -110,7 +110,7 @@ impl Request {
     /// The file cannot be written.
     pub fn ask(&self, state: &Path) -> io::Result<PathBuf> {
         let directory = state.join(REQUESTS);
-        std::fs::create_dir_all(&directory)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let name = self.asked.as_nanosecond().to_string();
         let path = directory.join(&name).with_extension("json");
         put(&path, self)?;

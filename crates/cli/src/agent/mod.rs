@@ -1,5 +1,6 @@
 //! `rekindle agent`: guarding clusters day and night.
 
+mod check;
 mod served;
 
 use crate::archive::keep_to_ourselves;
@@ -10,12 +11,11 @@ use crate::terminal;
 use crate::time::parse_duration;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use rekindle_agent::config::{Cluster, Config};
+use rekindle_agent::config::Config;
 use rekindle_agent::guard::{
     self, Agent, Error, Guard, Level, Log, LogLine, Pause, Request, Signals,
 };
 use rekindle_agent::records::{Outcome, Record};
-use rekindle_archive::{Place, Store};
 use sd_notify::NotifyState;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
@@ -114,7 +114,7 @@ pub(crate) fn run(
     let path = path.map_err(|error| Failure::io("looking at", Path::new(CONFIG), &error))?;
     let read = configured::read(&path)?;
     match &args.command {
-        _ if args.check => check(&path, &read),
+        _ if args.check => print(&check::check(&path, &read)?),
         Some(AgentCommand::Pause(args)) => pause(&read, cluster, args),
         Some(AgentCommand::Resume(_)) => resume(&read, cluster),
         Some(AgentCommand::BackupNow(args)) => backup_now(&read, cluster, args),
@@ -125,82 +125,6 @@ pub(crate) fn run(
 /// `docs/configuration.md`.
 pub(crate) fn reference() -> String {
     rekindle_agent::config::reference() + &rekindle_agent::metrics::reference()
-}
-
-/// What a configuration comes to.
-fn check(path: &Path, config: &Config) -> Result<(), Failure> {
-    let mut text = format!("{} is good\n", path.display());
-    for cluster in &config.clusters {
-        let jobs = rekindle_agent::jobs::jobs_of(cluster).map_err(Failure::usage)?;
-        text += &format!("cluster {}\n", cluster.name);
-        if cluster.is_followed() {
-            let places: Vec<_> = cluster.archives.iter().map(|it| &*it.place).collect();
-            text += &format!("  followed into {}\n", places.join(", "));
-        }
-        for job in jobs {
-            let next = job.schedule.next(Timestamp::now());
-            let next = next.map(|next| next.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-            let place =
-                if job.place.is_empty() { String::new() } else { format!(": {}", job.place) };
-            text += &format!("  {}, next at {}{place}\n", job.name, next.unwrap_or_default());
-        }
-        secrets(cluster)?;
-        places(cluster)?;
-    }
-    print(&text)
-}
-
-/// Archives are there, and what is to be done with them can be.
-fn places(cluster: &Cluster) -> Result<(), Failure> {
-    for archive in &cluster.archives {
-        let place = &archive.place;
-        let options = archive.store.options(crate::stores::variables()).map_err(Failure::usage)?;
-        let opened = Place::parse(place)
-            .and_then(|place| Store::open(&place, &options))
-            .map_err(rekindle_archive::Error::from)
-            .and_then(rekindle_archive::Archive::open);
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                eprintln!("warning: cluster {}: {error}", cluster.name);
-                continue;
-            }
-        };
-        let wants = [
-            ("prune", archive.prune.is_some()),
-            ("verify", archive.verify.is_some()),
-            ("drill", archive.drill.is_some()),
-        ];
-        let wants: Vec<_> =
-            wants.iter().filter(|(_, wants)| *wants).map(|(name, _)| *name).collect();
-        if opened.is_sealed() && archive.identities.is_empty() && !wants.is_empty() {
-            let what = format!(
-                "cluster {}: {place} is encrypted, and {} can do nothing without an identity",
-                cluster.name,
-                wants.join(", ")
-            );
-            return Err(Failure::usage(what).remedy(
-                "name an owner's identity file in identities: whoever takes this host can read the archive then. Or \
-                 leave them out here, and do them on a host that is kept for that",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Secrets can be had.
-fn secrets(cluster: &Cluster) -> Result<(), Failure> {
-    let env = |name: &str| crate::connect::environment(name);
-    let failure = |fault: String| Failure::usage(format!("cluster {}: {fault}", cluster.name));
-    cluster.credentials(&env).map_err(failure)?;
-    for archive in &cluster.archives {
-        let found = archive
-            .store
-            .options(crate::stores::variables())
-            .map_err(|fault| failure(format!("archive {}: {fault}", archive.name)));
-        found?;
-    }
-    Ok(())
 }
 
 /// The state of the cluster that is named, or of all of the agent.
@@ -288,8 +212,8 @@ fn told(records: &[Record]) -> Result<(), Failure> {
     match (bad, records.is_empty()) {
         (None, false) => Ok(()),
         (None, true) => {
-            let what = "nothing was made: another host writes into the archives, or they cannot be reached";
-            Err(Failure::new(Code::Failed, what).remedy("look at the agent's log"))
+            let what = "nothing is to be made: the cluster has neither archives nor snapshots";
+            Err(Failure::new(Code::Failed, what))
         }
         (Some(record), _) => {
             let why = record.reason.clone().unwrap_or_default();
@@ -358,7 +282,7 @@ fn say(format: LogFormat, line: &LogLine) {
             let about: Vec<_> = [cluster, job].into_iter().flatten().map(String::as_str).collect();
             let about =
                 if about.is_empty() { String::new() } else { format!("{}: ", about.join(" ")) };
-            let text = text.replace('\n', "; ");
+            let text = text.lines().map(str::trim).collect::<Vec<_>>().join("; ");
             let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
             format!("{time} {level} {about}{text}")
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rekindle_agent::capture::{ArchiveStatus, Disagreement, Notice, Status, Told};
 use rekindle_agent::lines::{ArchiveLine, Line};
 use rekindle_archive::{BaseWritten, Comparison};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +16,16 @@ use std::time::{Duration, Instant};
 /// How often the state is told where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10 * 60);
 /// How often a failure that goes on is told again.
-const FAILURE_EVERY: Duration = Duration::from_secs(60);
+const FAILURE_EVERY: Duration = Duration::from_secs(10 * 60);
+/// So many failures are known by what they say.
+const FAILURES_MAX: usize = 32;
 
 /// Says it.
 pub(super) struct Words {
     places: Vec<String>,
     bar: Option<ProgressBar>,
     line: Option<Instant>,
-    failure: Option<(String, Instant)>,
+    failures: BTreeMap<String, Instant>,
     /// Somebody listens to standard output; this ends all where he does not any more.
     listener: Option<Arc<AtomicBool>>,
 }
@@ -33,7 +36,7 @@ impl Words {
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{spinner} {msg}")) {
             bar.set_style(style);
         }
-        Self { places, bar, line: None, failure: None, listener }
+        Self { places, bar, line: None, failures: BTreeMap::new(), listener }
     }
 
     pub(super) fn say(&mut self, told: &Told) {
@@ -108,9 +111,11 @@ impl Words {
             }
             Told::StandingBy { archive, host } => {
                 let place = self.place(*archive);
-                note(format!("standing by: {host} writes into {place}"))
+                of_archive(false, *archive, format!("standing by: {host} writes into {place}"))
             }
-            Told::Writing { archive } => note(format!("writing into {}", self.place(*archive))),
+            Told::Writing { archive } => {
+                of_archive(false, *archive, format!("writing into {}", self.place(*archive)))
+            }
             Told::Base { archive, written } => self.base(*archive, written),
             Told::BaseFailed { archive, error } => {
                 let archive = self.place(*archive).to_owned();
@@ -171,10 +176,13 @@ impl Words {
 
     /// The same failure again and again is told now and then.
     fn fail(&mut self, what: &str) {
-        let known = self.failure.as_ref();
-        if !known.is_some_and(|(known, at)| known == what && at.elapsed() < FAILURE_EVERY) {
+        self.failures.retain(|_, told| told.elapsed() < FAILURE_EVERY);
+        if !self.failures.contains_key(what) {
             self.print(&format!("warning: {what}"));
-            self.failure = Some((what.to_owned(), Instant::now()));
+            if self.failures.len() >= FAILURES_MAX {
+                self.failures.clear();
+            }
+            self.failures.insert(what.to_owned(), Instant::now());
         }
     }
 

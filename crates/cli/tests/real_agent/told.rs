@@ -111,6 +111,44 @@ fn a_changed_configuration_is_taken_when_it_is_good() {
     other.wait_for("another agent works with");
 }
 
+/// All that a configuration names and that is not on this host is told before anything is begun.
+#[test]
+fn what_is_not_on_this_host_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("agent.yaml");
+    let yaml = "\
+state: /nowhere
+webhooks: [{url: 'file:/no/webhook'}]
+clusters:
+- name: prod
+  endpoints: ['127.0.0.1:1']
+  cacert: /no/ca.crt
+  archives:
+  - place: /no/archive
+    identities: [/no/identity.txt]
+    drill: {etcd: /no/etcd}
+  snapshots:
+  - name: daily
+    schedule: '@daily'
+    to: ['s3://bucket/etcd-%Y.db', /no/etcd-%Y.db]
+    store: {variables: {AWS_SECRET_ACCESS_KEY: '${NONE}'}}
+";
+    fs::write(&config, yaml).unwrap();
+    let words = ["agent", "--check", "--config", config.to_str().unwrap()];
+    let output = rekindle(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    for want in [
+        "a webhook's url: reading /no/webhook: ",
+        "cluster prod: reading /no/ca.crt: ",
+        "archive main: reading /no/identity.txt: ",
+        "archive main: drill: there is no program /no/etcd",
+        "snapshots daily: AWS_SECRET_ACCESS_KEY: the environment has no variable NONE",
+        "warning: cluster prod: snapshots daily: /no is not there",
+    ] {
+        assert!(said(&output).contains(want), "{want}: {}", said(&output));
+    }
+}
+
 /// What needs an identity is refused without one, before anything is begun.
 #[test]
 fn an_encrypted_archive_wants_an_identity_for_what_reads_it() {
