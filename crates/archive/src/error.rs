@@ -160,6 +160,24 @@ pub enum Error {
     /// Something should be sealed, and to nobody.
     #[error("nobody is named to whom the archive's keys are to be sealed")]
     NoRecipients,
+    /// Files of a host are kept in encrypted archives only.
+    #[error("{place} is not encrypted, and files of a host hold its keys")]
+    FilesUnsealed {
+        /// The place.
+        place: String,
+    },
+    /// Too much for files of a host.
+    #[error("these are more than {} MiB of files", max >> 20)]
+    FilesTooLarge {
+        /// Most bytes.
+        max: usize,
+    },
+    /// A host that cannot be called so.
+    #[error("\"{host}\" is no name of a host")]
+    NoHost {
+        /// What it is called.
+        host: String,
+    },
     /// A change of keys that makes no sense.
     #[error(transparent)]
     Rekey(#[from] RekeyFault),

@@ -18,6 +18,7 @@ mod forget;
 mod forks;
 pub mod format;
 mod frame;
+mod host;
 mod keys;
 mod log;
 mod names;
@@ -39,6 +40,7 @@ pub use changed::Changed;
 pub use earlier::Earlier;
 pub use error::Error;
 pub use forget::{ForgetPlan, ForgetPoint, ForgetRequest, Forgot, Forgotten, plan_forget};
+pub use host::FilesEntry;
 pub use keys::{
     Closed, Identity, KeyFault, Protection, Recipient, RekeyFault, RekeyPlan, RekeyRequest,
     Sealing, Signer, SigningKey,

@@ -11,11 +11,14 @@
 //! timelines/<id>/log/<level>/<epoch>-<first>-<last>-<id>.seg   a part of the log
 //! timelines/<id>/bases/<revision>-<raft index>-<id>.base    the state at one revision
 //! timelines/<id>/witnesses/<revision>-<id>.witness          what a member has said of its keyspace
+//! host/<host>/<time>-<id>.files                             files of a host
 //! ```
 //!
 //! Numbers but for levels have 20 digits, so that names sort like them. They are there for people and for order:
 //! what counts stands in the header.
 
+use crate::format::files::is_host;
+use crate::format::header::Moment;
 use crate::format::{Generation, ObjectId, TimelineId};
 use rekindle_etcd::{RaftIndex, Revision};
 
@@ -194,9 +197,42 @@ pub(crate) fn parse_witness(name: &str) -> Option<Revision> {
     stem.split_once('-')?.0.parse().ok().and_then(Revision::new)
 }
 
+/// Where files of hosts are.
+pub(crate) const HOSTS: &str = "host";
+
+pub(crate) fn files(host: &str, at: Moment, id: ObjectId) -> String {
+    format!("{HOSTS}/{host}/{:020}-{id}.files", at.0.max(0))
+}
+
+/// The host of what [`files`] writes.
+pub(crate) fn parse_files(name: &str) -> Option<&str> {
+    let (host, stem) = name.strip_prefix(HOSTS)?.strip_prefix('/')?.split_once('/')?;
+    let (time, id) = stem.strip_suffix(".files")?.split_once('-')?;
+    let at = Moment(time.parse().ok()?);
+    (is_host(host) && files(host, at, ObjectId::parse(id)?) == name).then_some(host)
+}
+
+/// The time of what [`files`] writes.
+pub(crate) fn time_of_files(name: &str) -> Option<Moment> {
+    let (_, stem) = name.strip_suffix(".files")?.rsplit_once('/')?;
+    stem.split_once('-')?.0.parse().ok().map(Moment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_say_host_and_time() {
+        let name = files("node-1.example", Moment(12), ObjectId([2; 16]));
+        assert_eq!(parse_files(&name), Some("node-1.example"));
+        assert_eq!(time_of_files(&name), Some(Moment(12)));
+        let bad =
+            ["", "host/a/1-x.files", &name.replace("node-1", ".."), &name.replace("12-", "012-")];
+        for bad in bad {
+            assert_eq!(parse_files(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn names_of_witnesses_say_their_revisions() {

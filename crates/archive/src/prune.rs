@@ -21,7 +21,7 @@ use crate::plan::standing::{restorable, standing};
 use crate::read::read_base;
 use crate::store::{Listed, StoreFaultKind};
 use crate::tail::LogRange;
-use crate::{names, object};
+use crate::{host, names, object};
 use rekindle_etcd::Revision;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +61,8 @@ pub struct PrunePlan {
     pub collected: Vec<Listed>,
     /// Revisions of the log that are in no segment any more afterwards.
     pub log: Vec<LogRange>,
+    /// Files of hosts that no restore point is as old as.
+    pub files: Vec<Listed>,
     /// Files in a directory that somebody began before the grace and never finished.
     pub staged: usize,
     /// What was needed by any base when it was made.
@@ -153,9 +155,24 @@ pub fn plan_prune(archive: &Archive, request: &PruneRequest) -> Result<PrunePlan
     let void = look.marks.iter().filter(|mark| !mark.objects.is_disjoint(&before));
     let void = void.cloned().collect();
     let staged = staged(archive, request)?.len();
+    let files = archive.store().list(names::HOSTS)?;
+    let kept = bases.iter().filter(|(_, reason)| reason.stays());
+    let files = host::unneeded(&files, kept.map(|(base, _)| base.header.facts.state).min());
     let log = look.log_without(&needed_later, stays);
     let (needs, request) = (look.needs, request.clone());
-    Ok(PrunePlan { bases, postponed, marked, collected, log, staged, before, void, needs, request })
+    Ok(PrunePlan {
+        bases,
+        postponed,
+        marked,
+        collected,
+        log,
+        files,
+        staged,
+        before,
+        void,
+        needs,
+        request,
+    })
 }
 
 impl PrunePlan {
@@ -165,6 +182,7 @@ impl PrunePlan {
         self.going().next().is_none()
             && self.marked.is_empty()
             && self.collected.is_empty()
+            && self.files.is_empty()
             && self.staged == 0
     }
 
@@ -194,6 +212,15 @@ impl PrunePlan {
             match remove(archive, &base.name)? {
                 None => done.bases += 1,
                 Some(reason) => done.held.push((base.name.clone(), reason)),
+            }
+        }
+        for found in &self.files {
+            match remove(archive, &found.name)? {
+                None => {
+                    done.collected += 1;
+                    done.collected_bytes += found.bytes;
+                }
+                Some(reason) => done.held.push((found.name.clone(), reason)),
             }
         }
         let Self { needs, request, before, .. } = self;

@@ -85,11 +85,14 @@ pub fn stats(archive: &Archive, now: Moment) -> Result<Stats, Error> {
     let kind = |kind| KindUse { kind, objects: 0, stored: 0, logical: 0, dead: 0 };
     let age = |days_max| AgeUse { days_max, bases: 0, bases_bytes: 0, stored: 0 };
     let mut stats = Stats {
-        kinds: [Kind::Pack, Kind::Segment, Kind::Base, Kind::Witness].map(kind).to_vec(),
+        kinds: [Kind::Pack, Kind::Segment, Kind::Base, Kind::Witness, Kind::Files]
+            .map(kind)
+            .to_vec(),
         ages: AGES.map(Some).into_iter().chain([None]).map(age).collect(),
         ..Stats::default()
     };
-    let listed = archive.store().list(names::TIMELINES)?;
+    let mut listed = archive.store().list(names::TIMELINES)?;
+    listed.extend(archive.store().list(names::HOSTS)?);
     let listed: Vec<_> = listed
         .into_iter()
         .filter(|it| ![".json", ".alive"].iter().any(|end| it.name.ends_with(end)))

@@ -312,7 +312,8 @@ impl<'a> Transfer<'a> {
 }
 
 fn sizes(store: &Store) -> Result<BTreeMap<String, u64>, Error> {
-    let listed = store.list(names::TIMELINES)?;
+    let mut listed = store.list(names::TIMELINES)?;
+    listed.extend(store.list(names::HOSTS)?);
     Ok(listed.into_iter().map(|Listed { name, bytes }| (name, bytes)).collect())
 }
 

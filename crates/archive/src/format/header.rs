@@ -156,10 +156,12 @@ pub enum Kind {
     Segment = 3,
     /// What a member has said of its keyspace.
     Witness = 4,
+    /// Files of a host.
+    Files = 5,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Pack, Self::Base, Self::Segment, Self::Witness];
+    const ALL: [Self; 5] = [Self::Pack, Self::Base, Self::Segment, Self::Witness, Self::Files];
 
     fn of(byte: u8) -> Result<Self, FormatFault> {
         let found = Self::ALL.into_iter().find(|kind| *kind as u8 == byte);
@@ -174,6 +176,7 @@ impl fmt::Display for Kind {
             Self::Base => "base",
             Self::Segment => "segment",
             Self::Witness => "witness",
+            Self::Files => "files",
         })
     }
 }

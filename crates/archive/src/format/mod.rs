@@ -24,6 +24,7 @@ pub mod block;
 pub(crate) mod cursor;
 mod digest;
 mod fault;
+pub mod files;
 pub mod filter;
 pub mod header;
 mod id;
@@ -32,6 +33,7 @@ pub mod run;
 pub mod segment;
 pub mod witness;
 
+pub(crate) use cursor::{Cursor, Put};
 pub use digest::{DIGEST, Domain, Hasher, LogDigest, ValueDigests};
 pub use fault::FormatFault;
 pub use header::{Facts, Header, Kind};

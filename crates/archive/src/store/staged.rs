@@ -68,7 +68,7 @@ fn look(
 
 /// An object's name, and behind it `#` and a number.
 fn is_staged(name: &str) -> bool {
-    let ends = [".pack", ".seg", ".base", ".json", ".age"];
+    let ends = [".pack", ".seg", ".base", ".witness", ".files", ".json", ".age"];
     name.rsplit_once('#').is_some_and(|(object, number)| {
         ends.iter().any(|end| object.ends_with(end))
             && !number.is_empty()

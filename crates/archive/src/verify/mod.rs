@@ -82,7 +82,10 @@ impl<'a> Verification<'a> {
     /// [`Error::Store`] where the archive cannot be listed; what a later version of this program has
     /// written.
     pub fn begin(archive: &'a Archive, request: &VerifyRequest) -> Result<Self, Error> {
-        let listed = archive.store().list(names::TIMELINES)?;
+        let mut listed = archive.store().list(names::TIMELINES)?;
+        if request.only.is_none() {
+            listed.extend(archive.store().list(names::HOSTS)?);
+        }
         let listed: BTreeMap<_, _> = listed.into_iter().map(|it| (it.name, it.bytes)).collect();
         let (level, observed, readings) = (request.level, Observed::default(), BTreeMap::new());
         let mut this = Self { archive, level, observed, readings };
@@ -115,6 +118,11 @@ impl<'a> Verification<'a> {
             for name in listed.keys().filter(is_witness) {
                 let bytes = listed.get(name).copied().unwrap_or_default();
                 this.need(name.clone(), || Reading::new(What::Witness, bytes));
+            }
+            for (name, bytes) in
+                listed.iter().filter(|(name, _)| names::parse_files(name).is_some())
+            {
+                this.need(name.clone(), || Reading::new(What::Files, *bytes));
             }
         }
         this.look_at_needed(&listed)?;
@@ -400,6 +408,7 @@ impl<'a> Verification<'a> {
         let is_data = |name: &str| {
             names::parse_claim(name).is_none()
                 && names::parse_sign(name).is_none()
+                && name.starts_with(names::TIMELINES)
                 && !is_empty(name)
         };
         let rest = listed.iter().filter(|(name, _)| is_data(name));

@@ -5,6 +5,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::format::base::{Base, Part};
 use crate::format::{FormatFault, Kind};
+use crate::host;
 use crate::names;
 use crate::object;
 use crate::read::is_known;
@@ -37,6 +38,7 @@ pub(crate) enum What {
     Pack(Vec<Part>),
     Segment,
     Witness,
+    Files,
     Base,
 }
 
@@ -60,7 +62,7 @@ impl Reading {
     fn fetch(&self, archive: &Archive, name: &str) -> Pending<Bytes> {
         let most = match self.what {
             What::Timeline => crate::archive::JSON_MAX,
-            What::Pack(_) | What::Base | What::Witness => self.bytes,
+            What::Pack(_) | What::Base | What::Witness | What::Files => self.bytes,
             What::Segment => SEGMENT_MAX,
         };
         archive.store().read_later(name, most)
@@ -87,6 +89,7 @@ impl Reading {
                 }
             }
             What::Witness => witness::check(archive, name, bytes.clone()).map(drop),
+            What::Files => host::check(archive, name, bytes.clone()).map(drop),
             What::Segment => {
                 let opened = object::open_run(archive, &full_name, Kind::Segment, bytes.clone())?;
                 let facts = &opened.header.facts;
