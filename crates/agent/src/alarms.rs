@@ -3,8 +3,9 @@
 use crate::board::{Board, CaptureState, ClusterState, JobState};
 use crate::config::Config;
 use crate::records::Outcome;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long something that is started anew again and again may be away.
@@ -13,6 +14,84 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(60);
 const LATE_MIN: Duration = Duration::from_secs(60);
 /// How long it stays told that a cluster became another one.
 const HISTORY_FOR: Duration = Duration::from_secs(86_400);
+
+/// Each alarm: its name, how urgent it is, and when it is raised.
+pub const ALARMS: &[(&str, &str, &str)] = &[
+    (
+        "NotFollowed",
+        "critical",
+        "Nothing was heard of a cluster that is followed for a minute: it is silent, or the process that follows it \
+         ends again and again.",
+    ),
+    (
+        "ArchiveBehind",
+        "critical",
+        "An archive has not what the cluster had `alarms.behind` ago; not where another host writes into it.",
+    ),
+    (
+        "MembersDiffer",
+        "critical",
+        "Members have said different HashKVs of one revision, until they agree.",
+    ),
+    (
+        "BaseContradicts",
+        "critical",
+        "A snapshot is not what the archive had of the same revisions, until a base agrees again.",
+    ),
+    ("BaseFailed", "warning", "No base could be made of a snapshot, until one is made."),
+    (
+        "AnotherHistory",
+        "warning",
+        "The cluster became another one: it was restored, or somebody has put one in its place. For a day.",
+    ),
+    (
+        "JobFailed",
+        "critical, warning",
+        "A job was refused (critical), or has failed at the third try of one slot (warning), until it succeeds.",
+    ),
+    (
+        "JobOverdue",
+        "critical",
+        "A job has not succeeded for `alarms.missedRuns` times its period, and at least a minute.",
+    ),
+    (
+        "CertificateExpires",
+        "critical, warning",
+        "A certificate among `hostFiles` expires within `alarms.expiry`; critical within a quarter of that.",
+    ),
+    (
+        "ConfigurationBad",
+        "critical",
+        "A changed configuration is not good, so the one before holds.",
+    ),
+    ("OneDestination", "warning", "All backups are in one place."),
+    (
+        "ArchiveInCluster",
+        "warning",
+        "An archive's store is in the cluster that it is of, or on a member's host.",
+    ),
+    ("IdentitiesOnHost", "warning", "All identities that open an archive are on a member's host."),
+    (
+        "AtRestKeysUnsaved",
+        "warning",
+        "The keys with which Kubernetes encrypts at rest are in no `hostFiles`.",
+    ),
+    (
+        "Paused",
+        "warning",
+        "Nothing is done by schedule. Alarms of jobs are muted meanwhile: none is raised, and none is over.",
+    ),
+];
+
+/// The table of alarms, for people.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = "\n## Alarms\n\n| alarm | urgency | when |\n|---|---|---|\n".to_owned();
+    for (name, urgency, when) in ALARMS {
+        page += &format!("| `{name}` | {urgency} | {when} |\n");
+    }
+    page
+}
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,6 +191,7 @@ impl Judge<'_> {
     ) {
         let (cluster, subject, remedy) =
             (self.cluster.clone(), subject.to_owned(), remedy.to_owned());
+        debug_assert!(ALARMS.iter().any(|(known, ..)| *known == name), "{name} is in no reference");
         let muted = self.muted;
         let alarm = Alarm { name, severity, cluster, subject, summary, remedy, since, muted };
         self.alarms.push(alarm);
@@ -132,9 +212,15 @@ impl Judge<'_> {
             let remedy = "add an archive in another place, or copy it there: rekindle archive copy";
             self.raise(("OneDestination", Severity::Warning), "", summary, remedy, began);
         }
+        for warning in &state.surroundings {
+            let kind = (warning.name, Severity::Warning);
+            let (subject, summary) = (&warning.subject, warning.summary.clone());
+            self.raise(kind, subject, summary, warning.remedy, began);
+        }
         if let Some(capture) = &state.capture {
             self.capture(capture, state);
         }
+        self.certificates(state);
         self.muted = state.paused.is_some();
         for (name, job) in &state.jobs {
             self.job(name, job, state.resumed);
@@ -186,6 +272,28 @@ impl Judge<'_> {
         }
     }
 
+    /// Of several files with one certificate, and several archives with one file, one is told.
+    fn certificates(&mut self, state: &ClusterState) {
+        let soon = self.config.alarms.expiry.0;
+        let mut told = BTreeSet::new();
+        for found in state.jobs.values().flat_map(|job| &job.certificates) {
+            let left = Duration::try_from(found.not_after.duration_since(self.now));
+            let left = left.unwrap_or_default();
+            if left >= soon || !told.insert(&found.path) {
+                continue;
+            }
+            let severity = if left < soon / 4 { Severity::Critical } else { Severity::Warning };
+            let word = if left.is_zero() { "has expired" } else { "expires" };
+            let summary = format!("{} {word} at {}", found.subject, found.not_after);
+            let remedy = "renew it: kubeadm certs renew, or whoever has issued it; then restart what uses it";
+            let since = i64::try_from(soon.as_secs())
+                .ok()
+                .and_then(|soon| found.not_after.checked_sub(SignedDuration::from_secs(soon)).ok());
+            let kind = ("CertificateExpires", severity);
+            self.raise(kind, &found.path, summary, remedy, since.unwrap_or(self.now));
+        }
+    }
+
     /// Nothing was to be done before `resumed`.
     fn job(&mut self, name: &str, job: &JobState, resumed: Option<Timestamp>) {
         if let Some((since, last)) = &job.failing {
@@ -221,6 +329,7 @@ impl Judge<'_> {
 mod tests {
     use super::*;
     use crate::board::ArchiveState;
+    use crate::files::Certificate;
     use crate::records::{Agent, Record, Run};
 
     fn at(second: i64) -> Timestamp {
@@ -311,6 +420,26 @@ mod tests {
         check(archive(|it| it.base_failure = Some((at(1), String::new()))), 9, &["BaseFailed"]);
         check(|state| state.paused = Some("upgrade".to_owned()), 9, &["Paused"]);
         check(|state| state.destinations = 1, 9, &["OneDestination"]);
+    }
+
+    #[test]
+    fn certificates_that_expire() {
+        let now = 1000;
+        let expires = |day: i64| {
+            move |state: &mut ClusterState| {
+                let certificate = |path: &str| Certificate {
+                    path: path.to_owned(),
+                    subject: "CN=etcd".to_owned(),
+                    not_after: at(now + day * 86_400 - 1),
+                };
+                let certificates = vec![certificate("/a"), certificate("/a")];
+                let job = JobState { certificates, ..JobState::default() };
+                state.jobs.insert("files-main".to_owned(), job);
+            }
+        };
+        check(expires(29), now, &[]);
+        check(expires(28), now, &["CertificateExpires"]);
+        check(expires(-3), now, &["CertificateExpires"]);
     }
 
     #[test]

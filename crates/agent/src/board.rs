@@ -1,8 +1,11 @@
 //! What an agent knows of its clusters: what metrics show, and what alarms are judged by.
 
+use crate::files::Certificate;
 use crate::lines::{ArchiveLine, Line};
 use crate::records::{Outcome, Record};
+use crate::surroundings::Warning;
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,6 +35,8 @@ pub struct ClusterState {
     pub jobs: BTreeMap<String, JobState>,
     /// Places that backups go to.
     pub destinations: usize,
+    /// What makes backups go down with what they are of.
+    pub surroundings: Vec<Warning>,
 }
 
 /// The process that follows a cluster.
@@ -106,6 +111,8 @@ pub struct JobState {
     pub last: Option<Record>,
     /// It fails since, until it succeeds: this run of it was refused, or was its third try.
     pub failing: Option<(Timestamp, Record)>,
+    /// Certificates that its last run has seen.
+    pub certificates: Vec<Certificate>,
     /// Runs that this agent made, by how they ended.
     pub runs: BTreeMap<&'static str, u64>,
 }
@@ -223,6 +230,10 @@ impl JobState {
         }
         if self.last.as_ref().is_some_and(|last| last.ended > record.ended) {
             return;
+        }
+        let seen = record.output.as_ref().and_then(|output| output.get("certificates"));
+        if let Some(seen) = seen.and_then(|seen| Vec::deserialize(seen).ok()) {
+            self.certificates = seen;
         }
         match record.outcome {
             Outcome::Done => self.failing = None,

@@ -23,6 +23,17 @@ pub struct Job {
     pub what: What,
     /// The place of the archive, or where a snapshot goes.
     pub place: String,
+    /// Where agents agree on who does it; none where each does it on its own host.
+    pub shared: Option<Shared>,
+}
+
+/// Where agents agree on who does a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// In this archive.
+    Archive(String),
+    /// In the first archive of the cluster, if it has any.
+    Cluster,
 }
 
 /// Jobs of one lane follow each other; those of several lanes run beside each other.
@@ -72,6 +83,7 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
             lane: Lane::Base,
             what,
             place: place.to_owned(),
+            shared: (!place.is_empty()).then(|| Shared::Archive(place.to_owned())),
         })
     };
     if cluster.is_followed() {
@@ -102,6 +114,7 @@ fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
             lane: Lane::Keep,
             what: What::Commands(commands),
             place: archive.place.clone(),
+            shared: Some(Shared::Archive(archive.place.clone())),
         })
     };
     if let Some(prune) = &archive.prune {
@@ -128,6 +141,13 @@ fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
         let zone = drill.time_zone.as_deref();
         jobs.push(job("drill", &drill.schedule, zone, vec![command, older])?);
     }
+    if let Some(files) = &archive.host_files {
+        let mut command = words(&["save-files", &archive.place]);
+        command.extend(files.host.iter().map(|host| format!("--host={host}")));
+        command.extend(files.paths.iter().map(|path| path.display().to_string()));
+        let zone = files.time_zone.as_deref();
+        jobs.push(Job { shared: None, ..job("files", &files.schedule, zone, vec![command])? });
+    }
     Ok(jobs)
 }
 
@@ -152,6 +172,8 @@ fn of_snapshots(snapshots: &Snapshots) -> Result<Vec<Job>, String> {
             lane: Lane::Save,
             what: What::Commands(commands),
             place: to.clone(),
+            // A path is of this host alone.
+            shared: to.contains("://").then_some(Shared::Cluster),
         }
     };
     Ok(snapshots.to.iter().enumerate().map(job).collect())
@@ -215,6 +237,7 @@ mod tests {
   - name: far
     place: s3://bucket/etcd
     prune: {schedule: '@daily', keep: {ttl: 86400}}
+    hostFiles: {host: node-1, paths: [/etc/etcd]}
   snapshots:
   - name: daily
     schedule: '@daily'
@@ -234,6 +257,7 @@ mod tests {
                      drill /backup/etcd --etcd=/usr/bin/etcd --probe=/registry/pods/=3 --within=5m --random",
                 ),
                 ("prune-far", "archive prune s3://bucket/etcd --yes --ttl=86400"),
+                ("files-far", "save-files s3://bucket/etcd --host=node-1 /etc/etcd"),
                 ("base", "(capture)"),
                 (
                     "snapshot-daily",
@@ -265,6 +289,7 @@ mod tests {
             lane: Lane::Save,
             what: What::Base,
             place: String::new(),
+            shared: None,
         };
         let slot = at("2026-11-20T10:00:00Z");
         let begins = jittered(slot, "a", job.jitter);

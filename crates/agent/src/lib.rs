@@ -2,6 +2,7 @@
 //!
 //! - [`capture`]: following a cluster into its archives, revision by revision.
 //! - [`snapshot`]: from which member a snapshot is taken, and how it comes.
+//! - [`files`]: what a host has beside its etcd: certificates, manifests, configuration.
 //! - [`config`]: what an agent guards, where to, and when.
 //! - [`guard`]: the agent itself. It does nothing that a person could not do: it runs [`jobs`], each a command of ours,
 //!   at the slots of a [`schedule`], agrees by [`turns`] with other agents on who does them, and keeps [`records`].
@@ -12,6 +13,7 @@ pub mod board;
 pub mod capture;
 pub mod child;
 pub mod config;
+pub mod files;
 pub mod guard;
 pub mod jobs;
 pub mod lines;
@@ -21,4 +23,5 @@ pub mod probe;
 pub mod records;
 pub mod schedule;
 pub mod snapshot;
+pub mod surroundings;
 pub mod turns;

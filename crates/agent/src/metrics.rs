@@ -2,8 +2,10 @@
 
 use crate::alarms::Alarm;
 use crate::board::{Board, JobState};
+use crate::files::Certificate;
 use crate::records::Outcome;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Each metric: its name, its type, and what it is.
@@ -50,6 +52,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "rekindle_restore_seconds",
         "gauge",
         "How long the restore of the last drill took, until etcd answered.",
+    ),
+    (
+        "rekindle_certificate_expiry_time_seconds",
+        "gauge",
+        "When a certificate among the host's files expires.",
     ),
 ];
 
@@ -128,6 +135,15 @@ fn of_job(samples: &mut Samples, two: [(&str, &str); 2], state: &JobState) {
     let output = last.and_then(|it| it.output.as_ref());
     let drilled = output.and_then(|it| it.get("seconds")).and_then(serde_json::Value::as_f64);
     samples.add_if("rekindle_restore_seconds", &two, drilled);
+    let mut expiry = BTreeMap::<_, Timestamp>::new();
+    for Certificate { path, not_after, .. } in &state.certificates {
+        let soonest = expiry.entry(path).or_insert(*not_after);
+        *soonest = (*soonest).min(*not_after);
+    }
+    for (path, not_after) in expiry {
+        let three = [two[0], two[1], ("path", &**path)];
+        samples.add("rekindle_certificate_expiry_time_seconds", &three, seconds(not_after));
+    }
 }
 
 fn flag(is_so: bool) -> f64 {
@@ -140,7 +156,7 @@ fn seconds(at: Timestamp) -> f64 {
 
 /// Samples, by the metric that they are of.
 #[derive(Default)]
-struct Samples(std::collections::BTreeMap<&'static str, String>);
+struct Samples(BTreeMap<&'static str, String>);
 
 impl Samples {
     fn add(&mut self, metric: &'static str, labels: &[(&str, &str)], value: f64) {
@@ -217,6 +233,8 @@ mod tests {
         record.output = Some(serde_json::json!({ "fileSize": 12, "seconds": 1.5 }));
         let mut job = JobState { next: Some(at(60)), ..JobState::default() };
         job.hear(record, true);
+        let (path, subject) = ("/etc/a".to_owned(), "CN=a".to_owned());
+        job.certificates = vec![Certificate { path, subject, not_after: at(70) }];
         let state = ClusterState {
             capture: Some(capture),
             archives: [("/a \"b\"".to_owned(), archive)].into(),

@@ -6,6 +6,7 @@ use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, Wr
 use crate::capture::CaptureArgs;
 use crate::connect::{Env, variable};
 use crate::drill::DrillArgs;
+use crate::host::{RestoreFilesArgs, SaveFilesArgs};
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Restore(Box<RestoreArgs>),
     Archive(ArchiveArgs),
     Drill(Box<DrillArgs>),
+    SaveFiles(Box<SaveFilesArgs>),
+    RestoreFiles(Box<RestoreFilesArgs>),
     Agent(AgentArgs),
     Records(RecordsArgs),
     PruneSnapshots(Box<PruneSnapshotsArgs>),

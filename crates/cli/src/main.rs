@@ -13,6 +13,7 @@ mod drill;
 mod failure;
 mod fetch;
 mod hashkv;
+mod host;
 mod manifest;
 mod output;
 mod prune_snapshots;
@@ -92,6 +93,8 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
         Command::Drill(args) => drill::run(&args),
+        Command::SaveFiles(args) => host::save(&args),
+        Command::RestoreFiles(args) => host::restore(&args),
         Command::Records(args) => records::run(&args),
         Command::PruneSnapshots(args) => prune_snapshots::run(&args),
         Command::Agent(_) => Ok(()),

@@ -7,6 +7,7 @@ use crate::probe::Probe;
 use crate::schedule::Schedule;
 use jiff::Timestamp;
 use rekindle_archive::Place;
+use rekindle_archive::format::files::is_host;
 use rekindle_client::Endpoint;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -159,6 +160,17 @@ impl Check {
         }
         if let Some(drill) = &archive.drill {
             self.drill(&format!("{at}.drill"), drill);
+        }
+        if let Some(files) = &archive.host_files {
+            let at = format!("{at}.hostFiles");
+            self.schedule(&format!("{at}.schedule"), &files.schedule, files.time_zone.as_deref());
+            if files.host.as_ref().is_some_and(|host| !is_host(host)) {
+                let what = "a host has a name of letters, digits, dots, hyphens and underscores";
+                self.fault(&format!("{at}.host"), what);
+            }
+            for (number, path) in files.paths.iter().enumerate() {
+                self.whole_path(&format!("{at}.paths[{number}]"), &path.display().to_string());
+            }
         }
     }
 

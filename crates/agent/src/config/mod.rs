@@ -111,6 +111,8 @@ pub struct Archive {
     pub verify: Option<Verify>,
     /// The newest point, and another by chance, are restored into a throwaway etcd.
     pub drill: Option<Drill>,
+    /// Certificates, manifests and configuration of each agent's host, when they change; the archive must be encrypted.
+    pub host_files: Option<HostFiles>,
 }
 
 /// How an object store is reached.
@@ -316,6 +318,23 @@ pub struct Drill {
     pub within: Option<Period>,
 }
 
+/// Files of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostFiles {
+    /// When is looked whether they have changed.
+    #[serde(default = "quarterly")]
+    pub schedule: String,
+    /// Zone of the cron.
+    pub time_zone: Option<String>,
+    /// What this host is called in the archive; without it by its own name.
+    pub host: Option<String>,
+    /// Whole paths of files and directories; without any what kubeadm, the kubelet and etcd have, as far as it is there, and the
+    /// keys with which Kubernetes encrypts at rest.
+    #[serde(default)]
+    pub paths: Vec<PathBuf>,
+}
+
 /// How thoroughly an archive is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -351,6 +370,9 @@ pub struct Alarms {
     /// A job has not succeeded for so many times its period.
     #[serde(default = "twice")]
     pub missed_runs: u32,
+    /// A certificate among the files of a host expires within this time; it is urgent within a quarter of that.
+    #[serde(default = "days::<28>")]
+    pub expiry: Period,
     /// An alarm that goes on is told again so often.
     #[serde(default = "days::<1>")]
     pub repeat: Period,
@@ -358,7 +380,12 @@ pub struct Alarms {
 
 impl Default for Alarms {
     fn default() -> Self {
-        Self { behind: seconds::<300>(), missed_runs: twice(), repeat: days::<1>() }
+        Self {
+            behind: seconds::<300>(),
+            missed_runs: twice(),
+            expiry: days::<28>(),
+            repeat: days::<1>(),
+        }
     }
 }
 
@@ -434,6 +461,10 @@ fn journal() -> Bytes {
 
 fn hourly() -> String {
     "@every 1h".to_owned()
+}
+
+fn quarterly() -> String {
+    "@every 15m".to_owned()
 }
 
 fn nightly() -> String {

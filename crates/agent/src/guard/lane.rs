@@ -3,12 +3,13 @@
 use super::requests::Requests;
 use super::{Level, TIDY_EVERY, Ward};
 use crate::child::reason;
-use crate::jobs::{Job, Lane, What};
+use crate::jobs::{Job, Lane, Shared, What};
 use crate::lines::Line;
 use crate::records::{self, Outcome, Record, Run, now};
+use crate::surroundings::{Look, warnings};
 use crate::turns::{Attempt, Attempts, Turn, turn};
 use jiff::{SignedDuration, Timestamp};
-use rekindle_archive::{Archive, Place, Store};
+use rekindle_archive::{Archive, Identity, Place, Store};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -179,17 +180,14 @@ impl<'a> Worker<'a> {
             .insert(record.attempt, Attempt { agent: record.agent, claimed: record.began, ended });
     }
 
-    /// Where agents agree on who does a job: in the archive that it is of, or the first one. What goes to a path is
-    /// of this host alone, unless it is an archive.
+    /// Where agents agree on who does a job.
     fn coordinator(&self, job: &Job) -> Option<Result<Archive, String>> {
-        if job.what == What::Base {
-            return None;
-        }
         let archives = &self.ward.cluster.archives;
-        let own = archives.iter().find(|archive| archive.place == job.place);
-        let is_here = own.is_none() && !job.place.contains("://");
-        let archive = own.or(archives.first()).filter(|_| !is_here)?;
-        Some(open(archive))
+        let archive = match job.shared.as_ref()? {
+            Shared::Archive(place) => archives.iter().find(|archive| archive.place == *place),
+            Shared::Cluster => archives.first(),
+        };
+        archive.map(open)
     }
 
     fn attempts(&self, run: &Run, archive: Option<&Archive>) -> Attempts {
@@ -399,6 +397,10 @@ impl<'a> Worker<'a> {
             return;
         }
         self.tidied = Some(now);
+        let at_rest = crate::files::at_rest_config();
+        let look = Look { at_rest: at_rest.as_deref(), other_owners: &other_owners };
+        let found = warnings(&self.ward.cluster, look);
+        self.ward.state(|state| state.surroundings = found);
         let cluster = &self.ward.cluster.name;
         let back = |time| now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
         let (from, before) = (back(COPIED_BACK), back(self.ward.keep_records));
@@ -453,6 +455,19 @@ impl<'a> Worker<'a> {
 fn next_of(job: &Job, over: Timestamp) -> Timestamp {
     let slot = job.schedule.next(over);
     slot.map_or(Timestamp::MAX, |slot| crate::schedule::jittered(slot, &job.name, job.jitter))
+}
+
+/// How many owners an archive has whose identities are not on this host, as far as these open it.
+fn other_owners(archive: &crate::config::Archive) -> Option<usize> {
+    let read =
+        |path: &std::path::PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
+    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
+    if own.is_empty() {
+        return None;
+    }
+    let opened = open(archive).ok()?.with_identities(&own).ok()?;
+    let own: Vec<_> = own.iter().map(Identity::public).collect();
+    Some(opened.recipients().iter().filter(|owner| !own.contains(owner)).count())
 }
 
 /// The archive, to keep records in: where it is not mounted, nothing is written in its place.

@@ -422,6 +422,7 @@ fn begun(ward: &Ward) -> ClusterState {
             .map(|archive| (archive.place.clone(), crate::board::ArchiveState::default()))
             .collect(),
         destinations: cluster.archives.len() + snapshots.count(),
+        surroundings: Vec::new(),
         jobs,
     }
 }

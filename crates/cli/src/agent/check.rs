@@ -140,6 +140,10 @@ impl Check {
 
     /// What is to be done with the archive can be done with these keys.
     fn keys(&mut self, about: &str, archive: &Archive, opened: &rekindle_archive::Archive) {
+        if archive.host_files.is_some() && !opened.is_sealed() {
+            let what = "is not encrypted: files of a host go into encrypted archives only";
+            self.fault(about, format!("{} {what}", archive.place));
+        }
         let wants = [
             ("prune", archive.prune.is_some()),
             ("verify", archive.verify.is_some()),

@@ -124,7 +124,12 @@ pub(crate) fn run(
 
 /// `docs/configuration.md`.
 pub(crate) fn reference() -> String {
-    rekindle_agent::config::reference() + &rekindle_agent::metrics::reference()
+    [
+        rekindle_agent::config::reference(),
+        rekindle_agent::alarms::reference(),
+        rekindle_agent::metrics::reference(),
+    ]
+    .concat()
 }
 
 /// The state of the cluster that is named, or of all of the agent.

@@ -74,6 +74,9 @@ fn remedy(kind: StoreFaultKind) -> Option<&'static str> {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some(refused) = crate::host::refused(&error) {
+            return refused;
+        }
         let what = error.to_string();
         match error {
             Error::Store(fault) => fault.into(),

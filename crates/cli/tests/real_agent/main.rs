@@ -1,6 +1,7 @@
 //! `rekindle agent` against real servers: what is due is done once, told, and kept, whatever was killed.
 
 mod drills;
+mod files;
 mod harness;
 mod schedules;
 mod several;

@@ -1,0 +1,277 @@
+//! Putting files back.
+
+use rekindle_archive::format::files::{FileEntry, FileKind, Files};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{
+    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink,
+};
+use std::path::{Path, PathBuf};
+
+/// How what is there differs from what was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It is not there.
+    Missing,
+    /// It has another content, or is something else.
+    Changed,
+    /// It has another owner, group or permissions.
+    Rights,
+    /// It was not kept.
+    Added,
+}
+
+impl Difference {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Rights => "rights",
+            Self::Added => "added",
+        }
+    }
+}
+
+/// How files are put.
+#[derive(Clone, Copy, Debug)]
+pub struct Putting<'a> {
+    /// Below which directory.
+    pub root: &'a Path,
+    /// What is there and differs gets another name first; else nothing is done where anything differs.
+    pub replace: bool,
+    /// What is behind the names of what was there.
+    pub aside: &'a str,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct Put {
+    /// What was written.
+    pub written: Vec<PathBuf>,
+    /// What was there already.
+    pub same: usize,
+    /// What was there before, under its new name.
+    pub aside: Vec<PathBuf>,
+    /// What did not get its owner: only root may give files away.
+    pub not_owned: usize,
+}
+
+/// How what lies below `root` differs from what was kept, and from it alone.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn differences(files: &Files, root: &Path) -> io::Result<Vec<(String, Difference)>> {
+    let mut found = Vec::new();
+    for entry in &files.entries {
+        if let Some(difference) = difference(entry, &below(root, &entry.path))? {
+            found.push((entry.path.clone(), difference));
+        }
+    }
+    Ok(found)
+}
+
+/// Puts files below a directory.
+///
+/// # Errors
+/// The paths that are in the way; what could not be written.
+pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, String> {
+    let Putting { root, replace, aside } = putting;
+    let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+    let mut found = Vec::new();
+    for entry in &files.entries {
+        let path = below(root, &entry.path);
+        let is = difference(entry, &path).map_err(|error| told(&path, &error))?;
+        found.push((entry, path, is));
+    }
+    let in_the_way = |is: &Option<Difference>| *is == Some(Difference::Changed);
+    let ways: Vec<_> = found.iter().filter(|(_, _, is)| in_the_way(is)).collect();
+    if let (Some((_, path, _)), false) = (ways.first(), replace) {
+        let others = match ways.len() {
+            1 => String::new(),
+            count => format!(" and {} others are", count - 1),
+        };
+        return Err(format!(
+            "{}{others} there with another content; nothing was written",
+            path.display()
+        ));
+    }
+    let mut done = Put::default();
+    for (entry, path, is) in &found {
+        match is {
+            None => done.same += 1,
+            Some(_) => write(entry, path, aside, &mut done).map_err(|error| told(path, &error))?,
+        }
+    }
+    // Rights of directories come last, for files are still put into them.
+    for (entry, path, _) in
+        found.iter().rev().filter(|(entry, ..)| entry.what == FileKind::Directory)
+    {
+        rights(entry, path, &mut done).map_err(|error| told(path, &error))?;
+    }
+    Ok(done)
+}
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+fn difference(entry: &FileEntry, path: &Path) -> io::Result<Option<Difference>> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Some(Difference::Missing));
+        }
+        found => found?,
+    };
+    let kind = found.file_type();
+    let is_same = match &entry.what {
+        FileKind::Directory => kind.is_dir(),
+        FileKind::File(bytes) => {
+            kind.is_file() && found.len() == bytes.len() as u64 && fs::read(path)? == *bytes
+        }
+        FileKind::Link(target) => kind.is_symlink() && fs::read_link(path)? == Path::new(target),
+    };
+    if !is_same {
+        return Ok(Some(Difference::Changed));
+    }
+    let owners = (found.uid(), found.gid()) == (entry.owner, entry.group);
+    let is_link = kind.is_symlink();
+    let rights = owners && (is_link || found.mode() & 0o7777 == entry.mode);
+    Ok((!rights).then_some(Difference::Rights))
+}
+
+fn write(entry: &FileEntry, path: &Path, aside: &str, done: &mut Put) -> io::Result<()> {
+    // Only where somebody has said so is anything there.
+    let is_there = fs::symlink_metadata(path).is_ok();
+    if is_there && difference(entry, path)? == Some(Difference::Changed) {
+        let mut name = path.as_os_str().to_owned();
+        name.push(aside);
+        fs::rename(path, &name)?;
+        done.aside.push(name.into());
+    }
+    let is_there = fs::symlink_metadata(path).is_ok();
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    match &entry.what {
+        FileKind::Directory if is_there => return Ok(()),
+        FileKind::Directory => DirBuilder::new().mode(0o700).create(path)?,
+        FileKind::Link(target) if !is_there => symlink(target, path)?,
+        FileKind::File(bytes) if !is_there => create(path, bytes)?,
+        _ => {}
+    }
+    done.written.push(path.to_owned());
+    match entry.what {
+        FileKind::Directory => Ok(()),
+        _ => rights(entry, path, done),
+    }
+}
+
+/// Readable to its user only, until it has its own rights; whole as soon as it has its name.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // Whoever has made the name meanwhile keeps it.
+    let named = written.and_then(|()| fs::hard_link(&part, path));
+    fs::remove_file(&part)?;
+    named
+}
+
+fn rights(entry: &FileEntry, path: &Path, done: &mut Put) -> io::Result<()> {
+    let (owner, group) = (Some(entry.owner), Some(entry.group));
+    let owned = match entry.what {
+        FileKind::Link(_) => lchown(path, owner, group),
+        _ => chown(path, owner, group),
+    };
+    match owned {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => done.not_owned += 1,
+        owned => owned?,
+    }
+    // After the owner: a change of that takes set-id bits away.
+    match entry.what {
+        FileKind::Link(_) => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(entry.mode)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::collect;
+    use super::*;
+
+    /// Files as they lie on a host, and where they come back.
+    struct Scene {
+        directory: tempfile::TempDir,
+        files: Files,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let from = directory.path().join("from");
+            fs::create_dir_all(from.join("pki/deep")).unwrap();
+            fs::write(from.join("pki/ca.key"), "secret").unwrap();
+            fs::set_permissions(from.join("pki/ca.key"), Permissions::from_mode(0o600)).unwrap();
+            fs::write(from.join("pki/deep/ca.crt"), "public").unwrap();
+            symlink("ca.key", from.join("pki/link")).unwrap();
+            fs::set_permissions(from.join("pki/deep"), Permissions::from_mode(0o555)).unwrap();
+            let asked = [from.join("pki").display().to_string()];
+            let files = collect("h", &asked).unwrap().files;
+            Self { directory, files }
+        }
+
+        fn to(&self) -> PathBuf {
+            self.directory.path().join("to")
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            below(&self.to(), &format!("{}/{name}", self.files.asked[0]))
+        }
+
+        fn put(&self, replace: bool) -> Result<Put, String> {
+            put(&self.files, Putting { root: &self.to(), replace, aside: ".before" })
+        }
+
+        fn differences(&self) -> Vec<&'static str> {
+            let found = differences(&self.files, &self.to()).unwrap();
+            found.iter().map(|(_, is)| is.word()).collect()
+        }
+    }
+
+    #[test]
+    fn what_was_kept_comes_back_as_it_was() {
+        let scene = Scene::new();
+        assert_eq!(scene.differences(), ["missing"; 5]);
+        let done = scene.put(false).unwrap();
+        assert_eq!((done.written.len(), done.same), (5, 0));
+        assert_eq!(scene.differences(), [""; 0]);
+        assert_eq!(fs::read_to_string(scene.at("link")).unwrap(), "secret");
+        assert_eq!(fs::metadata(scene.at("ca.key")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(scene.at("deep")).unwrap().mode() & 0o777, 0o555);
+        // Once more does nothing.
+        assert_eq!(scene.put(false).unwrap().same, 5);
+    }
+
+    #[test]
+    fn what_is_there_is_not_lost() {
+        let scene = Scene::new();
+        scene.put(false).unwrap();
+        fs::write(scene.at("ca.key"), "mine").unwrap();
+        fs::remove_file(scene.at("link")).unwrap();
+        fs::set_permissions(scene.at("deep/ca.crt"), Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(scene.differences(), ["changed", "rights", "missing"]);
+        let refused = scene.put(false).unwrap_err();
+        assert!(refused.contains("ca.key") && refused.contains("nothing was written"), "{refused}");
+        assert!(!scene.at("link").exists());
+        let done = scene.put(true).unwrap();
+        assert_eq!(done.aside, [scene.at("ca.key.before")]);
+        assert_eq!(fs::read_to_string(scene.at("ca.key.before")).unwrap(), "mine");
+        assert_eq!(scene.differences(), [""; 0]);
+    }
+}
