@@ -3,7 +3,7 @@
 //! A job is commands of `rekindle`, the same that a person would type: whatever it did can be done again by
 //! hand, and what it fails of fails alone.
 
-use crate::config::{Archive, Cluster, Keep, Snapshots};
+use crate::config::{Archive, Cluster, Defragment, Keep, Snapshots};
 use crate::schedule::{Schedule, jittered};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -96,6 +96,20 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
     }
     for snapshots in &cluster.snapshots {
         jobs.extend(of_snapshots(snapshots)?);
+    }
+    if let Some(Defragment { schedule, time_zone, free_bytes, free_percent }) = &cluster.defragment
+    {
+        let (bytes, percent) =
+            (format!("--free-bytes={free_bytes}"), format!("--free-percent={free_percent}"));
+        jobs.push(Job {
+            name: "defragment".to_owned(),
+            schedule: Schedule::parse(schedule, time_zone.as_deref())?,
+            jitter: Duration::ZERO,
+            lane: Lane::Keep,
+            what: What::Commands(vec![words(&["defragment", "--yes", &bytes, &percent])]),
+            place: String::new(),
+            shared: Some(Shared::Cluster),
+        });
     }
     Ok(jobs)
 }
@@ -243,6 +257,7 @@ mod tests {
     schedule: '@daily'
     to: ['/snapshots/etcd-%Y%m%d.db', s3://bucket/snapshot.db]
     keep: {last: 7}
+  defragment: {freeBytes: 1GiB}
 ",
             &[
                 (
@@ -265,6 +280,7 @@ mod tests {
                      prune-snapshots /snapshots/etcd-%Y%m%d.db --yes --keep-last=7",
                 ),
                 ("snapshot-daily-2", "save s3://bucket/snapshot.db"),
+                ("defragment", "defragment --yes --free-bytes=1GiB --free-percent=45"),
             ],
         );
     }

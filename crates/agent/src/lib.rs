@@ -2,6 +2,7 @@
 //!
 //! - [`capture`]: following a cluster into its archives, revision by revision.
 //! - [`snapshot`]: from which member a snapshot is taken, and how it comes.
+//! - [`mod@defragment`]: which members are, and whether any may be now.
 //! - [`files`]: what a host has beside its etcd: certificates, manifests, configuration.
 //! - [`config`]: what an agent guards, where to, and when.
 //! - [`guard`]: the agent itself. It does nothing that a person could not do: it runs [`jobs`], each a command of ours,
@@ -13,6 +14,7 @@ pub mod board;
 pub mod capture;
 pub mod child;
 pub mod config;
+pub mod defragment;
 pub mod files;
 pub mod guard;
 pub mod jobs;

@@ -5,6 +5,7 @@ use crate::agent::AgentArgs;
 use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::capture::CaptureArgs;
 use crate::connect::{Env, variable};
+use crate::defragment::DefragmentArgs;
 use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
 use crate::prune_snapshots::PruneSnapshotsArgs;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Restore(Box<RestoreArgs>),
     Archive(ArchiveArgs),
     Drill(Box<DrillArgs>),
+    Defragment(Box<DefragmentArgs>),
     SaveFiles(Box<SaveFilesArgs>),
     RestoreFiles(Box<RestoreFilesArgs>),
     Agent(AgentArgs),

@@ -9,6 +9,7 @@ mod args;
 mod capture;
 mod configured;
 mod connect;
+mod defragment;
 mod drill;
 mod failure;
 mod fetch;
@@ -93,6 +94,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
         Command::Drill(args) => drill::run(&args),
+        Command::Defragment(args) => defragment::run(&args),
         Command::SaveFiles(args) => host::save(&args),
         Command::RestoreFiles(args) => host::restore(&args),
         Command::Records(args) => records::run(&args),

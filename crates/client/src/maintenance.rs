@@ -8,7 +8,7 @@ use crate::proto::etcdserverpb as pb;
 use pb::alarm_request::AlarmAction;
 
 /// How a member is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Default, Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Who answered, and at which revision. The answer is the member's own: it may be behind.
     pub header: Header,

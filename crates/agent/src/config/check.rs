@@ -99,6 +99,17 @@ impl Check {
             self.archive(&at, archive);
         }
         self.capture(&format!("{at}.capture"), cluster);
+        if let Some(defragment) = &cluster.defragment {
+            let at = format!("{at}.defragment");
+            let zone = defragment.time_zone.as_deref();
+            self.schedule(&format!("{at}.schedule"), &defragment.schedule, zone);
+            if defragment.free_percent > 100 {
+                self.fault(
+                    &format!("{at}.freePercent"),
+                    "no more than 100 percent of a file are free",
+                );
+            }
+        }
         let (mut names, mut files) = (BTreeSet::new(), BTreeSet::new());
         for (number, job) in cluster.snapshots.iter().enumerate() {
             let at = format!("{at}.snapshots[{number}]");

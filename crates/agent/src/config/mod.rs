@@ -82,6 +82,8 @@ pub struct Cluster {
     /// Plain snapshots, as etcd's own tools read them.
     #[serde(default)]
     pub snapshots: Vec<Snapshots>,
+    /// Members whose files are mostly empty are defragmented, one after the other, the leader last, while all are well.
+    pub defragment: Option<Defragment>,
 }
 
 /// An archive, and what is done with it.
@@ -318,6 +320,23 @@ pub struct Drill {
     pub within: Option<Period>,
 }
 
+/// Defragmenting members.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Defragment {
+    /// When is looked whether it is worth it.
+    #[serde(default = "deep_night")]
+    pub schedule: String,
+    /// Zone of the cron.
+    pub time_zone: Option<String>,
+    /// Only where so many bytes of a file are free.
+    #[serde(default = "hundred_mib")]
+    pub free_bytes: Bytes,
+    /// And only where that is so much of it, in percent.
+    #[serde(default = "nearly_half")]
+    pub free_percent: u64,
+}
+
 /// Files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -465,6 +484,18 @@ fn hourly() -> String {
 
 fn quarterly() -> String {
     "@every 15m".to_owned()
+}
+
+fn deep_night() -> String {
+    "23 2 * * *".to_owned()
+}
+
+fn hundred_mib() -> Bytes {
+    Bytes(NonZeroU64::MIN.saturating_add((100 << 20) - 1))
+}
+
+fn nearly_half() -> u64 {
+    45
 }
 
 fn nightly() -> String {
