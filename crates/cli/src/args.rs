@@ -10,6 +10,7 @@ use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
+use crate::runbook::RunbookArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Restore(Box<RestoreArgs>),
     Archive(ArchiveArgs),
     Drill(Box<DrillArgs>),
+    Runbook(RunbookArgs),
     Defragment(Box<DefragmentArgs>),
     SaveFiles(Box<SaveFilesArgs>),
     RestoreFiles(Box<RestoreFilesArgs>),

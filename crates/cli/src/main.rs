@@ -20,6 +20,7 @@ mod output;
 mod prune_snapshots;
 mod records;
 mod restore;
+mod runbook;
 mod save;
 mod source;
 mod spool;
@@ -94,6 +95,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Restore(args) => restore::run(&args),
         Command::Archive(args) => archive::run(&args.command),
         Command::Drill(args) => drill::run(&args),
+        Command::Runbook(args) => runbook::run(&args),
         Command::Defragment(args) => defragment::run(&args),
         Command::SaveFiles(args) => host::save(&args),
         Command::RestoreFiles(args) => host::restore(&args),

@@ -4,6 +4,7 @@ mod defragment;
 mod drills;
 mod files;
 mod harness;
+mod runbook;
 mod schedules;
 mod several;
 mod told;
