@@ -5,6 +5,7 @@ mod drills;
 mod files;
 mod harness;
 mod runbook;
+mod samples;
 mod schedules;
 mod several;
 mod told;
