@@ -117,7 +117,7 @@ fn damage_turns_a_drill_red() {
     report(&drill(&place, &[]));
 }
 
-/// The agent drills by schedule, and tells of one that is red.
+/// The agent drills by schedule; whatever is damaged, the next drill is red, and it is green when that is mended.
 #[test]
 fn an_agent_drills_and_alarms() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
@@ -141,9 +141,71 @@ fn an_agent_drills_and_alarms() {
     let records = place.records();
     let record = records.iter().find(|record| record["job"] == "drill-main").unwrap();
     assert_eq!(record["output"]["level"], "drilled", "{record}");
-    for pack in files(Path::new(&place.path("archive")), ".pack") {
-        fs::write(pack, b"").unwrap();
+    let archive = PathBuf::from(place.path("archive"));
+    for (kind, damage) in DAMAGES {
+        let whole = files(&archive, "");
+        let whole: Vec<_> =
+            whole.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+        eprintln!("damage: {kind}");
+        damage(&archive);
+        // What it is told of is within one period: the next drill is of the slot behind this one.
+        agent.wait_for_any(&["drill-main: refused", "drill-main: failed"]);
+        for (bytes, path) in
+            whole.iter().filter(|(_, path)| !path.starts_with(archive.join("records")))
+        {
+            fs::write(path, bytes).unwrap();
+        }
+        agent.wait_for("drill-main: done");
     }
-    agent.wait_for("ALARM prod: JobFailed drill-main");
-    agent.stop();
+    let said = agent.stop();
+    let alarms = said.iter().filter(|line| line.contains("ALARM prod: JobFailed drill-main"));
+    assert!(alarms.count() >= DAMAGES.len() / 2, "{said:#?}");
+}
+
+/// What it is, and how it is done to an archive.
+type Damage = (&'static str, fn(&Path));
+
+/// What becomes of disks and by mistakes.
+const DAMAGES: [Damage; 12] = [
+    ("a bit of the bases", |archive| change(archive, ".base", |bytes| flip(bytes, 2))),
+    ("a bit of a header", |archive| change(archive, ".base", |bytes| flip(bytes, 100))),
+    ("half of the bases", |archive| {
+        change(archive, ".base", |bytes| bytes.truncate(bytes.len() / 2));
+    }),
+    ("the bases", |archive| remove(archive, ".base")),
+    ("a bit of the packs", |archive| change(archive, ".pack", |bytes| flip(bytes, 2))),
+    ("the packs' content", |archive| change(archive, ".pack", Vec::clear)),
+    ("more in the packs", |archive| change(archive, ".pack", |bytes| bytes.extend(b"more"))),
+    ("the packs", |archive| remove(archive, ".pack")),
+    ("zeros in the packs", |archive| change(archive, ".pack", |bytes| bytes.fill(0))),
+    ("packs in the place of others", |archive| {
+        let packs = files(archive, ".pack");
+        let first = fs::read(&packs[0]).unwrap();
+        let last = fs::read(packs.last().unwrap()).unwrap();
+        fs::write(&packs[0], last).unwrap();
+        fs::write(packs.last().unwrap(), first).unwrap();
+        // Where there is one only, it is another file's.
+        if packs.len() == 1 {
+            fs::copy(&files(archive, ".base")[0], &packs[0]).unwrap();
+        }
+    }),
+    ("archive.json", |archive| fs::remove_file(archive.join("archive.json")).unwrap()),
+    ("what archive.json says", |archive| fs::write(archive.join("archive.json"), "{}").unwrap()),
+];
+
+fn change(archive: &Path, end: &str, change: impl Fn(&mut Vec<u8>)) {
+    for path in files(archive, end) {
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn flip(bytes: &mut [u8], part: usize) {
+    let at = if part == 2 { bytes.len() / 2 } else { part };
+    bytes[at] ^= 1;
+}
+
+fn remove(archive: &Path, end: &str) {
+    files(archive, end).iter().for_each(|path| fs::remove_file(path).unwrap());
 }

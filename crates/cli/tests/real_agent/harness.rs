@@ -85,7 +85,20 @@ pub struct Guarding {
 
 impl Guarding {
     pub fn start(config: &Path) -> Self {
-        let mut command = rekindle(["agent".as_ref(), "--config".as_ref(), config.as_os_str()]);
+        Self::run(rekindle(["agent".as_ref(), "--config".as_ref(), config.as_os_str()]))
+    }
+
+    /// The same where a file system of two megabytes is mounted at a place, with a new archive on it.
+    pub fn start_with_little_room(config: &Path, place: &str, archive: &str) -> Self {
+        let script = "mount -t tmpfs -o size=2m none \"$1\" && \"$0\" archive init --unencrypted \"$2\" \
+                      >/dev/null && exec \"$0\" agent --config \"$3\"";
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", script]);
+        command.args([env!("CARGO_BIN_EXE_rekindle"), place, archive]).arg(config);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (line, lines) = channel();
@@ -97,18 +110,23 @@ impl Guarding {
 
     /// Waits until it says this, behind what was waited for before; the line.
     pub fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_any(&[text])
+    }
+
+    /// The same of any of these.
+    pub fn wait_for_any(&mut self, texts: &[&str]) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             while let Some(line) = self.said.get(self.heard) {
                 self.heard += 1;
-                if line.contains(text) {
+                if texts.iter().any(|text| line.contains(text)) {
                     return line.clone();
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => self.said.push(line),
-                Err(_) => panic!("it did not say {text:?}: {:#?}", self.said),
+                Err(_) => panic!("it did not say {texts:?}: {:#?}", self.said),
             }
         }
     }
@@ -141,6 +159,25 @@ impl Guarding {
             assert!(Instant::now() < deadline, "{want} is not in {page}");
             std::thread::yield_now();
         }
+    }
+
+    /// Anonymous memory of the agent and its processes, in bytes.
+    pub fn memory(&self) -> u64 {
+        let mut all = vec![self.child.id().to_string()];
+        let mut bytes = 0;
+        while let Some(pid) = all.pop() {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let kib =
+                anonymous.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            bytes += kib.unwrap_or_default() << 10;
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for task in tasks {
+                let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                all.extend(children.split_whitespace().map(str::to_owned));
+            }
+        }
+        bytes
     }
 
     pub fn signal(&self, signal: &str) {

@@ -3,6 +3,7 @@
 mod defragment;
 mod drills;
 mod files;
+mod fleet;
 mod harness;
 mod runbook;
 mod samples;
