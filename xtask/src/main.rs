@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing here needs more than the checkout, Rust, Go and
 //! the package registries.
 
+mod alerts;
 mod background;
 mod bench;
 mod checkout;
@@ -36,6 +37,7 @@ const COMMANDS: &[Command] = &[
     bench::COMMAND,
     soak::COMMAND,
     fuzz::COMMAND,
+    alerts::COMMAND,
     tools::COMMAND,
     tidy::COMMAND,
 ];
