@@ -12,6 +12,7 @@ mod fuzz;
 mod interrupt;
 mod quickstart;
 mod soak;
+mod systemd;
 mod test;
 mod tidy;
 mod tools;
@@ -38,6 +39,7 @@ const COMMANDS: &[Command] = &[
     soak::COMMAND,
     fuzz::COMMAND,
     alerts::COMMAND,
+    systemd::COMMAND,
     tools::COMMAND,
     tidy::COMMAND,
 ];
