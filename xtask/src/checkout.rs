@@ -38,6 +38,13 @@ pub fn build_rekindle() -> Result<PathBuf> {
     build_binary(build, "rekindle")
 }
 
+/// Builds all there is, as tests do, and says where a binary of it is.
+pub fn build_workspace(name: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--workspace"]);
+    build_binary(build, name)
+}
+
 /// Builds one of the product's measuring examples.
 pub fn build_example(package: &str, example: &str) -> Result<PathBuf> {
     let mut build = cargo();

@@ -3,6 +3,7 @@
 //! Nothing here is part of the product, and nothing here needs more than the checkout, Rust, Go and
 //! the package registries.
 
+mod alerts;
 mod background;
 mod bench;
 mod checkout;
@@ -11,6 +12,7 @@ mod fuzz;
 mod interrupt;
 mod quickstart;
 mod soak;
+mod systemd;
 mod test;
 mod tidy;
 mod tools;
@@ -36,6 +38,8 @@ const COMMANDS: &[Command] = &[
     bench::COMMAND,
     soak::COMMAND,
     fuzz::COMMAND,
+    alerts::COMMAND,
+    systemd::COMMAND,
     tools::COMMAND,
     tidy::COMMAND,
 ];

@@ -6,6 +6,7 @@
 mod allowed;
 mod architecture;
 mod dependencies;
+mod metrics;
 mod paths;
 mod pins;
 mod places;
@@ -63,6 +64,7 @@ impl fmt::Display for Finding {
 const RULES: &[fn(&Project) -> Vec<Finding>] = &[
     architecture::check,
     dependencies::check,
+    metrics::check,
     paths::check,
     pins::check,
     places::check,

@@ -14,6 +14,7 @@ const MODULES: &[(&str, &str, &[&str])] = &[
     ("bbolt", "oracle", &["go.etcd.io/bbolt"]),
     ("minio", "minio", &["github.com/minio/minio"]),
     ("fake-gcs-server", "fake-gcs-server", &["github.com/fsouza/fake-gcs-server"]),
+    ("promtool", "promtool", &["github.com/prometheus/prometheus"]),
 ];
 
 const ETCD: &[&str] =
@@ -103,10 +104,11 @@ mod tests {
         let npm = "{\n  \"dependencies\": { \"azurite\": \"3.37.0\" }\n}";
         let versions = format!(
             "etcd-3.5 3.6.16\netcd-3.6 3.6.16\netcd-3.7 3.6.16\nbbolt 1.5.0\noracle {digest}\n\
-             minio 1.0.0\nfake-gcs-server 1.0.0\nazurite 3.37.0\n"
+             minio 1.0.0\nfake-gcs-server 1.0.0\nazurite 3.37.0\npromtool 1.0.0\n"
         );
         let minio = go_mod(&["github.com/minio/minio"], "1.0.0");
         let gcs = go_mod(&["github.com/fsouza/fake-gcs-server"], "1.0.0");
+        let promtool = go_mod(&["github.com/prometheus/prometheus"], "1.0.0");
         let files = [
             (VERSIONS, versions.as_str()),
             ("tools/go/etcd-3.5/go.mod", &etcd),
@@ -117,6 +119,7 @@ mod tests {
             ("tools/go/oracle/main.go", oracle),
             ("tools/go/minio/go.mod", &minio),
             ("tools/go/fake-gcs-server/go.mod", &gcs),
+            ("tools/go/promtool/go.mod", &promtool),
             ("tools/npm/azurite/package.json", npm),
             ("tools/npm/azurite/package-lock.json", npm),
         ];

@@ -82,6 +82,12 @@ const RECIPES: &[Recipe] = &[
         for_tests: false,
         source: Source::Cargo,
     },
+    Recipe {
+        name: "promtool",
+        binaries: &["promtool"],
+        for_tests: false,
+        source: Source::Go(&["github.com/prometheus/prometheus/cmd/promtool"]),
+    },
 ];
 
 /// The recipe of a tool.
