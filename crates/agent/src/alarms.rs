@@ -52,7 +52,7 @@ pub const ALARMS: &[(&str, &str, &str)] = &[
     (
         "JobOverdue",
         "critical",
-        "A job has not succeeded for `alarms.missedRuns` times its period, and at least a minute.",
+        "A job has not succeeded at the last `alarms.missedRuns` of its times, and for a minute at least.",
     ),
     (
         "CertificateExpires",
@@ -313,8 +313,10 @@ impl Judge<'_> {
             self.raise(("JobFailed", severity), name, summary, &remedy, *since);
         }
         let Some(since) = job.succeeded.or(job.since) else { return };
-        let late = job.period.saturating_mul(self.config.alarms.missed_runs).max(LATE_MIN);
-        if self.ago(resumed.map_or(since, |resumed| since.max(resumed))) > late {
+        let begun = resumed.map_or(since, |resumed| since.max(resumed));
+        let runs = self.config.alarms.missed_runs;
+        let late = job.schedule.as_ref().and_then(|schedule| schedule.late(begun, runs));
+        if self.ago(begun) > LATE_MIN && late.is_some_and(|late| self.now > late) {
             let summary = match job.succeeded {
                 Some(at) => format!("it has not succeeded since {at}"),
                 None => format!("it has not succeeded since the agent began to do it, {since}"),
@@ -375,7 +377,9 @@ mod tests {
 
     fn job(outcome: Option<(Outcome, u32)>) -> JobState {
         let period = Duration::from_secs(100);
-        let mut job = JobState { period, since: Some(at(0)), ..JobState::default() };
+        let schedule = crate::schedule::Schedule::parse("@every 100s", None).ok();
+        let since = Some(at(0));
+        let mut job = JobState { period, schedule, since, ..JobState::default() };
         if let Some((outcome, attempt)) = outcome {
             job.hear(record(outcome, attempt), true);
         }

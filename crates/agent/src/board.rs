@@ -3,10 +3,11 @@
 use crate::files::Certificate;
 use crate::lines::{ArchiveLine, Line};
 use crate::records::{Outcome, Record};
+use crate::schedule::Schedule;
 use crate::surroundings::Warning;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// All of it.
@@ -64,6 +65,9 @@ pub struct CaptureState {
     pub another_history: Option<(Timestamp, String)>,
 }
 
+/// Moments that are remembered of an archive that is behind.
+const AWAITED_MAX: usize = 512;
+
 /// An archive that a cluster is followed into.
 #[derive(Clone, Debug, Default)]
 pub struct ArchiveState {
@@ -71,8 +75,8 @@ pub struct ArchiveState {
     pub line: ArchiveLine,
     /// It has all that the cluster had then.
     pub complete: Option<Timestamp>,
-    /// When the cluster was at this revision, which the archive has not yet.
-    pub(crate) awaited: Option<(i64, Timestamp)>,
+    /// When the cluster was at these revisions, which the archive has not yet.
+    pub(crate) awaited: VecDeque<(i64, Timestamp)>,
     /// What was told of it last, in words.
     pub words: String,
     /// It cannot be written into.
@@ -97,6 +101,8 @@ const TRIES: u32 = 3;
 pub struct JobState {
     /// Its runs lie so far apart.
     pub period: Duration,
+    /// When it is due.
+    pub schedule: Option<Schedule>,
     /// Since when it is looked after.
     pub since: Option<Timestamp>,
     /// When its next run is due.
@@ -201,13 +207,24 @@ impl ArchiveState {
         let Some((newest, at)) = newest else { return };
         let has = |revision: i64| self.line.written.is_some_and(|written| written >= revision);
         if self.line.stands_by || has(newest) {
-            (self.complete, self.awaited) = (Some(at), None);
+            self.complete = Some(at);
+            self.awaited.clear();
             return;
         }
-        if let Some((_, then)) = self.awaited.filter(|(revision, _)| has(*revision)) {
-            (self.complete, self.awaited) = (Some(then), None);
+        while let Some((_, then)) = self.awaited.pop_front_if(|(revision, _)| has(*revision)) {
+            self.complete = Some(then);
         }
-        self.awaited.get_or_insert((newest, at));
+        if self.awaited.back().is_none_or(|(last, _)| *last < newest) {
+            self.awaited.push_back((newest, at));
+        }
+        if self.awaited.len() > AWAITED_MAX {
+            // It goes on for long: half as exact is exact enough.
+            let mut is_kept = false;
+            self.awaited.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+        }
     }
 
     /// For how long it has not all that the cluster has; reckoned from `since` where it never had.
@@ -287,15 +304,19 @@ mod tests {
         // Writes without an end: what came 5 s ago is there.
         for second in 1..60 {
             state.hear(status(10 + second, 10 + (second - 5).max(0)), at(second));
-            assert!(lag(&state, second) <= 11, "{second}: {}", lag(&state, second));
+            assert!(lag(&state, second) <= 6, "{second}: {}", lag(&state, second));
         }
         // Nothing of what comes is written any more.
-        for second in 60..200 {
+        for second in 60..2000 {
             state.hear(status(10 + second, 64), at(second));
         }
-        assert!(lag(&state, 199) > 130);
-        state.hear(status(210, 210), at(200));
-        assert_eq!(lag(&state, 200), 0);
+        assert_eq!(lag(&state, 1999), 1945);
+        assert!(state.archives["/a"].awaited.len() <= AWAITED_MAX);
+        // It comes on, and what it has tells how far.
+        state.hear(status(2010, 1010), at(2000));
+        assert!((1000..1010).contains(&lag(&state, 2000)), "{}", lag(&state, 2000));
+        state.hear(status(2011, 2011), at(2001));
+        assert_eq!(lag(&state, 2001), 0);
     }
 
     #[test]

@@ -96,6 +96,16 @@ impl Schedule {
         (found > after).then_some(found)
     }
 
+    /// When a job is late that succeeded last at a moment, and was to be done `runs` times since: as long after the last of
+    /// these slots as that success was after its own.
+    #[must_use]
+    pub fn late(&self, succeeded: Timestamp, runs: u32) -> Option<Timestamp> {
+        let slots = std::iter::successors(self.next(succeeded), |slot| self.next(*slot));
+        let due = slots.take(usize::try_from(runs).unwrap_or(1).max(1)).last()?;
+        let own = self.latest(Timestamp::UNIX_EPOCH, succeeded)?;
+        due.checked_add(succeeded.duration_since(own)).ok()
+    }
+
     /// The shortest time between two of the slots that follow each other within a while.
     #[must_use]
     pub fn shortest(&self) -> Duration {
@@ -135,6 +145,20 @@ pub fn jittered(slot: Timestamp, job: &str, jitter: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_late_is_told_by_slots() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let schedule = |text| Schedule::parse(text, None).unwrap();
+        let hourly = schedule("@hourly");
+        let done = at("2026-11-20T10:05:00Z");
+        assert_eq!(hourly.late(done, 2), Some(at("2026-11-20T12:05:00Z")));
+        // Over a weekend nothing is late that is done on workdays.
+        let workdays = schedule("0 3 * * 1-5");
+        let friday = at("2026-11-20T03:10:00Z");
+        assert_eq!(workdays.late(friday, 2), Some(at("2026-11-24T03:10:00Z")));
+        assert_eq!(workdays.late(friday, 1), Some(at("2026-11-23T03:10:00Z")));
+    }
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()

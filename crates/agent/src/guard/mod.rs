@@ -401,7 +401,11 @@ fn begun(ward: &Ward) -> ClusterState {
         .iter()
         .map(|job| {
             let period = job.schedule.period(now);
-            (job.name.clone(), JobState { period, since: Some(now), ..JobState::default() })
+            let schedule = Some(job.schedule.clone());
+            (
+                job.name.clone(),
+                JobState { period, schedule, since: Some(now), ..JobState::default() },
+            )
         })
         .collect();
     for record in records {
