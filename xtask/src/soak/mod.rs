@@ -25,6 +25,7 @@ pub const COMMAND: Command = Command {
     help: "
 Usage: cargo xtask soak [--minutes N] [--seed NUMBER]
        cargo xtask soak --orders N
+       cargo xtask soak --agent
 
 For N minutes (10): loads an etcd 3.5, 3.6 or 3.7 of 1 or 3 members with random changes, kills
 `rekindle save` and `rekindle restore` at random moments and checks that what they leave is absent or
@@ -35,7 +36,11 @@ leaves its folder for a look.
 
 With --orders: what several do on one archive at once (save, prune, forget, copy, restore), in N orders
 of their operations each; N clean histories, of which none may raise an alarm; and N worlds in which
-capture is killed, lied to and left alone.",
+capture is killed, lied to and left alone.
+
+With --agent: 20 clusters in one agent, one of them frozen and one whose disk is full, of which lag and memory are
+measured; and five minutes of two agents, with a store that is away for half of it, a full disk, certificates that
+change and 50 kills.",
     run,
 };
 
@@ -46,17 +51,21 @@ const ETCDCTL: &str = "etcd-3.6";
 const SERVERS: &[&str] = &["etcd-3.5", "etcd-3.6", "etcd-3.7"];
 
 fn run(mut args: Parser) -> Result<ExitCode> {
-    let (mut minutes, mut seed, mut orders) = (10_u64, None, None);
+    let (mut minutes, mut seed, mut orders, mut agent) = (10_u64, None, None, false);
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("minutes") => minutes = args.value()?.parse()?,
             Arg::Long("seed") => seed = Some(args.value()?.parse()?),
             Arg::Long("orders") => orders = Some(args.value()?.parse()?),
+            Arg::Long("agent") => agent = true,
             other => return Err(other.unexpected().into()),
         }
     }
     if let Some(orders) = orders {
         return archives(orders);
+    }
+    if agent {
+        return agents();
     }
     let interrupt = Interrupt::listen()?;
     let rekindle = checkout::build_rekindle()?;
@@ -84,6 +93,19 @@ fn run(mut args: Parser) -> Result<ExitCode> {
     }
     println!("{rounds} rounds, nothing found");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Those that take as long as they are told, one after the other: each measures.
+fn agents() -> Result<ExitCode> {
+    for name in ["etcd-3.7", "minio"] {
+        tools::folder(name)?;
+    }
+    let mut cargo = checkout::cargo();
+    cargo.args(["test", "--locked", "--workspace", "--test", "real_agent", "--"]);
+    cargo.args(["fleet::", "hour::", "idle::", "--nocapture", "--test-threads=1"]);
+    cargo.env("REKINDLE_FLEET", "20").env("REKINDLE_HOUR", "300");
+    let status = cargo.status().context("cargo test")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The tests that try as much as they are told.

@@ -5,6 +5,7 @@ mod drills;
 mod files;
 mod fleet;
 mod harness;
+mod hour;
 mod runbook;
 mod samples;
 mod schedules;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use super::Bucket;
 use super::server::{Ready, Server};
 use crate::certs::CertFiles;
@@ -39,6 +41,16 @@ impl Minio {
             command
         });
         Self { server, scheme: "https" }
+    }
+
+    /// Stops its execution: connections stay open and nothing answers, until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.server.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.server.signal(Signal::CONT);
     }
 
     /// Makes a bucket.

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::etcd::scratch;
@@ -93,6 +94,12 @@ impl Server {
             assert!(Instant::now() < deadline, "the store is not ready\n{}", self.log());
             thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Sends a signal to it.
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process has a number"), signal).expect("the child is ours");
     }
 
     /// Where it listens.
