@@ -108,7 +108,7 @@ pub fn render(board: &Board, alarms: &[Alarm], now: Timestamp) -> String {
             }
         }
         for (job, state) in &state.jobs {
-            of_job(&mut samples, [cluster, ("job", &**job)], state);
+            of_job(&mut samples, [cluster, ("job_name", &**job)], state);
         }
     }
     samples.render()
@@ -263,8 +263,10 @@ mod tests {
             page.contains("rekindle_archive_revision{cluster=\"a\",archive=\"/a \\\"b\\\"\"} 7\n")
         );
         assert!(
-            page.contains("rekindle_job_runs_total{cluster=\"a\",job=\"j\",result=\"done\"} 1\n")
+            page.contains(
+                "rekindle_job_runs_total{cluster=\"a\",job_name=\"j\",result=\"done\"} 1\n"
+            )
         );
-        assert!(page.contains("rekindle_job_duration_seconds{cluster=\"a\",job=\"j\"} 2\n"));
+        assert!(page.contains("rekindle_job_duration_seconds{cluster=\"a\",job_name=\"j\"} 2\n"));
     }
 }

@@ -56,7 +56,7 @@ fn files_of_a_host_are_saved_when_they_change_and_come_back() {
     assert!(line.contains("server.crt") && line.contains("has expired at"), "{line}");
     let path = place.path("etc/pki/server.crt");
     let metric =
-        "rekindle_certificate_expiry_time_seconds{cluster=\"prod\",job=\"files-main\",path=";
+        "rekindle_certificate_expiry_time_seconds{cluster=\"prod\",job_name=\"files-main\",path=";
     Guarding::wait_for_metric(&address, &format!("{metric}\"{path}\"}}"));
     for _ in 0..2 {
         agent.wait_for("files-main: done");

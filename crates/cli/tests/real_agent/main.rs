@@ -6,6 +6,7 @@ mod files;
 mod fleet;
 mod harness;
 mod hour;
+mod idle;
 mod runbook;
 mod samples;
 mod schedules;
