@@ -119,7 +119,7 @@ fn what_is_wrong_with_one_is_not_felt_by_others() {
     agent.wait_for_any(&[&full, "no base was made in"]);
     wait_until_archived(&address, &clusters, &healthy);
     if measured.is_some() {
-        measure(&agent, &address, &clusters, &healthy);
+        measure(&mut agent, &address, &clusters, &healthy);
     }
     clusters[FROZEN].member(0).thaw();
     wait_until_archived(&address, &clusters, &all_but_full);
@@ -133,7 +133,7 @@ fn noise(seed: u64, len: usize) -> String {
 }
 
 /// With a write a second to each: how far archives lag at most, and what memory all of it takes.
-fn measure(agent: &Guarding, address: &str, clusters: &[Cluster], healthy: &[usize]) {
+fn measure(agent: &mut Guarding, address: &str, clusters: &[Cluster], healthy: &[usize]) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -150,7 +150,7 @@ fn measure(agent: &Guarding, address: &str, clusters: &[Cluster], healthy: &[usi
             let of_healthy = healthy.iter().filter_map(|number| lags.get(&format!("c{number}")));
             lag = of_healthy.fold(lag, |most, lag| most.max(*lag));
             memory = memory.max(agent.memory());
-            std::thread::sleep(Duration::from_secs(1));
+            agent.listen_for(Duration::from_secs(1));
         }
         over.store(true, Ordering::Relaxed);
         println!(

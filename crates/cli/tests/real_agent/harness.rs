@@ -131,6 +131,16 @@ impl Guarding {
         }
     }
 
+    /// Listens to it for so long, while it is measured.
+    pub fn listen_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Ok(line) =
+            self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            self.said.push(line);
+        }
+    }
+
     /// The page of metrics, at the address that it has said.
     pub fn metrics(address: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();

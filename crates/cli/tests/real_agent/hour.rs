@@ -182,7 +182,7 @@ fn live(scene: &Scene, seconds: u64) -> u64 {
             agents[number] = Some(scene.start(HOSTS[number]));
             kills += 1;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        agents[0].iter_mut().for_each(|agent| agent.listen_for(Duration::from_millis(50)));
     }
     assert!(events.is_empty());
     agents.into_iter().flatten().for_each(Guarding::kill);

@@ -28,7 +28,7 @@ fn an_idle_agent_costs_little() {
     Guarding::wait_for_metric(&address, "rekindle_archive_revision{");
     if let Some(seconds) = std::env::var("REKINDLE_IDLE").ok().and_then(|text| text.parse().ok()) {
         let (before, began) = (agent.processor(), Instant::now());
-        std::thread::sleep(Duration::from_secs(seconds));
+        agent.listen_for(Duration::from_secs(seconds));
         let core = (agent.processor() - before).as_secs_f64() / began.elapsed().as_secs_f64();
         println!("idle: {:.2} % of a core, {} KiB", core * 100.0, agent.memory() >> 10);
         assert!(core <= CORE_MAX, "{core}");
