@@ -6,7 +6,6 @@ use crate::records::{Outcome, Record};
 use crate::schedule::Schedule;
 use crate::surroundings::Warning;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -247,10 +246,6 @@ impl JobState {
         }
         if self.last.as_ref().is_some_and(|last| last.ended > record.ended) {
             return;
-        }
-        let seen = record.output.as_ref().and_then(|output| output.get("certificates"));
-        if let Some(seen) = seen.and_then(|seen| Vec::deserialize(seen).ok()) {
-            self.certificates = seen;
         }
         match record.outcome {
             Outcome::Done => self.failing = None,

@@ -7,6 +7,7 @@
 //!
 //! Day and time (UTC) are those of the slot. Nothing in an archive depends on them.
 
+use crate::files::Certificate;
 use crate::turns::{Attempt, Attempts};
 use jiff::Timestamp;
 use rekindle_archive::{Store, StoreFault, StoreFaultKind};
@@ -100,6 +101,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Certificates that a run has seen, if it was to look: archives are told nothing of what a host has.
+    pub(crate) fn take_certificates(&mut self) -> Option<Vec<Certificate>> {
+        let seen = self.output.as_mut()?.as_object_mut()?.remove("certificates")?;
+        serde_json::from_value(seen).ok()
+    }
+
     /// A record of this version, of a run that ends now.
     #[must_use]
     pub fn new(

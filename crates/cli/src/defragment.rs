@@ -66,7 +66,14 @@ pub(crate) fn run(args: &DefragmentArgs) -> Result<(), Failure> {
         }
         eprintln!("defragmenting {}", member.endpoint());
         let began = Instant::now();
-        calls.wait(member.defragment())?;
+        calls.wait(member.defragment()).map_err(|failure| match failure.code {
+            Code::Interrupted => {
+                let what = format!("interrupted; {} goes on by itself", member.endpoint());
+                Failure::new(Code::Interrupted, what)
+                    .remedy("etcdctl endpoint status shows when it answers again; no other member was begun")
+            }
+            _ => failure,
+        })?;
         let took = began.elapsed();
         let status = wait_until_well(&calls, &client, member)?;
         eprintln!(

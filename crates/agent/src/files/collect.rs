@@ -57,7 +57,7 @@ pub fn usual() -> Vec<String> {
     paths
 }
 
-/// Reads all at these whole paths and below them. Links are not followed.
+/// Reads all at these whole paths and below them. Links stay links; what they lead to is read at its own place, too.
 ///
 /// # Errors
 /// It is more than can be kept.
@@ -114,6 +114,13 @@ impl Collecting {
                 return Err(too_large(path));
             }
         }
+        // A directory of certificates is a link to another disk as often as not.
+        let leads_to = match what {
+            FileKind::Link(_) => {
+                fs::canonicalize(path).ok().and_then(|it| it.into_os_string().into_string().ok())
+            }
+            _ => None,
+        };
         let is_directory = what == FileKind::Directory;
         let (mode, owner, group) = (found.mode() & MODES, found.uid(), found.gid());
         let entry = FileEntry { path: path.to_owned(), mode, owner, group, what };
@@ -121,7 +128,7 @@ impl Collecting {
         if is_directory {
             self.below(path)?;
         }
-        Ok(())
+        leads_to.map_or(Ok(()), |path| self.add(&path))
     }
 
     fn below(&mut self, path: &str) -> Result<(), String> {
@@ -175,7 +182,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn all_below_is_read_and_links_are_not_followed() {
+    fn all_below_is_read_and_what_links_lead_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         fs::create_dir_all(path("pki/etcd")).unwrap();
@@ -183,19 +190,28 @@ mod tests {
         fs::set_permissions(path("pki/etcd/ca.key"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(path("elsewhere"), "x").unwrap();
         symlink(path("elsewhere"), path("pki/link")).unwrap();
+        // In a circle, and to nowhere.
+        symlink(path("pki"), path("pki/etcd/up")).unwrap();
+        symlink("none", path("pki/nowhere")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(path("pki/socket")).unwrap();
         let asked = [path("pki/"), path("pki/etcd"), path("none")];
         let found = collect("h", &asked).unwrap();
         assert_eq!(found.missing, [path("none")]);
         assert_eq!(found.skipped.len(), 1, "{:?}", found.skipped);
         let paths: Vec<_> = found.files.entries.iter().map(|it| it.path.clone()).collect();
-        assert_eq!(
-            paths,
-            [path("pki"), path("pki/etcd"), path("pki/etcd/ca.key"), path("pki/link")]
-        );
-        let key = &found.files.entries[2];
+        let want = [
+            "elsewhere",
+            "pki",
+            "pki/etcd",
+            "pki/etcd/ca.key",
+            "pki/etcd/up",
+            "pki/link",
+            "pki/nowhere",
+        ];
+        assert_eq!(paths, want.map(path));
+        let key = &found.files.entries[3];
         assert_eq!((key.mode, &key.what), (0o600, &FileKind::File(b"secret".to_vec())));
-        assert_eq!(found.files.entries[3].what, FileKind::Link(path("elsewhere")));
+        assert_eq!(found.files.entries[5].what, FileKind::Link(path("elsewhere")));
         let again = Files::parse(&found.files.encode()).unwrap();
         assert_eq!(again, found.files);
     }

@@ -230,16 +230,19 @@ impl<'a> Worker<'a> {
             What::Commands(commands) => Some(self.commands(job, run, commands, began)),
             What::Base => self.base(run, began),
         };
-        let Some(record) = record else {
+        let Some(mut record) = record else {
             self.ward.state(|state| {
                 state.jobs.entry(job.name.clone()).or_default().running = None;
             });
             return None;
         };
+        let certificates = record.take_certificates();
         self.keep(&record);
         self.tell(&record);
         self.ward.state(|state| {
-            state.jobs.entry(job.name.clone()).or_default().hear(record.clone(), true);
+            let state = state.jobs.entry(job.name.clone()).or_default();
+            state.certificates = certificates.unwrap_or(std::mem::take(&mut state.certificates));
+            state.hear(record.clone(), true);
         });
         Some(record)
     }

@@ -164,6 +164,7 @@ fn what_an_archive_holds_is_counted() {
         (Kind::Segment, 1, stored(".seg")),
         (Kind::Base, 2, stored(".base")),
         (Kind::Witness, 0, 0),
+        (Kind::Files, 0, 0),
     ];
     assert_eq!(kinds, want);
     assert_eq!(stats.dead(), 0);

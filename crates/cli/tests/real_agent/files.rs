@@ -72,6 +72,9 @@ fn files_of_a_host_are_saved_when_they_change_and_come_back() {
     agent.wait_for("files-main: done");
     let said = agent.stop();
     assert_eq!(hosts().len(), 2);
+    // Whoever can read the store is not told what the host has.
+    let kept = place.records_in("sealed");
+    assert!(!kept.is_empty() && !format!("{kept:?}").contains("server.crt"), "{kept:#?}");
     assert!(said.iter().any(|line| line.contains("IdentitiesOnHost")), "{said:#?}");
 
     fs::write(place.path("etc/pki/ca.key"), "other").unwrap();
