@@ -90,6 +90,33 @@ fn what_nobody_needs_goes_in_two_steps() {
     check_sound(&saving);
 }
 
+/// What was kept of a host stays as long as a restore point may want it, and the newest always.
+#[test]
+fn files_of_hosts_go_with_the_restore_points() {
+    let saving = Saving::new();
+    let begun = now_is().0;
+    some_history(&saving, 6);
+    let store = saving.archive.store();
+    let name = |host: &str, hours: i64| {
+        let id = format!("{:032x}", hours.unsigned_abs());
+        format!("host/{host}/{:020}-{id}.files", begun + hours * HOUR)
+    };
+    let kept = [name("a", 0), name("a", 2), name("a", 5), name("b", 1)];
+    kept.iter().for_each(|name| store.create(name, b"sealed".to_vec()).unwrap());
+    let there = || -> Vec<String> {
+        store.list("host").unwrap().into_iter().map(|found| found.name).collect()
+    };
+    // The oldest restore point is of the fifth hour.
+    let plan = plan_prune(&saving.archive, &request(last(2))).unwrap();
+    let going: Vec<_> = plan.files.iter().map(|found| found.name.clone()).collect();
+    assert_eq!(going, kept[..1]);
+    assert_eq!(there().len(), 4, "a plan touches nothing");
+    prune(&saving, &request(last(2)));
+    assert_eq!(there(), kept[1..]);
+    assert!(prune(&saving, &request(last(2))).held.is_empty());
+    assert_eq!(there(), kept[1..]);
+}
+
 /// A base came from an older one after the mark was made: what it uses stays.
 #[test]
 fn what_is_needed_again_stays() {

@@ -162,6 +162,7 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
     out.add("collected", "Collected", plan.collected.len());
     let size = |found: &[rekindle_archive::Listed]| found.iter().map(|it| it.bytes).sum::<u64>();
     out.add("unfinished", "Unfinished", plan.staged);
+    out.add("hostFiles", "Host files", plan.files.len());
     out.add("markedBytes", "Marked bytes", size(&plan.marked));
     out.add("collectedBytes", "Collected bytes", size(&plan.collected));
     out.json.insert("restorePoints".to_owned(), plan.bases.iter().map(base_json).collect());
@@ -180,6 +181,14 @@ fn output_of_plan(plan: &PrunePlan) -> Output {
         ("log", log_line(plan)),
         ("marks", objects(plan.marked.len(), size(&plan.marked), "that go in 24 hours")),
         ("collects", objects(plan.collected.len(), size(&plan.collected), "marked before")),
+        (
+            "hosts",
+            objects(
+                plan.files.len(),
+                size(&plan.files),
+                "of files that no restore point is as old as",
+            ),
+        ),
         ("unfinished", format!("{} files of a killed process go", grouped(plan.staged))),
     ]);
     out
