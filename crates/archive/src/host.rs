@@ -74,25 +74,32 @@ impl Archive {
         Ok(name)
     }
 
-    /// What was kept of hosts, by host and time. What cannot be read of it is left out: a verification
-    /// names it.
+    /// What was kept of hosts, by host and time, and names of what of it cannot be read.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn files(&self) -> Result<Vec<FilesEntry>, Error> {
+    pub fn files(&self) -> Result<(Vec<FilesEntry>, Vec<String>), Error> {
         let mut listed = self.store().list(names::HOSTS)?;
         listed.retain(|found| names::parse_files(&found.name).is_some());
         let starts = self.store().read_starts(listed.clone(), HEADER_MAX as u64);
-        let entry = |(Listed { name, bytes }, start): (_, Result<bytes::Bytes, _>)| {
-            let full_name = self.store().full_name(&name);
+        let entry = |Listed { name, bytes }: &Listed, start: Result<bytes::Bytes, _>| {
+            let full_name = self.store().full_name(name);
             let header = object::parse(self, &full_name, Kind::Files, &start.ok()?).ok()?;
+            let whole = (header.size() as u64).saturating_add(header.body_bytes);
             let Facts { ended: at, records: count, logical_bytes, .. } = header.facts;
-            let host = names::parse_files(&name)?.to_owned();
-            Some(FilesEntry { name, bytes, host, at, count, logical_bytes })
+            let (host, name) = (names::parse_files(name)?.to_owned(), name.clone());
+            let entry = FilesEntry { name, bytes: *bytes, host, at, count, logical_bytes };
+            (whole == *bytes).then_some(entry)
         };
-        let mut found: Vec<_> = listed.into_iter().zip(starts).filter_map(entry).collect();
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for (listed, start) in listed.into_iter().zip(starts) {
+            match entry(&listed, start) {
+                Some(entry) => found.push(entry),
+                None => unreadable.push(listed.name),
+            }
+        }
         found.sort_by(|a, b| (&a.host, a.at, &a.name).cmp(&(&b.host, b.at, &b.name)));
-        Ok(found)
+        Ok((found, unreadable))
     }
 
     /// Reads what was kept; that needs an identity.

@@ -23,6 +23,7 @@ fn some(host: &str, key: &[u8]) -> Files {
     Files {
         host: host.to_owned(),
         asked: vec!["/etc/kubernetes".to_owned()],
+        left_out: Vec::new(),
         entries: vec![
             entry("/etc/kubernetes", FileKind::Directory),
             entry("/etc/kubernetes/ca.key", FileKind::File([CANARY, key].concat())),
@@ -81,7 +82,8 @@ fn they_are_kept_by_who_cannot_read_them() {
     for (host, at) in [("b", 1), ("a", 2), ("a", 3)] {
         archive.add_files(&some(host, &[at]), Moment(at.into())).unwrap();
     }
-    let listed = archive.files().unwrap();
+    let (listed, unreadable) = archive.files().unwrap();
+    assert!(unreadable.is_empty());
     let hosts: Vec<_> = listed.iter().map(|it| (&*it.host, it.at.0, it.count)).collect();
     assert_eq!(hosts, [("a", 2, 2), ("a", 3, 2), ("b", 1, 2)]);
     assert!(archive.read_files(&listed[1]).is_err(), "that takes an identity");
@@ -117,6 +119,10 @@ fn they_are_verified_and_copied() {
         bad[at] ^= 1;
         std::fs::write(&path, bad).unwrap();
         assert_eq!(findings(&archive), [(Word::Lost, name.clone())], "{at}");
+        let (listed, unreadable) = archive.files().unwrap();
+        let is_told =
+            unreadable == std::slice::from_ref(&name) || archive.read_files(&listed[0]).is_err();
+        assert!(is_told, "{at}");
     }
     std::fs::write(&path, &good).unwrap();
     let other = name.replace("/a/", "/b/");

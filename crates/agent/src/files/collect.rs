@@ -62,7 +62,7 @@ pub fn usual() -> Vec<String> {
 /// # Errors
 /// It is more than can be kept.
 pub fn collect(host: &str, asked: &[String]) -> Result<Collected, String> {
-    let files = Files { host: host.to_owned(), asked: asked.to_vec(), entries: Vec::new() };
+    let files = Files { host: host.to_owned(), asked: asked.to_vec(), ..Files::default() };
     let mut this = Collecting {
         found: Collected { files, ..Collected::default() },
         entries: BTreeMap::new(),
@@ -78,6 +78,8 @@ pub fn collect(host: &str, asked: &[String]) -> Result<Collected, String> {
         }
     }
     this.found.files.entries = this.entries.into_values().collect();
+    let skipped = this.found.skipped.iter().map(|(path, _)| path);
+    this.found.files.left_out = this.found.missing.iter().chain(skipped).cloned().collect();
     Ok(this.found)
 }
 

@@ -9,4 +9,4 @@ mod put;
 
 pub use certificates::{Certificate, certificates};
 pub use collect::{Collected, USUAL, at_rest_config, collect, usual};
-pub use put::{Difference, Put, Putting, differences, put};
+pub use put::{Difference, Put, PutFault, Putting, differences, put};

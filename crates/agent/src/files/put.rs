@@ -72,16 +72,32 @@ pub fn differences(files: &Files, root: &Path) -> io::Result<Vec<(String, Differ
     Ok(found)
 }
 
+/// Why files were not put, or not all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutFault {
+    /// Something is there; nothing was written.
+    InTheWay(String),
+    /// Something could not be written; what was written before stays.
+    Failed(String),
+}
+
 /// Puts files below a directory.
 ///
 /// # Errors
-/// The paths that are in the way; what could not be written.
-pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, String> {
+/// [`PutFault`].
+pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, PutFault> {
     let Putting { root, replace, aside } = putting;
-    let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+    let told = |path: &Path, error: &io::Error| {
+        PutFault::Failed(format!("putting {}: {error}", path.display()))
+    };
     let mut found = Vec::new();
     for entry in &files.entries {
         let path = below(root, &entry.path);
+        if let Some(link) = link_out(root, &path) {
+            let what =
+                format!("{} is a link, and may lead out of {}", link.display(), root.display());
+            return Err(PutFault::InTheWay(format!("{what}; nothing was written")));
+        }
         let is = difference(entry, &path).map_err(|error| told(&path, &error))?;
         found.push((entry, path, is));
     }
@@ -89,13 +105,12 @@ pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, String> {
     let ways: Vec<_> = found.iter().filter(|(_, _, is)| in_the_way(is)).collect();
     if let (Some((_, path, _)), false) = (ways.first(), replace) {
         let others = match ways.len() {
-            1 => String::new(),
+            1 => " is".to_owned(),
             count => format!(" and {} others are", count - 1),
         };
-        return Err(format!(
-            "{}{others} there with another content; nothing was written",
-            path.display()
-        ));
+        let what =
+            format!("{}{others} there with another content; nothing was written", path.display());
+        return Err(PutFault::InTheWay(what));
     }
     let mut done = Put::default();
     for (entry, path, is) in &found {
@@ -105,12 +120,22 @@ pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, String> {
         }
     }
     // Rights of directories come last, for files are still put into them.
-    for (entry, path, _) in
-        found.iter().rev().filter(|(entry, ..)| entry.what == FileKind::Directory)
-    {
+    let directories = found.iter().rev().filter(|(entry, ..)| entry.what == FileKind::Directory);
+    for (entry, path, _) in directories {
         rights(entry, path, &mut done).map_err(|error| told(path, &error))?;
     }
     Ok(done)
+}
+
+/// A link among the directories between the root and a path. Where the root is /, links are the host's own.
+fn link_out(root: &Path, path: &Path) -> Option<PathBuf> {
+    if root == Path::new("/") {
+        return None;
+    }
+    let above =
+        path.ancestors().skip(1).take_while(|above| *above != root && above.starts_with(root));
+    let is_link = |path: &&Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    above.filter(is_link).last().map(Path::to_owned)
 }
 
 fn below(root: &Path, path: &str) -> PathBuf {
@@ -154,7 +179,8 @@ fn write(entry: &FileEntry, path: &Path, aside: &str, done: &mut Put) -> io::Res
     }
     let is_there = fs::symlink_metadata(path).is_ok();
     if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        // Of those above what was kept the rights are not known: as the host makes them.
+        DirBuilder::new().recursive(true).create(parent)?;
     }
     match &entry.what {
         FileKind::Directory if is_there => return Ok(()),
@@ -234,7 +260,7 @@ mod tests {
             below(&self.to(), &format!("{}/{name}", self.files.asked[0]))
         }
 
-        fn put(&self, replace: bool) -> Result<Put, String> {
+        fn put(&self, replace: bool) -> Result<Put, PutFault> {
             put(&self.files, Putting { root: &self.to(), replace, aside: ".before" })
         }
 
@@ -266,12 +292,30 @@ mod tests {
         fs::remove_file(scene.at("link")).unwrap();
         fs::set_permissions(scene.at("deep/ca.crt"), Permissions::from_mode(0o640)).unwrap();
         assert_eq!(scene.differences(), ["changed", "rights", "missing"]);
-        let refused = scene.put(false).unwrap_err();
+        let PutFault::InTheWay(refused) = scene.put(false).unwrap_err() else { unreachable!() };
         assert!(refused.contains("ca.key") && refused.contains("nothing was written"), "{refused}");
         assert!(!scene.at("link").exists());
         let done = scene.put(true).unwrap();
         assert_eq!(done.aside, [scene.at("ca.key.before")]);
         assert_eq!(fs::read_to_string(scene.at("ca.key.before")).unwrap(), "mine");
         assert_eq!(scene.differences(), [""; 0]);
+    }
+
+    #[test]
+    fn nothing_is_put_behind_a_link_that_leads_out() {
+        let scene = Scene::new();
+        let outside = scene.directory.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let way = scene.at("").parent().unwrap().to_owned();
+        fs::create_dir_all(way.parent().unwrap()).unwrap();
+        symlink(&outside, &way).unwrap();
+        for replace in [false, true] {
+            let refused = scene.put(replace).unwrap_err();
+            assert!(
+                matches!(&refused, PutFault::InTheWay(what) if what.contains("is a link")),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 }

@@ -5,6 +5,8 @@
 //!    sized   host
 //!    varint  number of paths that were asked for
 //!    sized   each of them
+//!    varint  number of paths that could not be read
+//!    sized   each of them
 //!    varint  number of entries, in the order of their paths
 //!    of each entry
 //!       1       1 a directory, 2 a file, 3 a symbolic link
@@ -36,6 +38,8 @@ pub struct Files {
     pub host: String,
     /// The paths that were asked for: all below them is there.
     pub asked: Vec<String>,
+    /// What of it is not here: it was not there, or could not be read.
+    pub left_out: Vec<String>,
     /// What was there, in the order of paths.
     pub entries: Vec<FileEntry>,
 }
@@ -82,8 +86,10 @@ impl Files {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_sized(self.host.as_bytes());
-        out.put_varint(self.asked.len() as u64);
-        self.asked.iter().for_each(|path| out.put_sized(path.as_bytes()));
+        for paths in [&self.asked, &self.left_out] {
+            out.put_varint(paths.len() as u64);
+            paths.iter().for_each(|path| out.put_sized(path.as_bytes()));
+        }
         out.put_varint(self.entries.len() as u64);
         for entry in &self.entries {
             let (kind, bytes): (u8, &[u8]) = match &entry.what {
@@ -111,10 +117,7 @@ impl Files {
         if !is_host(&host) {
             return Err(cursor.senseless());
         }
-        let mut asked = Vec::new();
-        for _ in 0..cursor.varint()? {
-            asked.push(text(&mut cursor)?);
-        }
+        let [asked, left_out] = [texts(&mut cursor)?, texts(&mut cursor)?];
         let mut entries: Vec<FileEntry> = Vec::new();
         // Paths of files and links: nothing lies below one.
         let mut ends = std::collections::BTreeSet::new();
@@ -132,7 +135,7 @@ impl Files {
             entries.push(entry);
         }
         cursor.end()?;
-        Ok(Self { host, asked, entries })
+        Ok(Self { host, asked, left_out, entries })
     }
 }
 
@@ -155,6 +158,14 @@ impl FileEntry {
         })?;
         Ok(Self { path, mode, owner: number(owner)?, group: number(group)?, what })
     }
+}
+
+fn texts(cursor: &mut Cursor<'_>) -> Result<Vec<String>, FormatFault> {
+    let mut found = Vec::new();
+    for _ in 0..cursor.varint()? {
+        found.push(text(cursor)?);
+    }
+    Ok(found)
 }
 
 fn text(cursor: &mut Cursor<'_>) -> Result<String, FormatFault> {
@@ -181,7 +192,12 @@ mod tests {
     }
 
     fn files(entries: Vec<FileEntry>) -> Files {
-        Files { host: "node-1.example".to_owned(), asked: vec!["/etc/a".to_owned()], entries }
+        Files {
+            host: "node-1.example".to_owned(),
+            asked: vec!["/etc/a".to_owned()],
+            left_out: vec!["/etc/b".to_owned()],
+            entries,
+        }
     }
 
     fn some() -> Files {

@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::time;
 use clap::Args as ClapArgs;
-use rekindle_agent::files::{Put, Putting, certificates, differences, put};
+use rekindle_agent::files::{Put, PutFault, Putting, certificates, differences, put};
 use rekindle_archive::format::files::{FileEntry, FileKind, Files};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, FilesEntry};
@@ -51,9 +51,34 @@ pub(crate) struct RestoreFilesArgs {
 
 pub(crate) fn run(args: &RestoreFilesArgs) -> Result<(), Failure> {
     let archive = open(&args.archive, &args.store.clone().read_only())?;
-    let found = archive.files()?;
-    let Some(host) = &args.host else { return hosts(&found).print(args.output.format()) };
+    let (found, unreadable) = archive.files()?;
+    for name in &unreadable {
+        eprintln!(
+            "warning: {name} is damaged: rekindle archive verify says how, rekindle archive repair mends it from a copy"
+        );
+    }
+    let Some(host) = &args.host else {
+        hosts(&found).print(args.output.format())?;
+        return damaged(&unreadable);
+    };
     let entry = choose(&found, host, args.at.as_deref())?;
+    // Names sort by time: an older one is not taken in silence.
+    let is_newer = |name: &&String| {
+        name.strip_prefix("host/")
+            .and_then(|it| it.split_once('/'))
+            .is_some_and(|(of, _)| of == host)
+            && **name > entry.name
+    };
+    if args.at.is_none() && unreadable.iter().any(|name| is_newer(&name)) {
+        let what = format!(
+            "what was saved last of {host} is damaged; before that is that of {}",
+            shown(entry.at)
+        );
+        return Err(Failure::new(Code::BadData, what).remedy(format!(
+            "mend it from a copy (rekindle archive repair), or take the older one: --at {}",
+            shown(entry.at)
+        )));
+    }
     let archive: Archive = unlock(archive, &args.keys)?;
     let files = archive.read_files(entry)?;
     let out = match (&args.to, &args.diff) {
@@ -66,6 +91,14 @@ pub(crate) fn run(args: &RestoreFilesArgs) -> Result<(), Failure> {
         }
     };
     out.print(args.output.format())
+}
+
+fn damaged(unreadable: &[String]) -> Result<(), Failure> {
+    match unreadable.len() {
+        0 => Ok(()),
+        count => Err(Failure::new(Code::BadData, format!("{count} of these objects are damaged"))
+            .remedy("mend them from a copy: rekindle archive repair")),
+    }
 }
 
 /// The newest of a host, or the newest that is as old as somebody wants.
@@ -133,6 +166,12 @@ fn begun(files: &Files, entry: &FilesEntry) -> Output {
     out.add("host", "Host", files.host.clone());
     out.add("time", "Time", shown(entry.at));
     out.add("entries", "Entries", files.entries.len());
+    out.json.insert("leftOut".to_owned(), files.left_out.clone().into());
+    for path in &files.left_out {
+        eprintln!(
+            "warning: {path} is not among them: it was not there, or could not be read, when they were saved"
+        );
+    }
     out
 }
 
@@ -212,9 +251,12 @@ fn restored(
 ) -> Result<Output, Failure> {
     let to = std::path::absolute(to).map_err(|error| Failure::io("looking at", to, &error))?;
     let aside = format!(".before-{}", time::for_names());
-    let done = put(files, Putting { root: &to, replace, aside: &aside }).map_err(|what| {
-        Failure::refused(what)
-            .remedy("look at it with --diff; --replace moves what is there aside; or name an empty directory")
+    let done = put(files, Putting { root: &to, replace, aside: &aside }).map_err(|fault| match fault {
+        PutFault::InTheWay(what) => Failure::refused(what).remedy(
+            "look at it with --diff; --replace moves what is there aside; or name an empty directory",
+        ),
+        PutFault::Failed(what) => Failure::new(Code::Failed, what)
+            .remedy("mend that, and run it again: it goes on, and leaves what is there"),
     })?;
     let Put { written, same, aside, not_owned } = &done;
     let mut out = begun(files, entry);

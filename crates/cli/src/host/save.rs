@@ -10,6 +10,7 @@ use crate::spool::Spool;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use rekindle_agent::files::{Certificate, Collected, certificates, collect, usual};
+use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Archive, FilesEntry};
 use rekindle_etcd::digest::SnapshotDigest;
 use serde_json::{Value, json};
@@ -69,8 +70,10 @@ pub(crate) fn run(args: &SaveFilesArgs) -> Result<(), Failure> {
     let saved = match there {
         Some(entry) => Saved { name: entry.name, unchanged_since: Some(shown(entry.at)) },
         None => {
-            let name = archive.add_files(&found.files, now())?;
-            known.remember(&archive, &digest, &name)?;
+            // First of all: what cannot be remembered would be written again and again.
+            let now = now();
+            known.remember(&archive, &digest, now)?;
+            let name = archive.add_files(&found.files, now)?;
             Saved { name, unchanged_since: None }
         }
     };
@@ -119,11 +122,12 @@ impl Known {
         if !(is("digest", digest) && is("host", &self.host) && is("fingerprint", &fingerprint)) {
             return Ok(None);
         }
-        let newest = archive.files()?.into_iter().rfind(|entry| entry.host == self.host);
-        Ok(newest.filter(|entry| is("object", &entry.name)))
+        let newest = archive.files()?.0.into_iter().rfind(|entry| entry.host == self.host);
+        let at = known.get("at").and_then(Value::as_i64);
+        Ok(newest.filter(|entry| at == Some(entry.at.0)))
     }
 
-    fn remember(&self, archive: &Archive, digest: &str, name: &str) -> Result<(), Failure> {
+    fn remember(&self, archive: &Archive, digest: &str, at: Moment) -> Result<(), Failure> {
         let failure = |error| Failure::io("writing", &self.path, &error);
         let part = self.path.with_added_extension("part");
         let made = self.path.parent().map_or(Ok(()), |parent| {
@@ -133,7 +137,7 @@ impl Known {
         made.map_err(failure)?;
         let fingerprint = archive.fingerprint().to_string();
         let text = json!({
-            "digest": digest, "host": self.host, "object": name, "fingerprint": fingerprint,
+            "digest": digest, "host": self.host, "at": at.0, "fingerprint": fingerprint,
         });
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
