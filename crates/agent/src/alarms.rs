@@ -207,11 +207,6 @@ impl Judge<'_> {
             let remedy = "rekindle agent resume, or paused in the configuration";
             self.raise(("Paused", Severity::Warning), "", summary, remedy, self.now);
         }
-        if state.destinations == 1 {
-            let summary = "all backups are in one place".to_owned();
-            let remedy = "add an archive in another place, or copy it there: rekindle archive copy";
-            self.raise(("OneDestination", Severity::Warning), "", summary, remedy, began);
-        }
         for warning in &state.surroundings {
             let kind = (warning.name, Severity::Warning);
             let (subject, summary) = (&warning.subject, warning.summary.clone());
@@ -233,6 +228,7 @@ impl Judge<'_> {
         let heard = capture.heard.unwrap_or(capture.begun);
         if self.ago(heard) >= RESTARTS_WITHIN {
             let why = capture.failure.as_ref().map_or("it ends again and again", |(_, why)| why);
+            let why = why.lines().next().unwrap_or_default();
             let summary = format!("the cluster is not followed: {why}");
             let remedy = "look at the agent's log; run rekindle capture --config FILE by hand";
             self.raise(("NotFollowed", Severity::Critical), "", summary, remedy, heard);
@@ -297,8 +293,8 @@ impl Judge<'_> {
     /// Nothing was to be done before `resumed`.
     fn job(&mut self, name: &str, job: &JobState, resumed: Option<Timestamp>) {
         if let Some((since, last)) = &job.failing {
-            let why = last.reason.as_deref().unwrap_or("it said nothing of why");
-            let why = why.lines().next().unwrap_or_default();
+            let reason = last.reason.as_deref().unwrap_or("it said nothing of why");
+            let why = reason.lines().next().unwrap_or_default();
             let verb = match last.outcome {
                 Outcome::Refused => "was refused",
                 Outcome::Away => "could not be done",
@@ -309,14 +305,21 @@ impl Judge<'_> {
                 Outcome::Refused => Severity::Critical,
                 _ => Severity::Warning,
             };
-            let remedy = format!("by hand: {}", last.command.join(" "));
+            let own = reason.lines().find_map(|line| line.strip_prefix("what to do: "));
+            let own = own.map(|own| format!("{own}; then ")).unwrap_or_default();
+            let remedy = match &*last.command {
+                [] => format!("{own}rekindle agent backup-now --wait"),
+                command => format!("{own}by hand: {}", command.join(" ")),
+            };
             self.raise(("JobFailed", severity), name, summary, &remedy, *since);
         }
         let Some(since) = job.succeeded.or(job.since) else { return };
         let begun = resumed.map_or(since, |resumed| since.max(resumed));
         let runs = self.config.alarms.missed_runs;
         let late = job.schedule.as_ref().and_then(|schedule| schedule.late(begun, runs));
-        if self.ago(begun) > LATE_MIN && late.is_some_and(|late| self.now > late) {
+        // What other agents have done is not known at once.
+        let known = job.since.map_or(begun, |since| since.max(begun));
+        if self.ago(known) > LATE_MIN && late.is_some_and(|late| self.now > late) {
             let summary = match job.succeeded {
                 Some(at) => format!("it has not succeeded since {at}"),
                 None => format!("it has not succeeded since the agent began to do it, {since}"),
@@ -352,7 +355,6 @@ mod tests {
                 heard: Some(at(now)),
                 ..CaptureState::new(at(0))
             }),
-            destinations: 2,
             ..ClusterState::default()
         };
         let complete = ArchiveState { complete: Some(at(now)), ..ArchiveState::default() };
@@ -423,7 +425,13 @@ mod tests {
         check(contradicts, 9, &["BaseContradicts"]);
         check(archive(|it| it.base_failure = Some((at(1), String::new()))), 9, &["BaseFailed"]);
         check(|state| state.paused = Some("upgrade".to_owned()), 9, &["Paused"]);
-        check(|state| state.destinations = 1, 9, &["OneDestination"]);
+        let one = crate::surroundings::Warning {
+            name: "OneDestination",
+            subject: String::new(),
+            summary: String::new(),
+            remedy: "add one",
+        };
+        check(|state| state.surroundings = vec![one], 9, &["OneDestination"]);
     }
 
     #[test]

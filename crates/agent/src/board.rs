@@ -33,8 +33,6 @@ pub struct ClusterState {
     pub archives: BTreeMap<String, ArchiveState>,
     /// By their names.
     pub jobs: BTreeMap<String, JobState>,
-    /// Places that backups go to.
-    pub destinations: usize,
     /// What makes backups go down with what they are of.
     pub surroundings: Vec<Warning>,
 }
@@ -150,6 +148,19 @@ impl CaptureState {
 }
 
 impl ClusterState {
+    /// Begun anew with a changed configuration: what is looked at seldom is as it was until it is looked at again.
+    #[must_use]
+    pub fn after(mut self, before: &mut Self) -> Self {
+        self.surroundings = std::mem::take(&mut before.surroundings);
+        for (name, job) in &mut self.jobs {
+            if let Some(before) = before.jobs.get_mut(name) {
+                job.certificates = std::mem::take(&mut before.certificates);
+                job.runs = std::mem::take(&mut before.runs);
+            }
+        }
+        self
+    }
+
     /// Hears what capture tells.
     pub fn hear(&mut self, line: Line, now: Timestamp) {
         let Some(capture) = &mut self.capture else { return };

@@ -205,6 +205,12 @@ impl Drop for Running {
     }
 }
 
+/// Whether a command says in this line why it failed, and what to do.
+#[must_use]
+pub fn is_of_an_error(line: &str) -> bool {
+    ["error: ", "what to do: ", "trying again may help"].iter().any(|begin| line.starts_with(begin))
+}
+
 /// What went wrong, of what a command said: its error and what to do, without warnings and progress.
 #[must_use]
 pub fn reason(said: &[String]) -> Option<String> {

@@ -25,6 +25,8 @@ pub struct Job {
     pub place: String,
     /// Where agents agree on who does it; none where each does it on its own host.
     pub shared: Option<Shared>,
+    /// Nobody does it while agents cannot agree: done twice at a time it does harm.
+    pub needs_agreement: bool,
 }
 
 /// Where agents agree on who does a job.
@@ -84,6 +86,7 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
             what,
             place: place.to_owned(),
             shared: (!place.is_empty()).then(|| Shared::Archive(place.to_owned())),
+            needs_agreement: false,
         })
     };
     if cluster.is_followed() {
@@ -109,6 +112,7 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
             what: What::Commands(vec![words(&["defragment", "--yes", &bytes, &percent])]),
             place: String::new(),
             shared: Some(Shared::Cluster),
+            needs_agreement: true,
         });
     }
     Ok(jobs)
@@ -129,6 +133,7 @@ fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
             what: What::Commands(commands),
             place: archive.place.clone(),
             shared: Some(Shared::Archive(archive.place.clone())),
+            needs_agreement: false,
         })
     };
     if let Some(prune) = &archive.prune {
@@ -188,6 +193,7 @@ fn of_snapshots(snapshots: &Snapshots) -> Result<Vec<Job>, String> {
             place: to.clone(),
             // A path is of this host alone.
             shared: to.contains("://").then_some(Shared::Cluster),
+            needs_agreement: false,
         }
     };
     Ok(snapshots.to.iter().enumerate().map(job).collect())
@@ -306,6 +312,7 @@ mod tests {
             what: What::Base,
             place: String::new(),
             shared: None,
+            needs_agreement: false,
         };
         let slot = at("2026-11-20T10:00:00Z");
         let begins = jittered(slot, "a", job.jitter);

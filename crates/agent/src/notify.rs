@@ -1,18 +1,19 @@
 //! Telling people: alarms by webhooks, and a sign of life while there is none.
 
 use crate::alarms::{Alarm, Key, Severity};
-use crate::config::{Config, Secret, Webhook, WebhookFormat};
+use crate::config::{Config, Heartbeat, Webhook, WebhookFormat};
 use crate::guard::{Level, Log, LogLine};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// Messages that may wait; more are dropped, and the next repetition tells.
+/// Messages that may wait for one who is told; what does not fit is told later.
 const WAITING: usize = 1000;
 /// How long somebody who is told has for an answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -20,185 +21,219 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const TRIES: u32 = 5;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// What is to be sent.
-enum Message {
-    /// To this webhook.
-    Alarm { webhook: Box<Webhook>, alarm: Box<Alarm>, status: &'static str },
-    /// That all is well.
-    Alive { url: Secret },
-}
-
-/// Decides who is told what; a thread of its own sends.
-pub struct Notifier {
-    webhooks: Vec<Webhook>,
-    heartbeat: Option<(Secret, SignedDuration)>,
-    repeat: SignedDuration,
-    /// What was told, and when last.
-    told: BTreeMap<Key, (Alarm, Timestamp)>,
-    alive: Option<Timestamp>,
+/// Somebody who is told: a thread of its own sends, so that one who is away delays no other.
+struct Listener<T> {
+    whom: T,
     messages: SyncSender<Message>,
 }
+
+/// What is to be sent.
+enum Message {
+    /// Of an alarm: what it is called, and what is said of it.
+    Alarm(&'static str, Value),
+    /// That all is well.
+    Alive,
+}
+
+/// Decides who is told what.
+pub struct Notifier {
+    webhooks: Vec<Listener<Webhook>>,
+    /// What each of them was told, and when last.
+    told: Vec<Told>,
+    heartbeat: Option<Listener<Heartbeat>>,
+    alive: Option<Timestamp>,
+    repeat: SignedDuration,
+    log: Log,
+}
+
+type Told = BTreeMap<Key, (Alarm, Timestamp)>;
 
 impl Notifier {
     /// Begins; it ends with this.
     ///
     /// # Errors
-    /// The machine gives no thread.
+    /// The machine gives no threads.
     pub fn start(config: &Config, log: Log) -> io::Result<Self> {
-        let (messages, waiting) = sync_channel(WAITING);
         // The one TLS provider of the whole program; somebody else may have said so already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name("tells".to_owned())
-            .spawn(move || send_all(&runtime, &waiting, &log))?;
         let mut notifier = Self {
             webhooks: Vec::new(),
+            told: Vec::new(),
             heartbeat: None,
-            repeat: SignedDuration::ZERO,
-            told: BTreeMap::new(),
             alive: None,
-            messages,
+            repeat: SignedDuration::ZERO,
+            log,
         };
-        notifier.configure(config);
+        notifier.configure(config)?;
         Ok(notifier)
     }
 
-    /// Takes what a configuration says.
-    pub fn configure(&mut self, config: &Config) {
-        let signed = |time: Duration| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-        self.webhooks.clone_from(&config.webhooks);
-        self.heartbeat = config.heartbeat.as_ref().map(|it| (it.url.clone(), signed(it.every.0)));
+    /// Takes what a configuration says. A webhook that is new in it will be told of all that goes on.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn configure(&mut self, config: &Config) -> io::Result<()> {
         self.repeat = signed(config.alarms.repeat.0);
+        let mut before: Vec<_> =
+            self.webhooks.drain(..).zip(std::mem::take(&mut self.told)).collect();
+        for webhook in &config.webhooks {
+            let known = before.iter().position(|(listener, _)| listener.whom == *webhook);
+            let (listener, told) = match known {
+                Some(number) => before.swap_remove(number),
+                None => {
+                    let (whom, log) = (webhook.clone(), Arc::clone(&self.log));
+                    (listener(whom, log, send_alarm)?, Told::new())
+                }
+            };
+            self.webhooks.push(listener);
+            self.told.push(told);
+        }
+        if self.heartbeat.as_ref().map(|it| &it.whom) != config.heartbeat.as_ref() {
+            let start = |whom: &Heartbeat| {
+                listener(whom.clone(), Arc::clone(&self.log), |client, whom, _, env| {
+                    Ok(client.get(whom.url.reveal(env)?))
+                })
+            };
+            self.heartbeat = config.heartbeat.as_ref().map(start).transpose()?;
+        }
+        Ok(())
     }
 
     /// Tells what has begun and what is over, and now and then what goes on.
-    pub fn tell(&mut self, found: Vec<Alarm>, now: Timestamp) {
+    pub fn tell(&mut self, found: &[Alarm], now: Timestamp) {
         let urgent = found.iter().any(|alarm| alarm.severity == Severity::Critical);
-        for (alarm, status) in transitions(&mut self.told, found, self.repeat, now) {
-            for webhook in &self.webhooks {
-                let (webhook, alarm) = (Box::new(webhook.clone()), Box::new(alarm.clone()));
-                let _ = self.messages.try_send(Message::Alarm { webhook, alarm, status });
-            }
+        // An Alertmanager forgets what is not told again in time.
+        let until = now.checked_add(self.repeat.saturating_add(self.repeat));
+        let until = until.unwrap_or(Timestamp::MAX);
+        for (Listener { whom, messages }, told) in self.webhooks.iter().zip(&mut self.told) {
+            transitions(told, found, self.repeat, now, |alarm, is_over| {
+                let ends = if is_over { now } else { until };
+                let said = body(whom.format, alarm, is_over, ends);
+                messages.try_send(Message::Alarm(alarm.name, said)).is_ok()
+            });
         }
-        if let Some((url, every)) = &self.heartbeat
+        if let Some(Listener { whom, messages }) = &self.heartbeat
             && !urgent
-            && self.alive.is_none_or(|alive| now.duration_since(alive) >= *every)
+            && self.alive.is_none_or(|alive| now.duration_since(alive) >= signed(whom.every.0))
         {
             self.alive = Some(now);
-            let _ = self.messages.try_send(Message::Alive { url: url.clone() });
+            // One that waits already says the same.
+            let _ = messages.try_send(Message::Alive);
         }
     }
 }
 
-/// What is to be told: `firing` what has begun or goes on for long, `resolved` what is over.
+fn signed(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
+}
+
+/// Tells what has begun or goes on for long, and (`true`) what is over. What `tell` does not take is told the next time.
 fn transitions(
-    told: &mut BTreeMap<Key, (Alarm, Timestamp)>,
-    found: Vec<Alarm>,
+    told: &mut Told,
+    found: &[Alarm],
     repeat: SignedDuration,
     now: Timestamp,
-) -> Vec<(Alarm, &'static str)> {
-    let mut tell = Vec::new();
-    let found: BTreeMap<_, _> = found.into_iter().map(|alarm| (alarm.key(), alarm)).collect();
-    told.retain(|key, (alarm, _)| {
-        let is_there = found.contains_key(key);
-        if !is_there {
-            tell.push((alarm.clone(), "resolved"));
-        }
-        is_there
-    });
+    mut tell: impl FnMut(&Alarm, bool) -> bool,
+) {
+    let found: BTreeMap<_, _> = found.iter().map(|alarm| (alarm.key(), alarm)).collect();
+    told.retain(|key, (alarm, _)| found.contains_key(key) || !tell(alarm, true));
     for (key, alarm) in found {
         let last = told.get(&key).map(|(_, last)| *last);
-        if last.is_none_or(|last| now.duration_since(last) >= repeat) {
+        // A clock that was ahead must not keep it from being told.
+        let is_due = |last| last > now || now.duration_since(last) >= repeat;
+        if last.is_none_or(is_due) && tell(alarm, false) {
             told.insert(key, (alarm.clone(), now));
-            tell.push((alarm, "firing"));
         }
     }
-    tell
 }
 
-/// What a webhook is told.
-fn body(format: WebhookFormat, alarm: &Alarm, status: &str) -> Value {
+/// What a webhook is told; `ends` is when an Alertmanager is to take it for over.
+fn body(format: WebhookFormat, alarm: &Alarm, is_over: bool, ends: Timestamp) -> Value {
     let Alarm { name, severity, cluster, subject, summary, remedy, since, .. } = alarm;
     match format {
         WebhookFormat::Json => json!({
-            "status": status, "name": name, "severity": severity.name(), "cluster": cluster,
+            "status": if is_over { "resolved" } else { "firing" },
+            "name": name, "severity": severity.name(), "cluster": cluster,
             "subject": subject, "summary": summary, "remedy": remedy, "since": since,
         }),
-        WebhookFormat::Alertmanager => {
-            let mut alert = json!({
-                "labels": {
-                    "alertname": format!("Rekindle{name}"), "severity": severity.name(),
-                    "cluster": cluster, "subject": subject,
-                },
-                "annotations": { "summary": summary, "remedy": remedy },
-                "startsAt": since,
-            });
-            if status == "resolved" {
-                alert["endsAt"] = json!(Timestamp::now());
-            }
-            json!([alert])
-        }
+        WebhookFormat::Alertmanager => json!([{
+            "labels": {
+                "alertname": format!("Rekindle{name}"), "severity": severity.name(),
+                "cluster": cluster, "subject": subject,
+            },
+            "annotations": { "summary": summary, "remedy": remedy },
+            "startsAt": since,
+            "endsAt": ends,
+        }]),
         WebhookFormat::Text => {
             let about = [&**cluster, &**subject];
             let about: Vec<_> = about.into_iter().filter(|it| !it.is_empty()).collect();
             let about = about.join(", ");
-            let text = match status {
-                "resolved" => format!("Over: {name} ({about})"),
-                _ => format!("{name} ({about}): {summary}. What to do: {remedy}"),
+            let text = match is_over {
+                true => format!("Over: {name} ({about})"),
+                false => format!("{name} ({about}): {summary}. What to do: {remedy}"),
             };
             json!({ "text": text })
         }
     }
 }
 
-fn send_all(runtime: &Runtime, waiting: &Receiver<Message>, log: &Log) {
-    // Whoever is told nothing needs no authorities to trust.
-    let client = std::cell::LazyCell::new(|| Client::builder().timeout(ANSWERS_WITHIN).build());
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+type Request = Result<reqwest::RequestBuilder, String>;
+
+/// Begins to send to somebody what `request` makes of it.
+fn listener<T: Clone + Send + 'static>(
+    whom: T,
+    log: Log,
+    request: impl Fn(&Client, &T, &Message, Env<'_>) -> Request + Send + 'static,
+) -> io::Result<Listener<T>> {
+    let (messages, waiting) = sync_channel(WAITING);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let to = whom.clone();
+    std::thread::Builder::new().name("tells".to_owned()).spawn(move || {
+        let request =
+            |client: &Client, message: &Message, env: Env<'_>| request(client, &to, message, env);
+        send_all(&runtime, &waiting, &log, &request);
+    })?;
+    Ok(Listener { whom, messages })
+}
+
+fn send_all(
+    runtime: &Runtime,
+    waiting: &Receiver<Message>,
+    log: &Log,
+    request: &dyn Fn(&Client, &Message, Env<'_>) -> Request,
+) {
     let say = |text: String| {
         (*log)(LogLine { level: Level::Warning, cluster: None, job: None, text });
     };
+    let client = match Client::builder().timeout(ANSWERS_WITHIN).build() {
+        Ok(client) => client,
+        Err(error) => return say(format!("nobody can be told by HTTP: {error}")),
+    };
     let env = |name: &str| std::env::var(name).ok();
     for message in waiting {
-        let client = match &*client {
-            Ok(client) => client,
-            Err(error) => {
-                say(format!("nobody can be told by HTTP: {error}"));
-                continue;
-            }
-        };
-        let sent = match &message {
-            Message::Alive { url } => {
-                url.reveal(&env).and_then(|url| runtime.block_on(send(client.get(url))))
-            }
-            Message::Alarm { webhook, alarm, status } => {
-                request(client, webhook, &env).and_then(|request| {
-                    let body = body(webhook.format, alarm, status);
-                    let request = request.header("content-type", "application/json");
-                    runtime.block_on(send_again(request.body(body.to_string())))
-                })
-            }
-        };
+        let sent = request(&client, &message, &env).and_then(|request| match message {
+            Message::Alarm(..) => runtime.block_on(send_again(request)),
+            Message::Alive => runtime.block_on(send(request)),
+        });
         if let Err(fault) = sent {
-            let whom = match message {
-                Message::Alive { .. } => "the heartbeat".to_owned(),
-                Message::Alarm { alarm, .. } => format!("a webhook of {}", alarm.name),
+            let what = match message {
+                Message::Alive => "the heartbeat".to_owned(),
+                Message::Alarm(name, _) => format!("what a webhook is told of {name}"),
             };
-            say(format!("{whom} was not taken: {fault}"));
+            say(format!("{what} was not taken: {fault}"));
         }
     }
 }
 
-fn request(
-    client: &Client,
-    webhook: &Webhook,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<reqwest::RequestBuilder, String> {
+fn send_alarm(client: &Client, webhook: &Webhook, message: &Message, env: Env<'_>) -> Request {
+    let Message::Alarm(_, said) = message else { return Err("it is of no alarm".to_owned()) };
     let mut request = client.post(webhook.url.reveal(env)?);
     for (name, value) in &webhook.headers {
         request = request.header(name, value.reveal(env)?);
     }
-    Ok(request)
+    Ok(request.header("content-type", "application/json").body(said.to_string()))
 }
 
 async fn send_again(request: reqwest::RequestBuilder) -> Result<(), String> {
@@ -258,11 +293,14 @@ mod tests {
     fn an_alarm_is_told_once_then_now_and_then_and_when_it_is_over() {
         let (mut told, day) = (BTreeMap::new(), SignedDuration::from_secs(100));
         let mut what = |found: &[&str], now| {
-            let found = found.iter().map(|subject| alarm(subject)).collect();
-            let tell = transitions(&mut told, found, day, at(now));
-            let tell =
-                tell.into_iter().map(|(alarm, status)| format!("{} {status}", alarm.subject));
-            tell.collect::<Vec<_>>()
+            let found: Vec<_> = found.iter().map(|subject| alarm(subject)).collect();
+            let mut tell = Vec::new();
+            transitions(&mut told, &found, day, at(now), |alarm, is_over| {
+                let word = if is_over { "resolved" } else { "firing" };
+                tell.push(format!("{} {word}", alarm.subject));
+                true
+            });
+            tell
         };
         assert_eq!(what(&["a"], 0), ["a firing"]);
         assert_eq!(what(&["a", "b"], 1), ["b firing"]);
@@ -273,17 +311,61 @@ mod tests {
         assert!(what(&[], 103).is_empty());
     }
 
+    /// Whoever cannot be told now is told later, of the end of an alarm, too.
+    #[test]
+    fn what_is_not_taken_is_told_again() {
+        let (mut told, day) = (Told::new(), SignedDuration::from_secs(100));
+        let mut what = |found: &[Alarm], now, takes: bool| {
+            let mut tell = 0;
+            transitions(&mut told, found, day, at(now), |_, _| {
+                tell += 1;
+                takes
+            });
+            tell
+        };
+        let found = [alarm("a")];
+        let counts = [
+            what(&found, 0, false),
+            what(&found, 1, true),
+            what(&found, 2, true),
+            what(&[], 3, false),
+            what(&[], 4, true),
+            what(&[], 5, true),
+        ];
+        assert_eq!(counts, [1, 1, 0, 1, 1, 0]);
+    }
+
+    #[test]
+    fn an_alertmanager_is_told_again_before_it_forgets() {
+        let yaml = "webhooks: [{url: 'http://127.0.0.1:1', format: alertmanager}]\nclusters:\n- {name: a, \
+                    endpoints: ['h:1'], snapshots: [{name: a, schedule: '@daily', to: [/a]}]}\n";
+        let config = Config::parse(yaml).unwrap();
+        let mut notifier = Notifier::start(&config, Arc::new(|_| ())).unwrap();
+        let (messages, sent) = sync_channel(9);
+        notifier.webhooks[0].messages = messages;
+        notifier.tell(&[alarm("a")], at(0));
+        let Message::Alarm(_, said) = sent.recv().unwrap() else { panic!("an alarm") };
+        let ends: Timestamp = serde_json::from_value(said[0]["endsAt"].clone()).unwrap();
+        assert!(ends.duration_since(at(0)) > notifier.repeat);
+        // One that is new hears what goes on; one that was there hears it once.
+        let more = yaml.replace("[{url", "[{url: 'http://127.0.0.1:2'}, {url");
+        notifier.configure(&Config::parse(&more).unwrap()).unwrap();
+        assert_eq!(notifier.told.iter().map(BTreeMap::len).collect::<Vec<_>>(), [0, 1]);
+        notifier.tell(&[alarm("a")], at(1));
+        assert!(sent.try_recv().is_err());
+        assert_eq!(notifier.told.iter().map(BTreeMap::len).collect::<Vec<_>>(), [1, 1]);
+    }
+
     #[test]
     fn everybody_is_told_as_he_wants() {
-        let told = |format, status| body(format, &alarm("daily"), status);
-        let json = told(WebhookFormat::Json, "firing");
+        let told = |format, is_over| body(format, &alarm("daily"), is_over, at(7));
+        let json = told(WebhookFormat::Json, false);
         assert_eq!((&json["status"], &json["name"]), (&json!("firing"), &json!("JobFailed")));
-        let alerts = told(WebhookFormat::Alertmanager, "firing");
+        let alerts = told(WebhookFormat::Alertmanager, false);
         assert_eq!(alerts[0]["labels"]["alertname"], "RekindleJobFailed");
-        assert!(alerts[0].get("endsAt").is_none());
-        assert!(told(WebhookFormat::Alertmanager, "resolved")[0]["endsAt"].is_string());
-        let text = told(WebhookFormat::Text, "firing");
+        assert_eq!(alerts[0]["endsAt"], json!(at(7)));
+        let text = told(WebhookFormat::Text, false);
         assert_eq!(text["text"], "JobFailed (prod, daily): it failed. What to do: mend it");
-        assert_eq!(told(WebhookFormat::Text, "resolved")["text"], "Over: JobFailed (prod, daily)");
+        assert_eq!(told(WebhookFormat::Text, true)["text"], "Over: JobFailed (prod, daily)");
     }
 }

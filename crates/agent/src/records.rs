@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rekindle_archive::{Store, StoreFault, StoreFaultKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 const FORMAT: u32 = 1;
 const FOLDER: &str = "records";
@@ -313,6 +314,39 @@ pub fn since(
         records.extend(record.filter(|it| it.format == FORMAT && it.slot >= from));
     }
     records.sort_by(|a, b| (a.slot, &a.job, a.attempt).cmp(&(b.slot, &b.job, b.attempt)));
+    Ok(records)
+}
+
+/// The records of the newest slots of each job of a cluster, so many of each, in the order in which they ended. What
+/// cannot be read of them is left out.
+///
+/// # Errors
+/// [`StoreFault`].
+pub fn newest(
+    store: &Store,
+    cluster: &str,
+    from: Timestamp,
+    slots: usize,
+) -> Result<Vec<Record>, StoreFault> {
+    let first = from.strftime("%Y%m%d").to_string();
+    let mut listed = store.list(&format!("{FOLDER}/{cluster}"))?;
+    listed.retain(|found| {
+        found.name.ends_with(".json") && day_of(&found.name).is_some_and(|day| day >= &*first)
+    });
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // Names are ordered by their slots.
+    listed.reverse();
+    listed.retain(|found| {
+        let folder = found.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
+        let Some((_, job)) = job else { return false };
+        let seen = seen.entry(job.to_owned()).or_default();
+        seen.contains(folder) || (seen.len() < slots && seen.insert(folder.to_owned()))
+    });
+    let read = store.read_starts(listed, BYTES_MAX).into_iter();
+    let read = read.filter_map(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
+    let mut records: Vec<Record> = read.filter(|it: &Record| it.format == FORMAT).collect();
+    records.sort_by_key(|record| record.ended);
     Ok(records)
 }
 

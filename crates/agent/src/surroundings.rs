@@ -1,6 +1,7 @@
 //! What makes backups go down with what they are of: where they lie, and where the keys to them do.
 
-use crate::config::{Archive, Cluster};
+use crate::config::{Archive, Cluster, Store};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Something that is not as it should be, though all is done as it should.
@@ -23,12 +24,22 @@ pub struct Look<'a> {
     pub at_rest: Option<&'a str>,
     /// How many owners an archive has beside those whose identities are on this host; none where that cannot be known.
     pub other_owners: &'a dyn Fn(&Archive) -> Option<usize>,
+    /// The number of the disk that a path is on.
+    pub disk: &'a dyn Fn(&Path) -> Option<u64>,
 }
 
 /// All of it.
 #[must_use]
 pub fn warnings(cluster: &Cluster, look: Look<'_>) -> Vec<Warning> {
     let mut found = Vec::new();
+    if destinations(cluster, look).len() == 1 {
+        found.push(Warning {
+            name: "OneDestination",
+            subject: String::new(),
+            summary: "all backups are in one place: one disk, or one bucket".to_owned(),
+            remedy: "add an archive in another place, or copy it there: rekindle archive copy",
+        });
+    }
     for archive in &cluster.archives {
         let place = &archive.place;
         if let Some(why) = guarded_place(cluster, archive) {
@@ -72,6 +83,25 @@ pub fn warnings(cluster: &Cluster, look: Look<'_>) -> Vec<Warning> {
     found
 }
 
+/// Where backups go, each disk and each bucket once.
+fn destinations(cluster: &Cluster, look: Look<'_>) -> BTreeSet<String> {
+    let archives = cluster.archives.iter().map(|archive| (&archive.place, &archive.store));
+    let snapshots =
+        cluster.snapshots.iter().flat_map(|job| job.to.iter().map(|to| (to, &job.store)));
+    let destination = |(place, store): (&String, &Store)| {
+        let path = place.strip_prefix("file://").unwrap_or(place);
+        match path.split_once("://") {
+            Some((scheme, rest)) => {
+                let bucket = rest.split('/').next().unwrap_or_default();
+                let endpoint = store.endpoint_url.as_deref().unwrap_or_default();
+                format!("{scheme}://{}/{bucket}", host_of(endpoint))
+            }
+            None => (look.disk)(Path::new(path)).map_or(path.to_owned(), |disk| disk.to_string()),
+        }
+    };
+    archives.chain(snapshots).map(destination).collect()
+}
+
 /// Why an archive lies in what it guards.
 fn guarded_place(cluster: &Cluster, archive: &Archive) -> Option<&'static str> {
     let host = host_of(archive.store.endpoint_url.as_deref()?);
@@ -109,11 +139,35 @@ mod tests {
 
     #[track_caller]
     fn check(yaml: &str, at_rest: Option<&str>, owners: Option<usize>, want: &[&str]) {
-        let config = Config::parse(&format!("clusters:\n- name: a\n{yaml}")).unwrap();
-        let look = Look { at_rest, other_owners: &|_| owners };
-        let found = warnings(&config.clusters[0], look);
-        let names: Vec<_> = found.iter().map(|warning| warning.name).collect();
+        let names = names(yaml, Look { at_rest, other_owners: &|_| owners, disk: &|_| None });
+        let names: Vec<_> = names.into_iter().filter(|name| *name != "OneDestination").collect();
         assert_eq!(names, want);
+    }
+
+    fn names(yaml: &str, look: Look<'_>) -> Vec<&'static str> {
+        let config = Config::parse(&format!("clusters:\n- name: a\n{yaml}")).unwrap();
+        let found = warnings(&config.clusters[0], look);
+        found.iter().map(|warning| warning.name).collect()
+    }
+
+    #[test]
+    fn one_disk_and_one_bucket_are_one_place() {
+        let check = |first: &str, second: &str, want: bool| {
+            let yaml = format!(
+                "  endpoints: ['h:1']\n  archives: [{{place: '{first}'}}]\n  snapshots: [{{name: a, schedule: \
+                 '@daily', to: ['{second}']}}]\n"
+            );
+            let disk = |path: &Path| Some(u64::from(path.starts_with("/mnt")));
+            let look = Look { at_rest: None, other_owners: &|_| None, disk: &disk };
+            assert_eq!(names(&yaml, look) == ["OneDestination"], want, "{first} {second}");
+        };
+        check("/a", "/b/%Y.db", true);
+        check("/a", "file:///b/%Y.db", true);
+        check("/a", "/mnt/b/%Y.db", false);
+        check("/a", "s3://b/%Y.db", false);
+        check("s3://b/etcd", "s3://b/snapshots/%Y.db", true);
+        check("s3://b/etcd", "s3://c/%Y.db", false);
+        check("s3://b/etcd", "gs://b/%Y.db", false);
     }
 
     #[test]

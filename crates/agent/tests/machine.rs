@@ -293,3 +293,28 @@ fn what_is_missing_before_a_base_is_a_gap() {
     let gap = Notice::Gap { archive: 0, first: revision(3), last: revision(4) };
     assert!(tells(&told, &gap), "{told:?}");
 }
+
+/// Somebody asked while the store was away: that was forgotten when it came back, and he waited for ever.
+#[test]
+fn a_base_that_was_asked_for_while_an_archive_was_away_is_made_when_it_is_back() {
+    let takes_snapshot = |is_asked: bool| {
+        let mut scene = Scene::new();
+        let asked = scene.tick(Duration::ZERO);
+        scene.begin(&asked, 5);
+        assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
+        scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+        scene.say(0, Said::Progress { revision: revision(5) });
+        scene.hear(base_of(5));
+        scene.passed += Duration::from_secs(60);
+        scene.say(0, Said::Progress { revision: revision(5) });
+        scene.hear(Event::Closed { archive: 0, overtaken: false });
+        if is_asked {
+            scene.hear(Event::BaseWanted);
+        }
+        let (end, base_age) = (Some(revision(5)), Duration::ZERO);
+        let back = Event::Opened { archive: 0, end, has_hole: false, ours: true, base_age };
+        scene.hear(back).contains(&Action::TakeSnapshot)
+    };
+    assert!(takes_snapshot(true));
+    assert!(!takes_snapshot(false));
+}

@@ -35,6 +35,14 @@ pub(crate) fn connect(args: &ConnectArgs) -> Result<Connection, Failure> {
     Ok(Connection { client, all_members })
 }
 
+/// What a configuration says of a cluster can be used: its files are there, and go together.
+pub(crate) fn check(cluster: &Cluster) -> Result<(), Failure> {
+    let args = ConnectArgs::default();
+    let manifest = manifest(&args, &environment, Some(cluster))?;
+    let (config, _) = config(&args, &environment, manifest.as_ref(), Some(cluster))?;
+    Client::new(config).map(drop).map_err(explain)
+}
+
 /// The manifest that is asked for, or kubeadm's where nothing else says where the cluster is.
 fn manifest(
     args: &ConnectArgs,

@@ -6,8 +6,8 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, Output, grouped};
 use crate::terminal;
 use clap::Args as ClapArgs;
-use jiff::fmt::strtime;
-use jiff::tz::TimeZone;
+use jiff::Timestamp;
+use rekindle_agent::config::{date_in, fill_pattern};
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{Place, Reason, Store};
 use serde_json::{Value, json};
@@ -53,6 +53,11 @@ pub(crate) fn run(args: &PruneSnapshotsArgs) -> Result<(), Failure> {
     if !rekindle_agent::jobs::is_dated(&args.pattern) {
         return Err(Failure::usage(format!("{} has no date in it", args.pattern))
             .remedy("name them as rekindle save does, such as /backup/etcd-%Y%m%dT%H%M%SZ.db"));
+    }
+    let filled = fill_pattern(&args.pattern, Timestamp::now()).ok();
+    if filled.is_none_or(|name| date_in(&args.pattern, &name).is_none()) {
+        let what = format!("names that {} gives do not say of which day they are", args.pattern);
+        return Err(Failure::usage(what).remedy("use a year, a month and a day, such as %Y%m%d"));
     }
     if args.rules == Rules::default() {
         return Err(Failure::usage("no rule says what stays")
@@ -190,16 +195,9 @@ fn walk(folder: &Path, pattern: &str, found: &mut Vec<Found>) -> Result<(), Fail
     Ok(())
 }
 
-/// The date in a name, where the pattern, filled in with it, gives that very name.
+/// The date in a name, as archives tell time.
 fn date_of(pattern: &str, name: &str) -> Option<Moment> {
-    let parsed = strtime::parse(pattern, name).ok()?;
-    let at = match parsed.to_datetime() {
-        Ok(at) => at,
-        Err(_) => parsed.to_date().ok()?.at(0, 0, 0, 0),
-    };
-    let at = at.to_zoned(TimeZone::UTC).ok()?;
-    let again = strtime::format(pattern, &at).ok()?;
-    (again == name).then(|| Moment(at.timestamp().as_millisecond()))
+    date_in(pattern, name).map(|at| Moment(at.as_millisecond()))
 }
 
 #[cfg(test)]
@@ -223,6 +221,8 @@ mod tests {
         let daily = date("/b/%Y/%m/%d.db", "/b/2026/11/20.db");
         assert_eq!(daily.as_deref(), Some("2026-11-20T00:00:00.000Z"));
         assert_eq!(date("/b/%Y-%j.db", "/b/2026-999.db"), None);
+        assert_eq!(date("/b/%s.db", "/b/60.db").as_deref(), Some("1970-01-01T00:01:00.000Z"));
+        assert_eq!(date("/b/%H.db", "/b/09.db"), None);
     }
 
     #[test]

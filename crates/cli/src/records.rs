@@ -8,10 +8,11 @@ use crate::output::{self, Output, grouped};
 use crate::time::parse_duration;
 use clap::Args as ClapArgs;
 use jiff::{SignedDuration, Timestamp};
+use rekindle_agent::config::Archive;
 use rekindle_agent::records::{self, Outcome, Record};
 use rekindle_archive::Store;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const REASON_CHARS: usize = 100;
 /// Each run of each job leaves a record, on the host of the agent and in the archives of the cluster.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RecordsArgs {
-    /// An archive; without one what the archives of --config have, or where none can be read this host.
+    /// An archive; without one what the agents of --config have left: in its archives, and on this host.
     pub archive: Option<String>,
     /// Only of the last so long.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
@@ -48,7 +49,10 @@ pub(crate) fn run(args: &RecordsArgs) -> Result<(), Failure> {
     let since = Timestamp::now().checked_sub(since).unwrap_or(Timestamp::UNIX_EPOCH);
     let configured = configured::cluster().map(|cluster| cluster.name.clone());
     let cluster = args.cluster.clone().or(configured);
-    let mut found = records::since(&place(args)?, cluster.as_deref(), since)?;
+    let mut found = match &args.archive {
+        Some(place) => records::since(&named(place, args)?, cluster.as_deref(), since)?,
+        None => configured_records(args, cluster.as_deref(), since)?,
+    };
     let jobs: BTreeSet<_> = found.iter().map(|record| record.job.clone()).collect();
     if let Some(job) = args.job.as_ref().filter(|job| !jobs.contains(*job)) {
         let jobs = jobs.into_iter().collect::<Vec<_>>().join(", ");
@@ -62,36 +66,55 @@ pub(crate) fn run(args: &RecordsArgs) -> Result<(), Failure> {
 }
 
 /// The store that has them.
-fn place(args: &RecordsArgs) -> Result<Store, Failure> {
-    if let Some(place) = &args.archive {
-        let named = args.store.place(Some(place))?;
-        let archive = find(&named, &args.store)?;
-        // The state of an agent has them, too.
-        let own = || {
-            Path::new(&named).join("records").is_dir().then(|| Store::directory(Path::new(&named)))
-        };
-        return match archive {
-            Some(archive) => Ok(archive.store().clone()),
-            None => own().transpose()?.ok_or_else(|| {
-                Failure::new(Code::NotFound, format!("{named} is no archive, and has no records"))
-                    .remedy("name an archive into which an agent saves, or the agent's --config")
-            }),
-        };
+fn named(place: &str, args: &RecordsArgs) -> Result<Store, Failure> {
+    let named = args.store.place(Some(place))?;
+    let archive = find(&named, &args.store)?;
+    // The state of an agent has them, too.
+    let own =
+        || Path::new(&named).join("records").is_dir().then(|| Store::directory(Path::new(&named)));
+    match archive {
+        Some(archive) => Ok(archive.store().clone()),
+        None => own().transpose()?.ok_or_else(|| {
+            Failure::new(Code::NotFound, format!("{named} is no archive, and has no records"))
+                .remedy("name an archive into which an agent saves, or the agent's --config")
+        }),
     }
+}
+
+/// Those of the first archive that can be read, and those of this host: what an archive did not take while it was away is
+/// here alone.
+fn configured_records(
+    args: &RecordsArgs,
+    name: Option<&str>,
+    since: Timestamp,
+) -> Result<Vec<Record>, Failure> {
     let Some(cluster) = configured::cluster() else {
         return Err(
             Failure::usage("nothing says whose records").remedy("name an archive, or --config")
         );
     };
-    for archive in &cluster.archives {
-        match find(&archive.place, &args.store) {
-            Ok(Some(archive)) => return Ok(archive.store().clone()),
-            Ok(None) => eprintln!("warning: {} is no archive", archive.place),
-            Err(failure) => eprintln!("warning: {}", failure.what),
-        }
+    let read = |store: &Store| records::since(store, name, since).map_err(Failure::from);
+    let of_archive = |archive: &Archive| match find(&archive.place, &args.store)? {
+        Some(archive) => read(archive.store()),
+        None => Err(Failure::new(Code::NotFound, format!("{} is no archive", archive.place))),
+    };
+    let warned = |found: Result<Vec<Record>, Failure>| {
+        found.inspect_err(|failure| eprintln!("warning: {}", failure.what)).ok()
+    };
+    let theirs = cluster.archives.iter().find_map(|archive| warned(of_archive(archive)));
+    let state = configured::state().filter(|state| state.is_dir());
+    let own = state.map(|state| Store::directory(&state).map_err(Failure::from));
+    let own = own.and_then(|own| warned(own.and_then(|own| read(&own))));
+    if theirs.is_none() && own.is_none() {
+        return Err(Failure::new(Code::NotFound, "there are no records that can be read").remedy(
+            "run it on the host of an agent as its user, or where an archive can be reached",
+        ));
     }
-    let state = configured::state().unwrap_or_default();
-    Ok(Store::directory(&state)?)
+    let all = theirs.into_iter().chain(own).flatten();
+    let key =
+        |it: &Record| (it.slot, it.job.clone(), it.cluster.clone(), it.attempt, it.agent.clone());
+    let all: BTreeMap<_, _> = all.map(|record| (key(&record), record)).collect();
+    Ok(all.into_values().collect())
 }
 
 /// What a line of a table has room for; the rest is in `-w json`.

@@ -1,8 +1,8 @@
 //! `rekindle runbook`: how this cluster is brought back, for paper.
 
 use crate::archive::ReadKeys;
-use crate::archive::{open_at, shown, unlock};
-use crate::args::{ConnectArgs, StoreArgs};
+use crate::archive::{open_configured, shown, unlock};
+use crate::args::ConnectArgs;
 use crate::configured;
 use crate::connect::connect;
 use crate::failure::{Code, Failure};
@@ -11,7 +11,8 @@ use crate::output::{self, grouped};
 use crate::terminal::{self, Calls};
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
-use rekindle_agent::config::{Archive, Cluster};
+use rekindle_agent::config::{self, Cluster};
+use rekindle_archive::Archive;
 use rekindle_client::MemberInfo;
 use rekindle_etcd::digest::SnapshotDigest;
 use std::fmt::Write;
@@ -20,8 +21,10 @@ use std::path::{Path, PathBuf};
 
 /// What is to be filled in by hand.
 const BLANK: &str = "______________________________";
-/// Where etcd's data are, where nothing says so.
-const DATA_DIR: &str = "/var/lib/etcd";
+/// What stands for something that is chosen on the day, or is another on each host.
+const DATA_DIR: &str = "DATA-DIR";
+const POINT: &str = "POINT";
+const IDENTITY: &str = "IDENTITY-FILE";
 /// Where manifests go while nothing is to run.
 const STOPPED: &str = "/etc/kubernetes/stopped";
 
@@ -39,8 +42,8 @@ pub(crate) fn run(_: &RunbookArgs) -> Result<(), Failure> {
     };
     let known = Known::of(cluster)?;
     let mut text = known.head()?;
-    for archive in &cluster.archives {
-        text += &archive_section(archive);
+    for source in &known.sources {
+        text += &source.section();
     }
     text += &known.snapshots();
     text += &known.one_member();
@@ -56,13 +59,110 @@ const AFTERWARDS: &str = "
 - `etcdctl endpoint health --cluster` and `etcdctl endpoint hashkv --cluster`: all healthy, all equal.
 - Kubernetes: `kubectl get nodes`; restart the controllers that keep what they have seen (kube-controller-manager,
   kube-scheduler, kubelets, operators).
-- Start the agent again (`systemctl start rekindle`), and look that it writes: `rekindle records`.
+- Start the agents again (`systemctl start rekindle`), and look that they write: `rekindle records`.
 - Keep what the restore has set aside (`<data-dir>.before-...`) until everybody is content.
 ";
+
+/// An archive, as far as it can be reached now.
+struct Source<'a> {
+    archive: &'a config::Archive,
+    opened: Result<Archive, Failure>,
+}
+
+impl<'a> Source<'a> {
+    fn of(archive: &'a config::Archive) -> Self {
+        Self { archive, opened: open_configured(archive) }
+    }
+
+    /// How a command names its store, behind the place.
+    fn store(&self) -> String {
+        let store = &self.archive.store;
+        let mut flags = String::new();
+        let mut add = |flag: &str, value: Option<String>| {
+            flags += &value.map(|value| format!(" --{flag}={value}")).unwrap_or_default();
+        };
+        add("endpoint-url", store.endpoint_url.clone());
+        add("region", store.region.clone());
+        add("store-ca", store.ca.as_ref().map(|path| path.display().to_string()));
+        if store.virtual_host_style {
+            flags += " --virtual-host-style";
+        }
+        flags
+    }
+
+    /// And the key to what is in it, where it needs one, or may.
+    fn identity(&self) -> String {
+        match (&self.opened, self.archive.identities.first()) {
+            (Ok(opened), _) if !opened.is_sealed() => String::new(),
+            (_, Some(path)) => format!(" --identity={}", path.display()),
+            (_, None) => format!(" --identity={IDENTITY}"),
+        }
+    }
+
+    fn place(&self) -> &str {
+        &self.archive.place
+    }
+
+    fn section(&self) -> String {
+        let config::Archive { name, place, store, identities, .. } = self.archive;
+        let mut text = format!("\n## Archive {name}: `{place}`\n\n");
+        let mut line = |what: &str| _ = writeln!(text, "- {what}");
+        if let Some(url) = &store.endpoint_url {
+            line(&format!("Store: {url}, region {}", store.region.as_deref().unwrap_or("none")));
+        }
+        if place.contains("://") {
+            let names: Vec<_> = store.variables.keys().cloned().collect();
+            let names = if names.is_empty() {
+                "the provider's variables".to_owned()
+            } else {
+                names.join(", ")
+            };
+            line(&format!("Credentials: {names}; kept in {BLANK}"));
+        }
+        let is_sealed = match &self.opened {
+            Ok(opened) => {
+                line(&format!(
+                    "Id {}, fingerprint of its keys {}",
+                    opened.id(),
+                    opened.fingerprint()
+                ));
+                if let Some(base) = opened.list().ok().and_then(|it| it.bases.last().cloned()) {
+                    let facts = &base.header.facts;
+                    let (revision, at) = (grouped(facts.last.get()), shown(facts.state));
+                    line(&format!(
+                        "Newest base when this was printed: revision {revision} of {at}"
+                    ));
+                }
+                opened.is_sealed()
+            }
+            Err(failure) => {
+                line(&format!("**Could not be read when this was printed**: {}", failure.what));
+                line(&format!("Id {BLANK}, fingerprint of its keys {BLANK}"));
+                line(&format!("Encrypted (yes or no): {BLANK}; if it is:"));
+                true
+            }
+        };
+        if !is_sealed {
+            line("Not encrypted: whoever reads the place can restore");
+            return text;
+        }
+        line("Encrypted: without one of these identities nothing is ever restored");
+        let owners = self.opened.clone().and_then(|it| unlock(it, &ReadKeys::default()));
+        for owner in owners.as_ref().map(Archive::recipients).unwrap_or_default() {
+            let _ = writeln!(text, "  - owner {owner}: identity kept in {BLANK}");
+        }
+        for path in identities {
+            let _ = writeln!(text, "  - on this host: `{}`", path.display());
+        }
+        let _ = writeln!(text, "  - others: {BLANK}");
+        text
+    }
+}
 
 /// What the cluster says of itself, or what has to be filled in.
 struct Known<'a> {
     cluster: &'a Cluster,
+    sources: Vec<Source<'a>>,
     id: Option<u64>,
     members: Vec<MemberInfo>,
     version: Option<String>,
@@ -75,6 +175,7 @@ impl<'a> Known<'a> {
         let manifest = manifest.map(|path| Manifest::read(&path).map(|read| (path, read)));
         let mut this = Self {
             cluster,
+            sources: cluster.archives.iter().map(Source::of).collect(),
             id: None,
             members: Vec::new(),
             version: None,
@@ -101,14 +202,38 @@ impl<'a> Known<'a> {
         Ok(this)
     }
 
+    /// What has to be filled in, because it could not be asked.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if self.members.is_empty() {
+            missing.push("the members of the cluster".to_owned());
+        }
+        for source in self.sources.iter().filter(|source| source.opened.is_err()) {
+            missing.push(format!("the keys of {}", source.place()));
+        }
+        missing
+    }
+
     fn head(&self) -> Result<String, Failure> {
         let name = &self.cluster.name;
         let now = Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
         let id = self.id.map_or_else(|| BLANK.to_owned(), |id| format!("{id:x}"));
         let version = self.version.clone().unwrap_or_else(|| BLANK.to_owned());
         let (program, digest) = program()?;
-        let mut text = format!(
-            "# How to bring {name} back\n\nAs of {now}. Cluster id {id}, etcd {version}. Program: rekindle {}, {program}, SHA-256\n{digest}.\n\
+        let mut text = format!("# How to bring {name} back\n\n");
+        let missing = self.missing();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            eprintln!("warning: the paper is incomplete: {missing} could not be asked");
+            let _ = writeln!(
+                text,
+                "**This paper is incomplete**: {missing} could not be asked. Fill in what is blank, or print it \
+                 anew when they can.\n"
+            );
+        }
+        let _ = write!(
+            text,
+            "As of {now}. Cluster id {id}, etcd {version}. Program: rekindle {}, {program}, SHA-256\n{digest}.\n\
              Whom to call: {BLANK}\n\n## Members\n\n| name | id | peers | clients |\n|---|---|---|---|\n",
             env!("CARGO_PKG_VERSION"),
         );
@@ -118,7 +243,14 @@ impl<'a> Known<'a> {
             let _ = writeln!(text, "| {name} | {id:x} | {peers} | {clients} |");
         }
         if self.members.is_empty() {
-            let _ = writeln!(text, "| {BLANK} | | {BLANK} | {BLANK} |");
+            (0..3).for_each(|_| _ = writeln!(text, "| {BLANK} | | {BLANK} | {BLANK} |"));
+        }
+        if self.manifest.is_none() {
+            let _ = writeln!(
+                text,
+                "\nWhere etcd has its data (what `--data-dir` or `ETCD_DATA_DIR` of the running etcd says), {DATA_DIR} \
+                 below: {BLANK}"
+            );
         }
         Ok(text)
     }
@@ -161,127 +293,106 @@ impl<'a> Known<'a> {
     /// The same commands on each host but for its name, so that the members know each other.
     fn all_members(&self) -> String {
         let mut text = "\n## Most members are lost, or the data are wrong\n\n".to_owned();
-        let (source, identity) = self.source();
-        let initial = self.initial_cluster();
-        text += "1. **Choose one point and use it on every host**: `rekindle archive list`; write `@latest`, `@REVISION`, a \
-                 time such as `@2026-11-20T10:00:00Z` or `@10m` behind the place. Point: ";
-        text += BLANK;
-        text += "\n2. Stop etcd on every host, and what writes into it:\n";
+        text += "1. Stop the agents, on every host that has one: `systemctl stop rekindle`. What they have saved stays.\n";
+        text += "2. **Choose one point and use it on every host.** These tell which there are:\n\n";
+        for source in &self.sources {
+            let (place, store) = (source.place(), source.store());
+            let _ = writeln!(text, "       rekindle archive list {place}{store}");
+        }
+        let _ = writeln!(
+            text,
+            "\n   {POINT} below is `latest`, a revision, a time such as `2026-11-20T10:00:00Z`, or an age such as `10m`: {BLANK}"
+        );
+        text += "3. Stop etcd on every host, and what writes into it:\n\n";
         match &self.manifest {
-            Some((path, _)) => {
-                let folder = path.parent().unwrap_or(Path::new("/")).display();
-                let _ = write!(
-                    text,
-                    "\n       mkdir -p {STOPPED}\n       mv {folder}/kube-apiserver.yaml {} {STOPPED}/\n       pgrep -x etcd   # again, \
-                     until it prints nothing\n\n",
-                    path.display()
-                );
-                let file = path.file_name().unwrap_or_default().to_string_lossy();
-                let _ = write!(
-                    text,
-                    "3. On every host:\n\n       rekindle restore {source} --from-manifest={STOPPED}/{file} --initial-cluster={initial}{identity}\n\n\
-                     4. On every host, etcd first, then the API server:\n\n       mv {STOPPED}/{file} {}\n       mv \
-                     {STOPPED}/kube-apiserver.yaml {folder}/\n",
-                    path.display()
-                );
-            }
-            None => {
-                text += "\n       systemctl stop etcd\n\n3. On each host:\n\n";
-                for member in &self.members {
-                    let (name, urls) = (&member.name, member.peer_urls.join(","));
-                    let _ = writeln!(
-                        text,
-                        "       rekindle restore {source} --name={name} --initial-cluster={initial} --initial-advertise-peer-urls={urls} --data-dir={}{identity}",
-                        self.data_dir()
-                    );
-                }
-                if self.members.is_empty() {
-                    let _ = writeln!(
-                        text,
-                        "       rekindle restore {source} --name={BLANK} --initial-cluster={initial} --initial-advertise-peer-urls={BLANK} --data-dir={}{identity}",
-                        self.data_dir()
-                    );
-                }
-                text += "\n4. On every host:\n\n       systemctl start etcd\n";
-            }
+            Some((path, _)) => self.of_manifest(&mut text, path),
+            None => self.of_units(&mut text),
         }
         text += "\nWhat was there is set aside, not deleted; `rekindle restore --help` says how an interrupted one is ended.\n";
         text
     }
 
-    /// Where the data come from, and the keys to it.
-    fn source(&self) -> (String, String) {
-        let Some(archive) = self.cluster.archives.first() else {
-            let first = self.cluster.snapshots.iter().flat_map(|job| &job.to).next();
-            return (first.cloned().unwrap_or_else(|| BLANK.to_owned()), String::new());
+    fn of_manifest(&self, text: &mut String, path: &Path) {
+        let folder = path.parent().unwrap_or(Path::new("/")).display();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let path = path.display();
+        let initial = self.initial_cluster();
+        let _ = write!(
+            text,
+            "       mkdir -p {STOPPED}\n       mv {folder}/kube-apiserver.yaml {path} {STOPPED}/\n       pgrep -x etcd   # again, \
+             until it prints nothing\n\n4. On every host:\n\n"
+        );
+        self.restores(
+            text,
+            &[format!("--from-manifest={STOPPED}/{file} --initial-cluster={initial}")],
+        );
+        let _ = write!(
+            text,
+            "\n5. On every host, etcd first, then the API server:\n\n       mv {STOPPED}/{file} {path}\n       mv \
+             {STOPPED}/kube-apiserver.yaml {folder}/\n"
+        );
+    }
+
+    fn of_units(&self, text: &mut String) {
+        let (initial, data_dir) = (self.initial_cluster(), self.data_dir());
+        let flags = |name: &str, urls: &str| {
+            format!(
+                "--name={name} --initial-cluster={initial} --initial-advertise-peer-urls={urls} --data-dir={data_dir}"
+            )
         };
-        let endpoint = archive.store.endpoint_url.as_ref();
-        let endpoint = endpoint.map(|url| format!(" --endpoint-url={url}")).unwrap_or_default();
-        let is_sealed = open_at(&archive.place, &StoreArgs::default()).map(|it| it.is_sealed());
-        let identity = match (archive.identities.first(), is_sealed) {
-            (_, Ok(false)) => String::new(),
-            (Some(path), _) => format!(" --identity={}", path.display()),
-            (None, _) => " --identity=FILE".to_owned(),
-        };
-        (format!("{}@latest{endpoint}", archive.place), identity)
+        let mut all: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| flags(&member.name, &member.peer_urls.join(",")))
+            .collect();
+        if all.is_empty() {
+            all.push(flags("NAME", "PEER-URL"));
+        }
+        *text += "       systemctl stop etcd\n\n4. On each host the line with its name:\n\n";
+        self.restores(text, &all);
+        *text += "\n5. On every host:\n\n       systemctl start etcd\n";
+    }
+
+    /// The commands, for each archive: any of them may be the one that is left.
+    fn restores(&self, text: &mut String, flags: &[String]) {
+        let mut all: Vec<_> = self
+            .sources
+            .iter()
+            .map(|source| {
+                let name = format!("archive {}", source.archive.name);
+                let from = format!("{}@{POINT}{}", source.place(), source.store());
+                (name, from, source.identity())
+            })
+            .collect();
+        if all.is_empty() {
+            all.push(("a snapshot".to_owned(), "SNAPSHOT-FILE".to_owned(), String::new()));
+        }
+        for (number, (name, from, identity)) in all.iter().enumerate() {
+            let word = if number == 0 { "From" } else { "\n   Or, if that cannot be had, from" };
+            let word = if number == 0 { format!("   {word}") } else { word.to_owned() };
+            let _ = writeln!(text, "{word} {name}:\n");
+            for flags in flags {
+                let _ = writeln!(text, "       rekindle restore {from} {flags}{identity}");
+            }
+        }
     }
 
     fn files(&self) -> String {
-        let with_files = self.cluster.archives.iter().find(|archive| archive.host_files.is_some());
-        let Some(archive) = with_files else { return String::new() };
+        let with_files = self.sources.iter().filter(|it| it.archive.host_files.is_some());
+        let lines: String = with_files
+            .map(|source| {
+                let (place, store, identity) = (source.place(), source.store(), source.identity());
+                format!("    rekindle restore-files {place}{store} --host=NAME --to=/{identity}\n")
+            })
+            .collect();
+        if lines.is_empty() {
+            return String::new();
+        }
         format!(
-            "\n## A host is lost: certificates, manifests, configuration\n\n    rekindle restore-files {} --host=NAME --to=/ --identity=FILE\n\n\
-             Without `--host` it lists whose there are; `--diff` instead of `--to` shows what differs.\n",
-            archive.place
+            "\n## A host is lost: certificates, manifests, configuration\n\n{lines}\n\
+             Without `--host` and `--to` it lists whose there are; `--diff` instead of `--to` shows what differs.\n"
         )
     }
-}
-
-fn archive_section(archive: &Archive) -> String {
-    let mut text = format!("\n## Archive {}: `{}`\n\n", archive.name, archive.place);
-    let mut line = |what: &str| _ = writeln!(text, "- {what}");
-    if let Some(url) = &archive.store.endpoint_url {
-        line(&format!(
-            "Store: {url}, region {}",
-            archive.store.region.as_deref().unwrap_or("none")
-        ));
-    }
-    let names: Vec<_> = archive.store.variables.keys().cloned().collect();
-    if archive.place.contains("://") {
-        let names =
-            if names.is_empty() { "the provider's variables".to_owned() } else { names.join(", ") };
-        line(&format!("Credentials: {names}; kept in {BLANK}"));
-    }
-    let opened = open_at(&archive.place, &StoreArgs::default());
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(failure) => {
-            eprintln!("warning: {}", failure.what);
-            line(&format!("Id {BLANK}, fingerprint of its keys {BLANK}"));
-            return text;
-        }
-    };
-    line(&format!("Id {}, fingerprint of its keys {}", opened.id(), opened.fingerprint()));
-    let newest = opened.list().ok().and_then(|listing| listing.bases.last().cloned());
-    if let Some(base) = newest {
-        let facts = &base.header.facts;
-        let (revision, at) = (grouped(facts.last.get()), shown(facts.state));
-        line(&format!("Newest base when this was printed: revision {revision} of {at}"));
-    }
-    if !opened.is_sealed() {
-        line("Not encrypted: whoever reads the place can restore");
-        return text;
-    }
-    line("Encrypted: without one of these identities nothing is ever restored");
-    let owners = unlock(opened, &ReadKeys::default()).map(|opened| opened.recipients().to_vec());
-    for owner in owners.unwrap_or_default() {
-        let _ = writeln!(text, "  - owner {owner}: identity kept in {BLANK}");
-    }
-    for path in &archive.identities {
-        let _ = writeln!(text, "  - on this host: `{}`", path.display());
-    }
-    let _ = writeln!(text, "  - others: {BLANK}");
-    text
 }
 
 /// This program, and the digest of its file.

@@ -81,6 +81,8 @@ struct Archive {
     wants_base: bool,
     /// When the next one is due.
     base_due: Duration,
+    /// Somebody has asked for one.
+    base_asked: bool,
     /// What was followed here goes on from what it has: a base has shown it, or the journal that was there
     /// at the beginning. Nobody else has written into it since.
     trusted: bool,
@@ -293,15 +295,10 @@ impl Machine {
             Event::Lease { id, ttl_s } => self.hear_lease(id, ttl_s),
             Event::Opened { archive, end, has_hole, ours, base_age } => {
                 let base_due = now.passed + self.settings.bases_every.saturating_sub(base_age);
-                self.hear_opened(archive, end, ours, base_due, now);
-                self.of(archive, |it| {
-                    (it.wants_base, it.has_hole) = (it.wants_base | has_hole, has_hole);
-                });
+                self.hear_opened(archive, end, (ours, has_hole), base_due, now);
             }
             Event::Closed { archive, overtaken } => self.of(archive, |it| {
-                let (end, wants_base, base) = (it.end, it.wants_base, it.base);
-                let (trusted, has_hole) = (it.trusted && !overtaken, it.has_hole);
-                *it = Archive { end, wants_base, trusted, base, has_hole, ..Archive::default() };
+                (it.open, it.busy, it.trusted) = (false, false, it.trusted && !overtaken);
             }),
             Event::Written { archive, last } => self.of(archive, |it| {
                 (it.busy, it.told) = (false, now.passed);
@@ -327,7 +324,9 @@ impl Machine {
                 self.next_witness = now.passed + WITNESS_RETRY;
             }
             Event::AuthChanged | Event::BaseWanted => {
-                self.archives.iter_mut().for_each(|it| it.base_due = now.passed);
+                for it in &mut self.archives {
+                    (it.base_due, it.base_asked) = (now.passed, true);
+                }
             }
             Event::Stop => {
                 self.stopping.get_or_insert(now.passed);
@@ -390,7 +389,7 @@ impl Machine {
         &mut self,
         archive: usize,
         end: Option<Revision>,
-        ours: bool,
+        (ours, has_hole): (bool, bool),
         base_due: Duration,
         now: Now,
     ) {
@@ -400,10 +399,10 @@ impl Machine {
         self.of(archive, |it| {
             // Of another history than the one that was followed into it nothing is known.
             trusted = ours && (it.trusted && (has_come || it.end == end) || is_old);
-            let wants_base = it.wants_base || !trusted;
-            let (open, busy, told) = (true, false, now.passed);
-            let (base, has_hole) = (it.base, it.has_hole);
-            *it = Archive { open, end, busy, wants_base, base_due, trusted, told, base, has_hole };
+            it.wants_base |= !trusted | has_hole;
+            (it.open, it.busy, it.end, it.told) = (true, false, end, now.passed);
+            (it.trusted, it.has_hole) = (trusted, has_hole);
+            it.base_due = if it.base_asked { it.base_due } else { base_due };
         });
         if ours && !trusted {
             self.actions.push_back(Action::Unmark { archive });
@@ -950,7 +949,8 @@ impl Machine {
         let run = self.run;
         self.of(archive, |it| {
             if !stale {
-                (it.base_due, it.wants_base, it.trusted) = (base_due, false, true);
+                (it.base_due, it.base_asked) = (base_due, false);
+                (it.wants_base, it.trusted) = (false, true);
             }
             // What came before it in this run lies in the journal, and is a restore point, too.
             let next = it.end.and_then(|end| end.later(1)).filter(|_| !stale && !it.has_hole);

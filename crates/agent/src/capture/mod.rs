@@ -434,6 +434,9 @@ impl Driver {
                 tell(Told::Stopping);
             }
             let wanted = base.swap(false, Ordering::Relaxed).then_some(Event::BaseWanted);
+            if wanted.is_some() {
+                (0..self.destinations.len()).for_each(|archive| self.order(archive, Order::TryNow));
+            }
             let mut ended = false;
             for event in event.into_iter().chain(wanted).chain(stopped) {
                 let now = Now { wall: (self.now)(), passed: self.began.elapsed() };

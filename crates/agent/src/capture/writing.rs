@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whoever writes nothing for so many flush intervals has lost his turn.
 const SILENT_FLUSHES: u32 = 3;
@@ -33,6 +33,8 @@ pub(super) enum Order {
     Testify(Arc<[MemberHash]>),
     /// There is a base of another history now.
     OpenAgain,
+    /// What fails is to be tried at once.
+    TryNow,
 }
 
 /// What one archive is written with.
@@ -168,7 +170,18 @@ impl Writing {
         }
     }
 
-    /// Waits a while, during which there is nothing to be done.
+    /// Waits so long whatever is ordered.
+    fn wait_out(&self, orders: &Receiver<Order>, time: Duration) -> Result<(), Over> {
+        let until = Instant::now() + time;
+        while let left = until.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            self.wait(orders, left)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a while, or until something is ordered.
     fn wait(&self, orders: &Receiver<Order>, time: Duration) -> Result<(), Over> {
         match orders.recv_timeout(time) {
             Err(RecvTimeoutError::Disconnected) => Err(Over),
@@ -217,7 +230,7 @@ impl Writing {
                 let host = claim.host.clone();
                 self.tell(Told::StandingBy { archive: self.number, host });
             }
-            if self.wait(orders, self.flush_every).is_err() {
+            if self.wait_out(orders, self.flush_every).is_err() {
                 return Ok(None);
             }
             let now = archive.activity(end.timeline)?;
@@ -246,6 +259,7 @@ impl Writing {
             };
             let (cut, kept) = match order {
                 Order::OpenAgain => return Left::Again { overtaken: false },
+                Order::TryNow => continue,
                 Order::ShowLife => {
                     // What fails shows with the next segment.
                     if let Err(Error::Overtaken { host, .. }) = writer.show_life() {

@@ -1,7 +1,7 @@
 //! What a type cannot say of a configuration: what belongs together, what makes sense, what would do harm.
 
 use super::load::Fault;
-use super::{Archive, Cluster, Config, Drill, Keep, Secret, Snapshots, fill_pattern};
+use super::{Archive, Cluster, Config, Drill, Keep, Secret, Snapshots, date_in, fill_pattern};
 use crate::jobs::is_dated;
 use crate::probe::Probe;
 use crate::schedule::Schedule;
@@ -86,6 +86,10 @@ impl Check {
 
     fn cluster(&mut self, at: &str, cluster: &Cluster) {
         self.reaching(at, cluster);
+        if cluster.paused.as_ref().is_some_and(|why| why.trim().is_empty()) {
+            let what = "say why it is paused, or take it out: whoever is paged reads it";
+            self.fault(&format!("{at}.paused"), what);
+        }
         if cluster.archives.is_empty() && cluster.snapshots.is_empty() {
             self.fault(at, "nothing is done with it: give archives, or snapshots");
         }
@@ -119,6 +123,10 @@ impl Check {
                 let at = format!("{at}.to[{number}]");
                 if !files.insert(to) {
                     self.fault(&at, format!("{to} is written by two jobs"));
+                }
+                if places.contains(&whole(to)) {
+                    let what = "is an archive: capture.bases says when it gets bases";
+                    self.fault(&at, format!("{to} {what}"));
                 }
                 let is_in = |place: &String| to.starts_with(&format!("{place}/"));
                 if let Some(place) = places.iter().find(|place| is_in(place)) {
@@ -229,6 +237,15 @@ impl Check {
             }
             self.whole_path(&at, to);
             let [one, other] = MOMENTS.map(|moment| fill_pattern(to, moment));
+            let is_found = |name: &String| date_in(to, name).is_some();
+            let keeps = is_dated(to) && !job.keep.is_empty();
+            if keeps && other.as_ref().is_ok_and(|name| !is_found(name)) {
+                let what = format!(
+                    "names that \"{to}\" gives do not say of which day they are, so keep would find none: use a \
+                     year, a month and a day, such as %Y%m%d"
+                );
+                self.fault(&at, what);
+            }
             let remedy = "a % begins a pattern such as %Y; write %% for a percent sign itself";
             match one {
                 Err(what) => {

@@ -5,6 +5,7 @@ use rekindle_archive::Place;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::fmt;
+use std::path::PathBuf;
 
 /// No configuration is larger.
 const BYTES_MAX: usize = 4 << 20;
@@ -55,6 +56,15 @@ impl Config {
                 archive.place = place.to_string();
             }
         }
+    }
+
+    /// The state that a text names which may be no good configuration.
+    #[must_use]
+    pub fn state_in(text: &str) -> PathBuf {
+        let named = text.lines().find_map(|line| line.strip_prefix("state:"));
+        let named = named.map(|value| value.split(" #").next().unwrap_or(value).trim());
+        let named = named.map(|value| value.trim_matches(['"', '\'']));
+        named.filter(|value| !value.is_empty()).map_or_else(super::default_state, PathBuf::from)
     }
 
     /// Reads a configuration. Secrets are not looked at.
@@ -368,6 +378,23 @@ clusters:
             ],
         );
         check_refused(
+            "[/backup/snapshot.db]",
+            "[/backup/etcd/, '/b/%H.db']\n    keep: {last: 3}",
+            &[
+                "line 13: clusters[0].snapshots[0].to[0]: \"/backup/etcd/\" names no file: add one, such as \
+                 etcd-%Y%m%dT%H%M%SZ.db",
+                "line 13: clusters[0].snapshots[0].to[1]: names that \"/b/%H.db\" gives do not say of which day \
+                 they are, so keep would find none: use a year, a month and a day, such as %Y%m%d",
+                "line 13: clusters[0].snapshots[0].to[0]: /backup/etcd/ is an archive: capture.bases says when \
+                 it gets bases",
+                "line 13: clusters[0].snapshots[0].to[0]: it lies in the archive /backup/etcd: name a place \
+                 beside it",
+            ],
+        );
+        let paused = "line 10: clusters[0].paused: say why it is paused, or take it out: whoever is paged \
+                      reads it";
+        check_refused("  snapshots", "  paused: ' '\n  snapshots", &[paused]);
+        check_refused(
             "clusters:",
             "alarms: {missedRuns: 0}\nwebhooks: [{url: 'ftp://canary'}]\nheartbeat: {url: 'file:/x'}\nclusters:",
             &[
@@ -378,6 +405,15 @@ clusters:
         let probe = "line 10: clusters[0].archives[0].drill.probes[0]: \"=x\" is neither PREFIX nor \
                      PREFIX=COUNT, such as /registry/pods/=3";
         check_refused("{daily: 7}", "{daily: 7}\n    drill: {probes: ['=x']}", &[probe]);
+    }
+
+    #[test]
+    fn the_state_is_found_in_what_is_not_good() {
+        let check =
+            |text: &str, want: &str| assert_eq!(Config::state_in(text), PathBuf::from(want));
+        check("listen: off\nstate: '/s' # ours\nclusters: [", "/s");
+        check("state: /var/lib/x\n", "/var/lib/x");
+        check("clusters:\n- {state: /no}\n", "/var/lib/rekindle");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod units;
 
 pub use load::Fault;
 pub use reference::{reference, schema};
-pub use units::{Bytes, Period, Secret, fill_pattern, parse_bytes, parse_duration};
+pub use units::{Bytes, Period, Secret, date_in, fill_pattern, parse_bytes, parse_duration};
 
 use rekindle_archive::format::Fingerprint;
 use rekindle_archive::{Place, Policy, Retention, RetentionMode, StoreOptions};
@@ -553,6 +553,17 @@ impl Config {
     #[must_use]
     pub fn state_of(&self, cluster: &Cluster) -> PathBuf {
         self.state.join("clusters").join(&cluster.name)
+    }
+
+    /// Whether secrets are written in it.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        let headers = self.webhooks.iter().flat_map(|webhook| webhook.headers.values());
+        let passwords = self.clusters.iter().filter_map(|cluster| cluster.password.as_ref());
+        let archives = self.clusters.iter().flat_map(|it| &it.archives).map(|it| &it.store);
+        let snapshots = self.clusters.iter().flat_map(|it| &it.snapshots).map(|it| &it.store);
+        let variables = archives.chain(snapshots).flat_map(|store| store.variables.values());
+        headers.chain(passwords).chain(variables).any(|secret| secret.literal().is_some())
     }
 
     /// Where snapshots of a cluster lie on their way, its journal, and what is known of archives' keys.

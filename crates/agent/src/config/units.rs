@@ -33,6 +33,18 @@ pub fn fill_pattern(name: &str, now: Timestamp) -> Result<String, String> {
     jiff::fmt::strtime::format(name, &now).map_err(|error| error.to_string())
 }
 
+/// The date in a name, where the pattern, filled in with it, gives that very name.
+#[must_use]
+pub fn date_in(pattern: &str, name: &str) -> Option<Timestamp> {
+    let parsed = jiff::fmt::strtime::parse(pattern, name).ok()?;
+    let of_day = || parsed.to_date().ok().map(|day| day.at(0, 0, 0, 0));
+    let at = parsed.to_timestamp().ok().or_else(|| {
+        let at = parsed.to_datetime().ok().or_else(of_day)?;
+        Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    })?;
+    (fill_pattern(pattern, at).ok()? == name).then_some(at)
+}
+
 /// Reads a number of bytes, such as `50MiB`.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Keeping a process at work that follows a cluster.
 
 use super::{Level, Ward};
-use crate::child::{Running, reason};
+use crate::child::{Running, is_of_an_error, reason};
 use crate::lines::Line;
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
@@ -48,9 +48,8 @@ pub(super) fn run(ward: &Arc<Ward>) {
     while !ward.stop.is_set() {
         let began = Instant::now();
         if let Err(error) = follow(ward) {
-            let text = format!("the cluster is not followed: {error}");
-            ward.say(Level::Warning, None, &*text);
-            set_running(ward, false, Some(text));
+            ward.say(Level::Warning, None, format!("the cluster is not followed: {error}"));
+            set_running(ward, false, Some(error));
         }
         retry = if began.elapsed() >= RUNS_WELL { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
         if ward.stop.wait(retry) {
@@ -99,8 +98,10 @@ fn command(ward: &Ward) -> Vec<String> {
 fn follow(ward: &Arc<Ward>) -> Result<(), String> {
     let log = Arc::clone(ward);
     let hear = move |line: &str| {
-        let level = if line.starts_with("error: ") { Level::Warning } else { Level::Info };
-        log.say(level, None, line);
+        // Why it ended is told when it has.
+        if !is_of_an_error(line) {
+            log.say(Level::Info, None, line);
+        }
     };
     let failed = |error: std::io::Error| format!("starting it: {error}");
     let mut running = ward.program.start(&command(ward), hear).map_err(failed)?;

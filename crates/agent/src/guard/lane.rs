@@ -1,17 +1,17 @@
 //! Doing jobs of a cluster, one after the other.
 
+use super::keeping::{self, Keeping};
 use super::requests::Requests;
-use super::{Level, TIDY_EVERY, Ward};
-use crate::child::reason;
+use super::{Level, Ward};
+use crate::child::{is_of_an_error, reason};
 use crate::jobs::{Job, Lane, Shared, What};
 use crate::lines::Line;
 use crate::records::{self, Outcome, Record, Run, now};
-use crate::surroundings::{Look, warnings};
 use crate::turns::{Attempt, Attempts, Turn, turn};
 use jiff::{SignedDuration, Timestamp};
-use rekindle_archive::{Archive, Identity, Place, Store};
+use rekindle_archive::{Archive, Store};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ const PATIENCE_PERIODS: u32 = 2;
 const LOOKS: u32 = 8;
 /// How long a base may take.
 const BASE_MAX: Duration = Duration::from_secs(3600);
-/// How far back records are looked through that an archive may not have.
-const COPIED_BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// What was away may be back: it is tried at once where somebody wants a base, and this long is waited for it.
+const AWAY_AFTER: Duration = Duration::from_secs(10);
 
 /// How far a job is.
 struct Progress {
@@ -48,12 +48,13 @@ pub(super) fn run(ward: &Arc<Ward>, lane: Lane) {
         progress: BTreeMap::new(),
         made: BTreeMap::new(),
         reckoned: Instant::now(),
-        tidied: None,
+        held: BTreeSet::new(),
+        keeping: Keeping::default(),
     };
     worker.reckon(&jobs);
     while !ward.stop.wait(LOOK_EVERY) {
         if lane == Lane::Keep {
-            worker.tidy();
+            worker.keeping.look_after(ward);
         }
         if lane == Lane::Base {
             worker.serve_request();
@@ -76,7 +77,9 @@ struct Worker<'a> {
     /// The slot that each job was done for last, and how that went: also where no record could be kept of it.
     made: BTreeMap<&'a str, (Timestamp, Attempts)>,
     reckoned: Instant,
-    tidied: Option<Timestamp>,
+    /// Jobs that wait until other agents can be asked.
+    held: BTreeSet<&'a str>,
+    keeping: Keeping,
 }
 
 impl<'a> Worker<'a> {
@@ -120,8 +123,10 @@ impl<'a> Worker<'a> {
         }
         let (archive, unasked) = match self.coordinator(job).transpose() {
             Ok(archive) => (archive, None),
+            Err(fault) if job.needs_agreement => return self.hold(job, over, &fault),
             Err(fault) => (None, Some(fault)),
         };
+        self.held.remove(&*job.name);
         let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
         let mut run = Run { cluster, job: name, slot, attempt: 1 };
         let mut attempts = self.attempts(&run, archive.as_ref());
@@ -132,11 +137,11 @@ impl<'a> Worker<'a> {
         let patience = patience.clamp(PATIENCE_MIN, JOB_MAX);
         match turn(&attempts, &self.ward.agent.id, now, patience) {
             Turn::Over => {
-                self.hear_of_others(job, &run, archive.as_ref());
+                self.hear_of_others(&run, archive.as_ref());
                 self.wait_for(job, slot, next_of(job, slot));
             }
             Turn::Wait(until) => {
-                self.hear_of_others(job, &run, archive.as_ref());
+                self.hear_of_others(&run, archive.as_ref());
                 // Whoever does it may be done sooner; and the next slot takes the place of this one.
                 let soon = (patience / LOOKS).clamp(LOOK_EVERY, RECKON_EVERY);
                 let soon = SignedDuration::try_from(soon).unwrap_or(SignedDuration::ZERO);
@@ -152,13 +157,23 @@ impl<'a> Worker<'a> {
                     let text = format!("done without asking other agents: {fault}");
                     self.ward.say(Level::Warning, Some(&job.name), text);
                 }
-                if self.claim(&run, archive.as_ref()) {
+                if self.claim(job, &run, archive.as_ref()) {
                     // Whether it is tried again is decided the next time.
                     let made = self.make(job, &run);
                     self.remember(job, slot, made);
                 }
             }
         }
+    }
+
+    /// Other agents cannot be asked, and what is done twice at a time does harm.
+    fn hold(&mut self, job: &'a Job, over: Timestamp, fault: &str) {
+        if self.held.insert(&job.name) {
+            let text = format!("it waits until other agents can be asked: {fault}");
+            self.ward.say(Level::Warning, Some(&job.name), text);
+        }
+        let again = SignedDuration::try_from(RECKON_EVERY).unwrap_or(SignedDuration::ZERO);
+        self.wait_for(job, over, now().checked_add(again).unwrap_or(Timestamp::MAX));
     }
 
     fn remember(&mut self, job: &'a Job, slot: Timestamp, made: Option<Record>) {
@@ -187,7 +202,7 @@ impl<'a> Worker<'a> {
             Shared::Archive(place) => archives.iter().find(|archive| archive.place == *place),
             Shared::Cluster => archives.first(),
         };
-        archive.map(open)
+        archive.map(|archive| self.ward.open(archive))
     }
 
     fn attempts(&self, run: &Run, archive: Option<&Archive>) -> Attempts {
@@ -202,21 +217,18 @@ impl<'a> Worker<'a> {
         attempts
     }
 
-    /// Whether it is ours; where nobody can be asked, it is.
-    fn claim(&self, run: &Run, archive: Option<&Archive>) -> bool {
+    /// Whether it is ours; where nobody can be asked it is, unless agents have to agree on it.
+    fn claim(&self, job: &Job, run: &Run, archive: Option<&Archive>) -> bool {
         let now = now();
-        let claim = |store: &Store| run.claim(store, &self.ward.agent, now).unwrap_or(true);
+        let unasked = !job.needs_agreement;
+        let claim = |store: &Store| run.claim(store, &self.ward.agent, now).unwrap_or(unasked);
         archive.is_none_or(|archive| claim(archive.store())) && claim(&self.ward.own)
     }
 
-    fn hear_of_others(&self, job: &Job, run: &Run, archive: Option<&Archive>) {
+    fn hear_of_others(&self, run: &Run, archive: Option<&Archive>) {
         let Some(archive) = archive else { return };
         for record in records::of_slot(archive.store(), run).unwrap_or_default() {
-            if record.agent != self.ward.agent.id {
-                self.ward.state(|state| {
-                    state.jobs.entry(job.name.clone()).or_default().hear(record, false);
-                });
-            }
+            keeping::hear(self.ward, record);
         }
     }
 
@@ -237,7 +249,7 @@ impl<'a> Worker<'a> {
             return None;
         };
         let certificates = record.take_certificates();
-        self.keep(&record);
+        keeping::keep(self.ward, &record);
         self.tell(&record);
         self.ward.state(|state| {
             let state = state.jobs.entry(job.name.clone()).or_default();
@@ -270,8 +282,7 @@ impl<'a> Worker<'a> {
             let (ward, name) = (Arc::clone(self.ward), job.name.clone());
             let hear = move |line: &str| {
                 // What went wrong is told with the record.
-                let is_told = ["error: ", "what to do: ", "trying again may help"];
-                if !is_told.iter().any(|begins| line.starts_with(begins)) {
+                if !is_of_an_error(line) {
                     ward.say(Level::Info, Some(&name), line);
                 }
             };
@@ -329,11 +340,16 @@ impl<'a> Worker<'a> {
 
     /// Has a base made in each archive that this host writes into; none where it writes into none.
     fn base(&self, run: &Run, began: Timestamp) -> Option<Record> {
+        let told = self.ward.following.want_base();
+        let patience = Instant::now() + AWAY_AFTER;
         let mut missing = self.written();
+        while missing.is_empty() && Instant::now() < patience && !self.ward.stop.is_set() {
+            self.ward.stop.wait(LOOK_EVERY);
+            missing = self.written();
+        }
         if missing.is_empty() {
             return None;
         }
-        let told = self.ward.following.want_base();
         let until = Instant::now() + BASE_MAX;
         let (mut made, mut faults) = (Vec::new(), Vec::new());
         while !missing.is_empty() && Instant::now() < until && !self.ward.stop.is_set() {
@@ -350,6 +366,9 @@ impl<'a> Worker<'a> {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {
                     let (still, away) = (self.written(), self.away());
                     missing.retain(|place| still.contains(place));
+                    if Instant::now() < patience {
+                        continue;
+                    }
                     // It gets its base by itself, once it can be written into.
                     missing.retain(|place| match away.get(place) {
                         Some(why) => {
@@ -374,50 +393,6 @@ impl<'a> Worker<'a> {
         let record = Record::new(run, &self.ward.agent, began, now(), outcome);
         let reason = (!faults.is_empty()).then(|| faults.join("; "));
         Some(Record { reason, output: Some(output), ..record })
-    }
-
-    /// Keeps a record on this host and in each archive; what an archive does not take now it gets later.
-    fn keep(&self, record: &Record) {
-        if let Err(fault) = records::put(&self.ward.own, record) {
-            let text = format!("the record was not kept on this host: {fault}");
-            self.ward.say(Level::Warning, Some(&record.job), text);
-        }
-        for archive in &self.ward.cluster.archives {
-            let kept = open(archive).and_then(|archive| {
-                records::put(archive.store(), record).map_err(|fault| fault.to_string())
-            });
-            if let Err(fault) = kept {
-                let text = format!("the record is in {} later: {fault}", archive.place);
-                self.ward.say(Level::Info, Some(&record.job), text);
-            }
-        }
-    }
-
-    /// Now and then: archives get records that they have not, and old ones go.
-    fn tidy(&mut self) {
-        let now = now();
-        if self.tidied.is_some_and(|at| now.duration_since(at) < TIDY_EVERY) {
-            return;
-        }
-        self.tidied = Some(now);
-        let at_rest = crate::files::at_rest_config();
-        let look = Look { at_rest: at_rest.as_deref(), other_owners: &other_owners };
-        let found = warnings(&self.ward.cluster, look);
-        self.ward.state(|state| state.surroundings = found);
-        let cluster = &self.ward.cluster.name;
-        let back = |time| now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
-        let (from, before) = (back(COPIED_BACK), back(self.ward.keep_records));
-        let own = &self.ward.own;
-        let mut tidied = records::remove_before(own, cluster, before).map(drop);
-        for archive in &self.ward.cluster.archives {
-            let Ok(archive) = open(archive) else { continue };
-            let copied = records::copy_missing(own, archive.store(), cluster, from);
-            tidied = tidied.and(copied.map(drop));
-            tidied = tidied.and(records::remove_before(archive.store(), cluster, before).map(drop));
-        }
-        if let Err(fault) = tidied {
-            self.ward.say(Level::Info, None, format!("looking after records: {fault}"));
-        }
     }
 
     /// Does what somebody wants now, whatever is due.
@@ -458,27 +433,4 @@ impl<'a> Worker<'a> {
 fn next_of(job: &Job, over: Timestamp) -> Timestamp {
     let slot = job.schedule.next(over);
     slot.map_or(Timestamp::MAX, |slot| crate::schedule::jittered(slot, &job.name, job.jitter))
-}
-
-/// How many owners an archive has whose identities are not on this host, as far as these open it.
-fn other_owners(archive: &crate::config::Archive) -> Option<usize> {
-    let read =
-        |path: &std::path::PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
-    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
-    if own.is_empty() {
-        return None;
-    }
-    let opened = open(archive).ok()?.with_identities(&own).ok()?;
-    let own: Vec<_> = own.iter().map(Identity::public).collect();
-    Some(opened.recipients().iter().filter(|owner| !own.contains(owner)).count())
-}
-
-/// The archive, to keep records in: where it is not mounted, nothing is written in its place.
-fn open(archive: &crate::config::Archive) -> Result<Archive, String> {
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let options = archive.store.options(variables.collect())?;
-    let place = Place::parse(&archive.place).map_err(|fault| fault.to_string())?;
-    let store = Store::open(&place, &options).map_err(|fault| fault.to_string())?;
-    Archive::open(store).map_err(|error| error.to_string())
 }

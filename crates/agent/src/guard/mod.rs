@@ -2,6 +2,7 @@
 //! watches, tells and is told.
 
 mod following;
+mod keeping;
 mod lane;
 mod requests;
 
@@ -10,13 +11,13 @@ pub use requests::{Pause, Request, pause, resume};
 use crate::alarms::{Alarm, Key, alarms};
 use crate::board::{Board, CaptureState, ClusterState, JobState};
 use crate::child::{Program, Stop};
-use crate::config::{Cluster, Config};
+use crate::config::{self, Cluster, Config};
 use crate::jobs::{Job, Lane, jobs_of};
 use crate::notify::Notifier;
 use crate::records;
 use following::Following;
 use jiff::{SignedDuration, Timestamp};
-use rekindle_archive::Store;
+use rekindle_archive::{Archive, Store};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -31,8 +32,6 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_secs(1);
 /// When what has panicked begins again.
 const AFTER_PANIC: Duration = Duration::from_secs(30);
-/// How often old records are removed.
-const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
 
 /// Why an agent cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +91,17 @@ pub enum Level {
 /// Takes lines of the log.
 pub type Log = Arc<dyn Fn(LogLine) + Send + Sync>;
 
+/// Opens an archive of the configuration, with a cluster's spool, or says why not: not there, or not the one whose
+/// keys this host knows.
+pub type OpenArchive =
+    Arc<dyn Fn(&config::Archive, &Path) -> Result<Archive, String> + Send + Sync>;
+
 /// What an agent is begun with.
 pub struct Agent {
     /// Reads the configuration, and the text that it was; the error says what is wrong.
     pub load: Box<dyn Fn() -> Result<(Config, String), String>>,
+    /// How it comes by archives, to keep records in.
+    pub open: OpenArchive,
     /// This program.
     pub program: PathBuf,
     /// This host, for people.
@@ -137,7 +143,11 @@ struct Ward {
     agent: records::Agent,
     /// Records on this host.
     own: Store,
+    /// What archives have not got of them.
+    owed: keeping::Owed,
     keep_records: SignedDuration,
+    open: OpenArchive,
+    spool: PathBuf,
     shared: Shared,
     stop: Stop,
     log: Log,
@@ -149,6 +159,10 @@ impl Ward {
     fn say(&self, level: Level, job: Option<&str>, text: impl Into<String>) {
         let (cluster, job) = (Some(self.cluster.name.clone()), job.map(str::to_owned));
         (self.log)(LogLine { level, cluster, job, text: text.into() });
+    }
+
+    fn open(&self, archive: &config::Archive) -> Result<Archive, String> {
+        (self.open)(archive, &self.spool)
     }
 
     fn state<T>(&self, look: impl FnOnce(&mut ClusterState) -> T) -> T {
@@ -272,7 +286,7 @@ impl Guard {
         let keep = SignedDuration::try_from(self.config.keep_records.0);
         let also = [
             "--config".to_owned(),
-            kept(&self.config).display().to_string(),
+            kept(&self.config.state).display().to_string(),
             "--config-cluster".to_owned(),
             cluster.name.clone(),
             "--write-out=json".to_owned(),
@@ -282,7 +296,10 @@ impl Guard {
             program: Program { path: self.agent.program.clone(), also: also.into() },
             agent: self.who.clone(),
             own: Store::directory(&directory)?,
+            owed: keeping::Owed::default(),
             keep_records: keep.unwrap_or(SignedDuration::MAX),
+            open: Arc::clone(&self.agent.open),
+            spool: self.config.spool_of(&cluster),
             shared: self.shared.clone(),
             stop: stop.clone(),
             log: Arc::clone(&self.agent.log),
@@ -290,7 +307,7 @@ impl Guard {
             requests: requests::Requests::of(&directory),
             cluster: cluster.clone(),
         };
-        ward.state(|state| *state = begun(&ward));
+        ward.state(|state| *state = begun(&ward).after(state));
         let ward = Arc::new(ward);
         let mut threads = Vec::new();
         if cluster.is_followed() {
@@ -331,7 +348,7 @@ impl Guard {
             self.say(Level::Info, format!("{}: changed, and begun anew", guarded.cluster.name));
             self.ending.push(guarded);
         }
-        self.notifier.configure(&config);
+        self.notifier.configure(&config)?;
         self.config = config;
         self.say(Level::Info, "the configuration was read anew");
         Ok(())
@@ -374,7 +391,7 @@ impl Guard {
                 (self.agent.log)(LogLine { level: Level::Info, cluster, job: None, text });
             }
         }
-        self.notifier.tell(found.values().cloned().collect(), now);
+        self.notifier.tell(&found.values().cloned().collect::<Vec<_>>(), now);
         self.raised = found;
     }
 
@@ -414,7 +431,6 @@ fn begun(ward: &Ward) -> ClusterState {
             job.hear(record, false);
         }
     }
-    let snapshots = cluster.snapshots.iter().flat_map(|job| &job.to);
     ClusterState {
         paused: cluster.paused.clone(),
         resumed: None,
@@ -425,7 +441,6 @@ fn begun(ward: &Ward) -> ClusterState {
             .filter(|_| cluster.is_followed())
             .map(|archive| (archive.place.clone(), crate::board::ArchiveState::default()))
             .collect(),
-        destinations: cluster.archives.len() + snapshots.count(),
         surroundings: Vec::new(),
         jobs,
     }
@@ -456,13 +471,15 @@ fn at<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Erro
     move |cause| Error::State { doing, path: path.display().to_string(), cause }
 }
 
-/// The configuration that holds: whatever becomes of the file that it was read from, commands are run with this.
-fn kept(config: &Config) -> PathBuf {
-    config.state.join("config.yaml")
+/// The configuration that holds for an agent with this state: whatever becomes of the file that it was read from, commands
+/// are run with this.
+#[must_use]
+pub fn kept(state: &Path) -> PathBuf {
+    state.join("config.yaml")
 }
 
 fn keep(config: &Config, text: &str) -> Result<(), Error> {
-    let path = kept(config);
+    let path = kept(&config.state);
     let part = path.with_extension("part");
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);

@@ -1,10 +1,12 @@
 //! What a configuration comes to on this host: whether what it names is there, and what will be done when.
 
+use crate::archive::open_configured;
+use crate::connect;
 use crate::drill::find_program;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use jiff::Timestamp;
 use rekindle_agent::config::{Archive, Cluster, Config, Secret, Store as StoreConfig};
-use rekindle_archive::{Place, Store};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The plan, in words.
@@ -12,7 +14,7 @@ use std::path::Path;
 /// What is missing and will not come by itself is an error, all of it at once; what may be away for a while is warned of.
 pub(super) fn check(path: &Path, config: &Config) -> Result<String, Failure> {
     let mut check = Check { faults: Vec::new(), warnings: Vec::new() };
-    check.config(config);
+    check.config(path, config);
     for warning in &check.warnings {
         eprintln!("warning: {warning}");
     }
@@ -25,15 +27,18 @@ pub(super) fn check(path: &Path, config: &Config) -> Result<String, Failure> {
     }
     let mut text = format!("{} is good\n", path.display());
     for cluster in &config.clusters {
-        text += &plan(cluster)?;
+        text += &plan(config, cluster)?;
     }
     Ok(text)
 }
 
 /// What will be done with a cluster.
-fn plan(cluster: &Cluster) -> Result<String, Failure> {
+fn plan(config: &Config, cluster: &Cluster) -> Result<String, Failure> {
     let jobs = rekindle_agent::jobs::jobs_of(cluster).map_err(Failure::usage)?;
     let mut text = format!("cluster {}\n", cluster.name);
+    if let Some((why, remedy)) = super::paused(config, cluster) {
+        text += &format!("  paused: {why}; what ends that: {remedy}\n");
+    }
     if cluster.is_followed() {
         let places: Vec<_> = cluster.archives.iter().map(|it| &*it.place).collect();
         text += &format!("  followed into {}\n", places.join(", "));
@@ -53,7 +58,15 @@ struct Check {
 }
 
 impl Check {
-    fn config(&mut self, config: &Config) {
+    fn config(&mut self, path: &Path, config: &Config) {
+        let mode = std::fs::metadata(path).map_or(0, |found| found.mode());
+        if mode & 0o004 != 0 && config.has_secrets() {
+            self.warnings.push(format!(
+                "{} has secrets in it, and everybody on this host may read it: chmod o= it, or write file:PATH or \
+                 ${{NAME}} in their place",
+                path.display()
+            ));
+        }
         for webhook in &config.webhooks {
             self.secret("a webhook's url", &webhook.url);
             for (name, value) in &webhook.headers {
@@ -89,9 +102,12 @@ impl Check {
     fn cluster(&mut self, cluster: &Cluster) {
         let about = format!("cluster {}", cluster.name);
         let files = [&cluster.manifest, &cluster.cacert, &cluster.cert, &cluster.key];
+        let before = self.faults.len();
         self.file(&about, files.into_iter().flatten());
-        if let Err(fault) = cluster.credentials(&environment) {
-            self.fault(&about, fault);
+        if self.faults.len() == before
+            && let Err(failure) = connect::check(cluster)
+        {
+            self.fault(&about, failure.what);
         }
         for archive in &cluster.archives {
             self.archive(&format!("{about}: archive {}", archive.name), archive);
@@ -127,19 +143,21 @@ impl Check {
                 self.fault(about, format!("drill: {}", failure.what));
             }
         }
-        let Ok(options) = archive.store.options(crate::stores::variables()) else { return };
-        let opened = Place::parse(&archive.place)
-            .and_then(|place| Store::open(&place, &options))
-            .map_err(rekindle_archive::Error::from)
-            .and_then(rekindle_archive::Archive::open);
-        match opened {
+        match open_configured(archive) {
             Ok(opened) => self.keys(about, archive, &opened),
-            Err(error) => self.warnings.push(format!("{about}: {error}")),
+            // That is told already.
+            Err(failure) if failure.code == Code::Usage => {}
+            Err(failure) => self.warnings.push(format!("{about}: {}", failure.what)),
         }
     }
 
     /// What is to be done with the archive can be done with these keys.
     fn keys(&mut self, about: &str, archive: &Archive, opened: &rekindle_archive::Archive) {
+        for path in archive.host_files.iter().flat_map(|files| &files.paths) {
+            if let Err(error) = std::fs::symlink_metadata(path) {
+                self.warnings.push(format!("{about}: hostFiles: {}: {error}", path.display()));
+            }
+        }
         if archive.host_files.is_some() && !opened.is_sealed() {
             let what = "is not encrypted: files of a host go into encrypted archives only";
             self.fault(about, format!("{} {what}", archive.place));
@@ -167,5 +185,5 @@ impl Check {
 }
 
 fn environment(name: &str) -> Option<String> {
-    crate::connect::environment(name)
+    connect::environment(name)
 }

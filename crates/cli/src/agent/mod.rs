@@ -3,7 +3,7 @@
 mod check;
 mod served;
 
-use crate::archive::keep_to_ourselves;
+use crate::archive::{Pin, keep_to_ourselves, open_configured};
 use crate::configured;
 use crate::failure::{Code, Failure};
 use crate::output::print;
@@ -11,11 +11,12 @@ use crate::terminal;
 use crate::time::parse_duration;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use rekindle_agent::config::Config;
+use rekindle_agent::config::{self, Config};
 use rekindle_agent::guard::{
-    self, Agent, Error, Guard, Level, Log, LogLine, Pause, Request, Signals,
+    self, Agent, Error, Guard, Level, Log, LogLine, OpenArchive, Pause, Request, Signals,
 };
 use rekindle_agent::records::{Outcome, Record};
+use rekindle_archive::Archive;
 use sd_notify::NotifyState;
 use serde_json::json;
 use signal_hook::consts::SIGHUP;
@@ -104,7 +105,7 @@ pub(crate) fn run(
     cluster: Option<&str>,
 ) -> Result<(), Failure> {
     if args.schema {
-        let schema = serde_json::to_string_pretty(&rekindle_agent::config::schema());
+        let schema = serde_json::to_string_pretty(&config::schema());
         return print(&format!("{}\n", schema.unwrap_or_default()));
     }
     if args.reference {
@@ -112,24 +113,34 @@ pub(crate) fn run(
     }
     let path = std::path::absolute(config.unwrap_or(Path::new(CONFIG)));
     let path = path.map_err(|error| Failure::io("looking at", Path::new(CONFIG), &error))?;
-    let read = configured::read(&path)?;
     match &args.command {
-        _ if args.check => print(&check::check(&path, &read)?),
-        Some(AgentCommand::Pause(args)) => pause(&read, cluster, args),
-        Some(AgentCommand::Resume(_)) => resume(&read, cluster),
-        Some(AgentCommand::BackupNow(args)) => backup_now(&read, cluster, args),
-        None => guard(path, &read, args.log_format),
+        _ if args.check => print(&check::check(&path, &configured::read(&path)?)?),
+        Some(AgentCommand::Pause(args)) => pause(&of_agent(&path)?, cluster, args),
+        Some(AgentCommand::Resume(_)) => resume(&of_agent(&path)?, cluster),
+        Some(AgentCommand::BackupNow(args)) => backup_now(&of_agent(&path)?, cluster, args),
+        None => guard(path.clone(), &configured::read(&path)?, args.log_format),
     }
 }
 
 /// `docs/configuration.md`.
 pub(crate) fn reference() -> String {
-    [
-        rekindle_agent::config::reference(),
-        rekindle_agent::alarms::reference(),
-        rekindle_agent::metrics::reference(),
-    ]
-    .concat()
+    [config::reference(), rekindle_agent::alarms::reference(), rekindle_agent::metrics::reference()]
+        .concat()
+}
+
+/// The configuration that an agent works with: that of the file, or where that was changed and is not good the one
+/// before.
+fn of_agent(path: &Path) -> Result<Config, Failure> {
+    configured::read(path).or_else(|failure| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let kept = guard::kept(&Config::state_in(&text));
+        let before = configured::read(&kept).ok().filter(is_guarded).ok_or(failure)?;
+        eprintln!(
+            "warning: {} is not good; the agent works with what it has read before",
+            path.display()
+        );
+        Ok(before)
+    })
 }
 
 /// The state of the cluster that is named, or of all of the agent.
@@ -145,20 +156,54 @@ fn no_cluster(name: &str) -> Failure {
 
 fn pause(config: &Config, cluster: Option<&str>, args: &PauseArgs) -> Result<(), Failure> {
     let state = state_of(config, cluster)?;
+    if args.reason.trim().is_empty() {
+        return Err(
+            Failure::usage("the reason is empty").remedy("say why: whoever is paged reads it")
+        );
+    }
+    if args.time.is_some_and(|time| time.is_zero()) {
+        return Err(Failure::usage("a pause of no time is none").remedy("give --for, such as 2h"));
+    }
     let until = args.time.map(|time| {
         let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
         Timestamp::now().checked_add(time).unwrap_or(Timestamp::MAX)
     });
     let pause = Pause { reason: args.reason.clone(), until };
     guard::pause(&state, &pause).map_err(|error| Failure::io("writing into", &state, &error))?;
-    print(&format!("paused: {pause}\n"))
+    print(&format!("paused: {pause}\n"))?;
+    if !is_guarded(config) {
+        eprintln!(
+            "warning: no agent works with {} now; the next one that does is paused",
+            config.state.display()
+        );
+    }
+    Ok(())
 }
 
 fn resume(config: &Config, cluster: Option<&str>) -> Result<(), Failure> {
     let state = state_of(config, cluster)?;
     let resumed =
         guard::resume(&state).map_err(|error| Failure::io("writing into", &state, &error))?;
+    let named = |it: &&config::Cluster| cluster.is_none_or(|name| it.name == name);
+    for cluster in config.clusters.iter().filter(named) {
+        if let Some((why, remedy)) = paused(config, cluster) {
+            eprintln!("warning: {} stays paused: {why}; what to do: {remedy}", cluster.name);
+        }
+    }
     print(if resumed { "schedules go on\n" } else { "nothing was paused\n" })
+}
+
+/// Why nothing is done by schedule with a cluster, and what ends that.
+fn paused(config: &Config, cluster: &config::Cluster) -> Option<(String, String)> {
+    if let Some(why) = &cluster.paused {
+        return Some((why.clone(), "take paused out of the configuration".to_owned()));
+    }
+    let now = Timestamp::now();
+    let own = Pause::read(&config.state_of(cluster), now);
+    let own =
+        own.map(|it| (it, format!("rekindle agent resume --config-cluster={}", cluster.name)));
+    let all = || Some((Pause::read(&config.state, now)?, "rekindle agent resume".to_owned()));
+    own.or_else(all).map(|(pause, remedy)| (pause.to_string(), remedy))
 }
 
 fn backup_now(config: &Config, cluster: Option<&str>, args: &BackupNowArgs) -> Result<(), Failure> {
@@ -197,15 +242,17 @@ fn backup_now(config: &Config, cluster: Option<&str>, args: &BackupNowArgs) -> R
 
 /// An agent is at work.
 fn check_guarded(config: &Config) -> Result<(), Failure> {
-    let lock = std::fs::File::open(config.state.join("agent.lock"));
-    match lock.map(|lock| lock.try_lock_shared()) {
-        Ok(Err(_)) => Ok(()),
-        _ => {
-            let what = format!("no agent works with {}", config.state.display());
-            Err(Failure::new(Code::NotFound, what)
-                .remedy("start it: systemctl start rekindle; or save by hand: rekindle save"))
-        }
+    if is_guarded(config) {
+        return Ok(());
     }
+    let what = format!("no agent works with {}", config.state.display());
+    Err(Failure::new(Code::NotFound, what)
+        .remedy("start it: systemctl start rekindle; or save by hand: rekindle save"))
+}
+
+fn is_guarded(config: &Config) -> bool {
+    let lock = std::fs::File::open(config.state.join("agent.lock"));
+    matches!(lock.map(|lock| lock.try_lock_shared()), Ok(Err(_)))
 }
 
 fn told(records: &[Record]) -> Result<(), Failure> {
@@ -243,7 +290,8 @@ fn guard(file: PathBuf, config: &Config, format: LogFormat) -> Result<(), Failur
     let log: Log = Arc::new(move |line| say(format, &line));
     let load = Box::new(move || configured::read_text(&file).map_err(|failure| failure.what));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let guard = Guard::begin(Agent { load, program, host, log: Arc::clone(&log) })?;
+    let open: OpenArchive = Arc::new(open_pinned);
+    let guard = Guard::begin(Agent { load, open, program, host, log: Arc::clone(&log) })?;
     let served = served::Served::default();
     if let Some(address) = listen {
         let address = served.start(address, guard.shared())?;
@@ -263,6 +311,16 @@ fn guard(file: PathBuf, config: &Config, format: LogFormat) -> Result<(), Failur
     })?;
     log(note("ended".to_owned()));
     Ok(())
+}
+
+/// An archive to keep records in: where another one has come in the place of the one that this host knows, none are
+/// written there.
+fn open_pinned(archive: &config::Archive, spool: &Path) -> Result<Archive, String> {
+    let opened = open_configured(archive).and_then(|opened| {
+        Pin::check(spool, &opened, archive.fingerprint)?;
+        Ok(opened)
+    });
+    opened.map_err(|failure| failure.what.replace('\n', "; "))
 }
 
 fn note(text: String) -> LogLine {

@@ -23,7 +23,7 @@ pub(crate) use forget::ForgetArgs;
 pub(crate) use key_args::{ProtectArgs, ReadKeys, RekeyArgs, WriteKeys};
 pub(crate) use key_files::{unlock, with_signing_key};
 pub(crate) use pin::Pin;
-pub(crate) use place::{find, open, open_at, parse_source};
+pub(crate) use place::{find, open, open_at, open_configured, parse_source};
 pub(crate) use point::Point;
 pub(crate) use prune::{PruneArgs, Rules};
 pub(crate) use remains::with_what_remains;

@@ -3,7 +3,8 @@
 use super::{Point, now};
 use crate::args::StoreArgs;
 use crate::failure::Failure;
-use rekindle_archive::{Archive, Error, Place};
+use rekindle_agent::config;
+use rekindle_archive::{Archive, Error, Place, Store};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -15,6 +16,12 @@ pub(crate) fn open(named: &str, store: &StoreArgs) -> Result<Archive, Failure> {
 /// The archive at a place.
 pub(crate) fn open_at(place: &str, store: &StoreArgs) -> Result<Archive, Failure> {
     Ok(Archive::open(store.open(&Place::parse(place)?)?)?)
+}
+
+/// An archive of a configuration.
+pub(crate) fn open_configured(archive: &config::Archive) -> Result<Archive, Failure> {
+    let options = archive.store.options(crate::stores::variables()).map_err(Failure::usage)?;
+    Ok(Archive::open(Store::open(&Place::parse(&archive.place)?, &options)?)?)
 }
 
 /// The archive at a place, if it holds one. Only a definite "not found" means that it does not.

@@ -155,6 +155,9 @@ fn filled(text: &str) -> Result<String, Failure> {
     })
 }
 
+/// What makes a directory an archive.
+const ARCHIVE: &str = "archive.json";
+
 /// The file that is meant: date patterns filled in, no directory; if it is there, one that may be
 /// replaced.
 fn target(text: &str) -> Result<PathBuf, Failure> {
@@ -170,6 +173,11 @@ fn target(text: &str) -> Result<PathBuf, Failure> {
             "name a file in it, for example with a date: …/etcd-%Y%m%dT%H%M%SZ.db; or make an \
              archive of an empty directory with rekindle archive init",
         ));
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if folder.join(ARCHIVE).exists() {
+        let what = format!("{} is an archive, and no place for other files", folder.display());
+        return Err(Failure::usage(what).remedy("name the archive itself, or a file beside it"));
     }
     replaceable(&path)?;
     if path.exists() && !is_database_or_empty(&path)? {

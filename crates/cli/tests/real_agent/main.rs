@@ -1,5 +1,6 @@
 //! `rekindle agent` against real servers: what is due is done once, told, and kept, whatever was killed.
 
+mod away;
 mod defragment;
 mod drills;
 mod files;

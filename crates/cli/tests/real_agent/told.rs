@@ -2,10 +2,13 @@
 
 use crate::harness::{DEADLINE, Guarding, Place, rekindle, told as said};
 use rekindle_testkit::Version;
+use rekindle_testkit::certs::{Ca, Leaf};
 use rekindle_testkit::etcd::{Cluster, Members};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
 /// Takes every request, and tells its first line and its body.
@@ -123,6 +126,8 @@ clusters:
 - name: prod
   endpoints: ['127.0.0.1:1']
   cacert: /no/ca.crt
+  password: canary
+  user: root
   archives:
   - place: /no/archive
     identities: [/no/identity.txt]
@@ -134,6 +139,7 @@ clusters:
     store: {variables: {AWS_SECRET_ACCESS_KEY: '${NONE}'}}
 ";
     fs::write(&config, yaml).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
     let words = ["agent", "--check", "--config", config.to_str().unwrap()];
     let output = rekindle(words).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
@@ -144,9 +150,34 @@ clusters:
         "archive main: drill: there is no program /no/etcd",
         "snapshots daily: AWS_SECRET_ACCESS_KEY: the environment has no variable NONE",
         "warning: cluster prod: snapshots daily: /no is not there",
+        "has secrets in it, and everybody on this host may read it",
     ] {
         assert!(said(&output).contains(want), "{want}: {}", said(&output));
     }
+    assert!(!said(&output).contains("canary"));
+    // Files that are there, and do not go together.
+    let ca = Ca::new("etcd-ca");
+    let (one, other) =
+        (ca.issue("one", &Leaf::client("one")), ca.issue("two", &Leaf::client("two")));
+    let yaml = |ca: &Path, cert: &Path, key: &Path| {
+        format!(
+            "state: /nowhere\nclusters:\n- name: prod\n  endpoints: ['https://127.0.0.1:1']\n  cacert: {}\n  cert: \
+             {}\n  key: {}\n  snapshots: [{{name: a, schedule: '@daily', to: [/tmp/a.db]}}]\n",
+            ca.display(),
+            cert.display(),
+            key.display()
+        )
+    };
+    let check = |yaml: String| {
+        fs::write(&config, yaml).unwrap();
+        rekindle(words).output().unwrap()
+    };
+    let good = check(yaml(&ca.path(), &one.cert, &one.key));
+    assert!(good.status.success(), "{}", said(&good));
+    let mixed = check(yaml(&ca.path(), &one.cert, &other.key));
+    assert_eq!(mixed.status.code(), Some(2), "{}", said(&mixed));
+    let empty = check(yaml(&one.key, &one.cert, &one.key));
+    assert_eq!(empty.status.code(), Some(2), "{}", said(&empty));
 }
 
 /// What needs an identity is refused without one, before anything is begun.

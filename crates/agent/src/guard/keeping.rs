@@ -1,0 +1,184 @@
+//! Keeping records of runs: on this host at once, and in the archives as soon as they can be had.
+
+use super::{Level, Ward};
+use crate::records::{self, Record, now};
+use crate::surroundings::{Look, warnings};
+use jiff::{SignedDuration, Timestamp};
+use rekindle_archive::Identity;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// How often archives are tried that have not got all records.
+const DELIVER_EVERY: SignedDuration = SignedDuration::from_secs(30);
+/// How often old records are removed.
+const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
+/// How far back records are looked through that an archive may not have, or that are of other agents.
+const BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// So many slots of each job tell how it goes.
+const SLOTS: usize = 3;
+
+/// What archives have not got, by their places: records of slots from then on.
+#[derive(Debug, Default)]
+pub(super) struct Owed(Mutex<BTreeMap<String, Timestamp>>);
+
+impl Owed {
+    fn all(&self) -> BTreeMap<String, Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, place: &str, slot: Timestamp) {
+        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = owed.entry(place.to_owned()).or_insert(slot);
+        *first = slot.min(*first);
+    }
+
+    /// What was owed from this slot on was delivered; what came meanwhile, with an earlier one, was not.
+    fn remove(&self, place: &str, slot: Timestamp) {
+        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.get(place) == Some(&slot) {
+            owed.remove(place);
+        }
+    }
+}
+
+/// Keeps a record on this host and in each archive; what an archive does not take now it gets later.
+pub(super) fn keep(ward: &Ward, record: &Record) {
+    if let Err(fault) = records::put(&ward.own, record) {
+        let text = format!("the record was not kept on this host: {fault}");
+        ward.say(Level::Warning, Some(&record.job), text);
+    }
+    for archive in &ward.cluster.archives {
+        let kept = ward.open(archive).and_then(|archive| {
+            records::put(archive.store(), record).map_err(|fault| fault.to_string())
+        });
+        if let Err(fault) = kept {
+            ward.owed.add(&archive.place, record.slot);
+            let text = format!("the record is in {} later: {fault}", archive.place);
+            ward.say(Level::Info, Some(&record.job), text);
+        }
+    }
+}
+
+/// What is looked after now and then.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    delivered: Option<Timestamp>,
+    tidied: Option<Timestamp>,
+}
+
+impl Keeping {
+    /// Does what is due of it.
+    pub(super) fn look_after(&mut self, ward: &Ward) {
+        let now = now();
+        let is_due = |last: Option<Timestamp>, every| {
+            // A clock that was ahead must not keep it from being done.
+            last.is_none_or(|at| at > now || now.duration_since(at) >= every)
+        };
+        if is_due(self.delivered, DELIVER_EVERY) {
+            self.delivered = Some(now);
+            deliver(ward);
+        }
+        if is_due(self.tidied, TIDY_EVERY) {
+            self.tidied = Some(now);
+            look_around(ward);
+            tidy(ward, now);
+        }
+    }
+}
+
+/// Archives that are back get the records of runs while they were away.
+fn deliver(ward: &Ward) {
+    for (place, slot) in ward.owed.all() {
+        let archive = ward.cluster.archives.iter().find(|archive| archive.place == place);
+        let Some(Ok(archive)) = archive.map(|archive| ward.open(archive)) else { continue };
+        let cluster = &ward.cluster.name;
+        if let Ok(copied) = records::copy_missing(&ward.own, archive.store(), cluster, slot) {
+            ward.owed.remove(&place, slot);
+            ward.say(Level::Info, None, format!("{place} has got {copied} records late"));
+        }
+    }
+}
+
+/// Archives get records that they have not, those of other agents are heard, and old ones go.
+fn tidy(ward: &Ward, now: Timestamp) {
+    let cluster = &ward.cluster.name;
+    let back = |time| now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    let (from, before) = (back(BACK), back(ward.keep_records));
+    let own = &ward.own;
+    let mut tidied = records::remove_before(own, cluster, before).map(drop);
+    for archive in &ward.cluster.archives {
+        let Ok(archive) = ward.open(archive) else { continue };
+        let copied = records::copy_missing(own, archive.store(), cluster, from);
+        tidied = tidied.and(copied.map(drop));
+        tidied = tidied.and(records::remove_before(archive.store(), cluster, before).map(drop));
+        match records::newest(archive.store(), cluster, from, SLOTS) {
+            Ok(found) => found.into_iter().for_each(|record| hear(ward, record)),
+            Err(fault) => tidied = tidied.and(Err(fault)),
+        }
+    }
+    if let Err(fault) = tidied {
+        ward.say(Level::Info, None, format!("looking after records: {fault}"));
+    }
+}
+
+/// Hears what another agent has done.
+pub(super) fn hear(ward: &Ward, record: Record) {
+    if record.agent == ward.agent.id {
+        return;
+    }
+    ward.state(|state| {
+        if let Some(job) = state.jobs.get_mut(&record.job) {
+            job.hear(record, false);
+        }
+    });
+}
+
+fn look_around(ward: &Ward) {
+    let at_rest = crate::files::at_rest_config();
+    let other_owners = |archive: &_| other_owners(ward, archive);
+    let look = Look { at_rest: at_rest.as_deref(), other_owners: &other_owners, disk: &disk };
+    let found = warnings(&ward.cluster, look);
+    ward.state(|state| state.surroundings = found);
+}
+
+/// The disk that a path is on, or will be.
+fn disk(path: &Path) -> Option<u64> {
+    path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev())
+}
+
+/// How many owners an archive has whose identities are not on this host, as far as these open it.
+fn other_owners(ward: &Ward, archive: &crate::config::Archive) -> Option<usize> {
+    let read = |path: &PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
+    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
+    if own.is_empty() {
+        return None;
+    }
+    let opened = ward.open(archive).ok()?.with_identities(&own).ok()?;
+    let own: Vec<_> = own.iter().map(Identity::public).collect();
+    Some(opened.recipients().iter().filter(|owner| !own.contains(owner)).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn what_is_owed_is_owed_from_the_first_slot_until_all_is_delivered() {
+        let owed = Owed::default();
+        owed.add("/a", at(5));
+        owed.add("/a", at(7));
+        owed.add("/b", at(7));
+        let seen = owed.all();
+        assert_eq!(seen["/a"], at(5));
+        // A run of an earlier slot ends while what is known is delivered.
+        owed.add("/a", at(3));
+        seen.iter().for_each(|(place, slot)| owed.remove(place, *slot));
+        assert_eq!(owed.all(), BTreeMap::from([("/a".to_owned(), at(3))]));
+    }
+}
