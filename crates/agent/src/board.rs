@@ -214,6 +214,10 @@ impl ArchiveState {
     /// `newest` is the newest revision of the cluster, and when it was known to be that.
     fn hear(&mut self, line: ArchiveLine, newest: Option<(i64, Timestamp)>) {
         self.line = line;
+        if self.line.stands_by {
+            // Whoever writes there makes them now.
+            self.base_failure = None;
+        }
         let Some((newest, at)) = newest else { return };
         let has = |revision: i64| self.line.written.is_some_and(|written| written >= revision);
         if self.line.stands_by || has(newest) {

@@ -121,7 +121,8 @@ fn with_a_tail(is_delete: bool) -> (Scene, Vec<Action>) {
     other.begin(&asked, 9);
     let key = RecordKey { revision: revision(10), sub: 0, tombstone: is_delete };
     let kv = KeyValue { key: b"a", mod_revision: 10, ..KeyValue::default() };
-    let tail = Tail::new(revision(10), witness(), vec![(key, kv.to_bytes())]);
+    let bounds = (revision(3), revision(10));
+    let tail = Tail::new(bounds, witness(), vec![(key, kv.to_bytes())]);
     let machine = Machine::new(Settings::default(), 1, Some(tail));
     let mut scene = Scene { machine, passed: Duration::ZERO };
     let asked = scene.tick(Duration::ZERO);
@@ -317,4 +318,35 @@ fn a_base_that_was_asked_for_while_an_archive_was_away_is_made_when_it_is_back()
     };
     assert!(takes_snapshot(true));
     assert!(!takes_snapshot(false));
+}
+
+/// A host that stood by and was started anew since: what its journal has from before that is of the same history. Once the
+/// log of whoever died before it was left with a hole.
+#[test]
+fn who_takes_over_writes_what_its_journal_has_from_before_it_was_started() {
+    for (end, from) in [(5, 6), (1, 12)] {
+        let (mut scene, _) = with_a_tail(false);
+        scene.say(0, began(witness(), 11));
+        let known = rekindle_client::KeyValue {
+            key: "a".into(),
+            mod_revision: 10,
+            ..rekindle_client::KeyValue::default()
+        };
+        let kind = rekindle_client::EventType::Put as i32;
+        let events = vec![rekindle_client::Event { r#type: kind, kv: Some(known), prev_kv: None }];
+        scene.say(0, Said::Changes { events, witness: witness(), newest: revision(11) });
+        scene.say(0, puts(11, &["b"]));
+        assert!(scene.hear(opened(Some(end))).contains(&Action::TakeSnapshot));
+        scene.hear(Event::Snapshot { revision: revision(11), compact: None });
+        scene.say(0, Said::Progress { revision: revision(11) });
+        let mut told = scene.hear(base_of(11));
+        told.extend(scene.say(0, puts(12, &["c"])));
+        told.extend(scene.tick(Duration::from_secs(6)));
+        let writes = told.iter().find_map(|action| match action {
+            Action::Write { from, .. } => Some(from.get()),
+            _ => None,
+        });
+        // What is before the journal's first revision, 3, it has not: it goes on from the base.
+        assert_eq!(writes, Some(from), "{told:?}");
+    }
 }

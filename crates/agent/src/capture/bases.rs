@@ -231,6 +231,8 @@ pub(super) struct Before {
     pub leaves: bool,
     /// The archive's log is known to be of what the cluster has now.
     pub followed: bool,
+    /// It had no base.
+    pub first: bool,
 }
 
 /// What bases are made with.
@@ -281,12 +283,13 @@ impl Base<'_> {
         let (walked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let progress = Progress { walked: &walked, stop: &stop };
         let plain = BaseRequest::new(self.archive, &self.snapshot.origin, &self.now, progress);
-        let Before { log, leaves, followed } = &self.before;
+        let Before { log, leaves, followed, first } = &self.before;
         let request = BaseRequest {
             tables: Some(self.spool),
             log: log.as_ref(),
             leaves: *leaves,
             followed: *followed,
+            first: *first,
             ..plain
         };
         let prepared = prepare_base(&request, &backend)?;

@@ -160,8 +160,8 @@ pub struct Machine {
     since: Option<Duration>,
     /// The last revision in the journal.
     kept: Option<Revision>,
-    /// The same at the beginning, as long as what is followed is known to go on from there.
-    start: Option<Revision>,
+    /// Its first and last at the beginning, as long as what is followed is known to go on from there.
+    start: Option<(Revision, Revision)>,
     /// The newest revision that any member was seen at, and when; until it has come.
     ahead: Option<(Revision, Duration)>,
     /// When it was last known that nothing more had come.
@@ -200,7 +200,7 @@ impl Machine {
             failed: false,
             questions: VecDeque::new(),
             kept: tail.as_ref().map(Tail::revision),
-            start: tail.as_ref().map(Tail::revision),
+            start: tail.as_ref().map(Tail::journal),
             tail,
             checking: false,
             starting: false,
@@ -349,7 +349,7 @@ impl Machine {
 
     /// Whether a revision came in this run, so that what comes next goes on from it.
     fn has_come(&self, revision: Revision) -> bool {
-        is_of(self.run, revision, self.head())
+        self.run.is_some_and(|run| run <= revision) && Some(revision) <= self.head()
     }
 
     fn of(&mut self, archive: usize, change: impl FnOnce(&mut Archive)) {
@@ -394,7 +394,7 @@ impl Machine {
         now: Now,
     ) {
         let has_come = end.is_some_and(|end| self.has_come(end));
-        let is_old = ours && end.is_some() && end <= self.start;
+        let is_old = ours && end.is_some() && end <= self.start.map(|(_, last)| last);
         let mut trusted = false;
         self.of(archive, |it| {
             // Of another history than the one that was followed into it nothing is known.
@@ -458,7 +458,8 @@ impl Machine {
         }
         if self.cutter.is_none() {
             let next = self.tail.as_ref().map_or(Some(from), |tail| tail.revision().later(1));
-            (self.cutter, self.run) = (next.map(Cutter::new), next);
+            let first = self.start.filter(|_| self.tail.is_some()).map(|(first, _)| first);
+            (self.cutter, self.run) = (next.map(Cutter::new), first.or(next));
         }
         self.starting = self.tail.is_none();
         if self.tail.is_none() {
@@ -980,11 +981,6 @@ impl Machine {
             self.actions.push_back(Action::End);
         }
     }
-}
-
-/// Whether a revision is of a run that has come so far.
-fn is_of(run: Option<Revision>, revision: Revision, head: Option<Revision>) -> bool {
-    run.is_some_and(|run| run <= revision) && Some(revision) <= head
 }
 
 /// What an archive lacks behind its end, of what was compacted, where a base of `base` is there: that is a

@@ -282,7 +282,10 @@ impl Capture {
         let journal = Journal::open(&directory, self.journal_max, (self.now)())?;
         let tail = match journal.newest() {
             None => None,
-            Some(kept) => Some(Tail::new(kept.last, kept.witness, kept.last_records()?)),
+            Some(kept) => {
+                let first = journal.oldest().map_or(kept.first, |oldest| oldest.first);
+                Some(Tail::new((first, kept.last), kept.witness, kept.last_records()?))
+            }
         };
         let machine = Machine::new(self.settings, self.archives.len(), tail);
         let writer = journal.writer()?;
@@ -534,26 +537,42 @@ impl Driver {
                 let ours = timeline.is_some() && feeds == timeline;
                 Ok(Some(Event::Opened { archive, end, has_hole, ours, base_age }))
             }
-            Report::Base { archive, result: Ok(written) } => {
-                let Some(place) = self.destinations.get_mut(archive) else { return Ok(None) };
-                let (timeline, revision) = (Some(written.facts.timeline), Some(written.facts.last));
+            Report::Base { archive, result } => Ok(self.hear_base(archive, result, tell)),
+        }
+    }
+
+    /// What came of a base.
+    fn hear_base(
+        &mut self,
+        archive: usize,
+        result: Result<Box<BaseWritten>, rekindle_archive::Error>,
+        tell: &mut dyn FnMut(Told),
+    ) -> Option<Event> {
+        let place = self.destinations.get_mut(archive)?;
+        let (mut base, mut moved) = (None, false);
+        match result {
+            Ok(written) => {
+                let (timeline, revision) = (Some(written.facts.timeline), written.facts.last);
                 place.based = timeline;
-                place.status.base = Some((written.facts.last, written.facts.state));
+                place.status.base = Some((revision, written.facts.state));
                 if let Comparison::Agreed { .. } = written.comparison {
-                    place.status.proven = revision;
+                    place.status.proven = Some(revision);
                 }
-                let moved = place.timeline != timeline;
+                (base, moved) = (Some(revision), place.timeline != timeline);
                 if moved {
                     let _ = place.orders.send(Order::OpenAgain);
                 }
                 tell(Told::Base { archive, written });
-                Ok(Some(Event::Base { archive, revision, moved }))
             }
-            Report::Base { archive, result: Err(error) } => {
-                tell(Told::BaseFailed { archive, error });
-                Ok(Some(Event::Base { archive, revision: None, moved: false }))
+            Err(rekindle_archive::Error::Overtaken { host, .. }) => {
+                // Another one has begun there meanwhile: it is waited for its turn.
+                place.status.stands_by = true;
+                let _ = place.orders.send(Order::OpenAgain);
+                tell(Told::StandingBy { archive, host });
             }
+            Err(error) => tell(Told::BaseFailed { archive, error }),
         }
+        Some(Event::Base { archive, revision: base, moved })
     }
 
     fn act(&mut self, action: Action, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
@@ -620,7 +639,7 @@ impl Driver {
         let log = end.zip(place.timeline);
         let log = log.map(|(end, timeline)| self.journal.view(timeline, end));
         let leaves = self.journal.has_left(archive.id());
-        let before = Before { log, leaves, followed };
+        let before = Before { log, leaves, followed, first: end.is_none() };
         Ok(self.bases.make(number, archive, snapshot, before, self.reports.clone())?)
     }
 

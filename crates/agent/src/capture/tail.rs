@@ -6,6 +6,8 @@ use rekindle_etcd::{RaftTerm, RecordKey, Revision};
 /// The last revision that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
+    /// The first revision of the journal whose last this is.
+    first: Revision,
     revision: Revision,
     witness: Witness,
     /// Whether each of its changes was a delete, and the value of its record.
@@ -26,16 +28,25 @@ pub(super) enum Match {
 }
 
 impl Tail {
-    /// Of a journal: its last revision and that one's records, and who told of it.
+    /// Of a journal: its first and its last revision, and that one's records, and who told of it.
     #[must_use]
-    pub fn new(revision: Revision, witness: Witness, records: Vec<(RecordKey, Vec<u8>)>) -> Self {
+    pub fn new(
+        (first, revision): (Revision, Revision),
+        witness: Witness,
+        records: Vec<(RecordKey, Vec<u8>)>,
+    ) -> Self {
         let records = records.into_iter().map(|(key, value)| (key.tombstone, value)).collect();
-        Self { revision, witness, records }
+        Self { first, revision, witness, records }
     }
 
     pub(super) fn of(revision: Revision, witness: Witness, changes: &[Change<'_>]) -> Self {
         let records = changes.iter().map(|change| (change.is_delete, change.value())).collect();
-        Self { revision, witness, records }
+        Self { first: revision, revision, witness, records }
+    }
+
+    /// The first and the last revision of the journal.
+    pub(super) fn journal(&self) -> (Revision, Revision) {
+        (self.first, self.revision)
     }
 
     /// That revision.

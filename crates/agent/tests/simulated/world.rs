@@ -392,9 +392,14 @@ impl World {
         if self.chance.once_in(4) {
             self.clear_journal();
         }
+        // What does not go on to the newest is taken away.
+        let breaks = |pair: &[Cut]| pair[0].last.later(1) != Some(pair[1].first);
+        if let Some(last) = self.journal.windows(2).rposition(breaks) {
+            self.journal.drain(..=last);
+        }
         let tail = self.journal.last().map(|cut| {
             let records = records(cut).into_iter().filter(|(key, _)| key.revision == cut.last);
-            Tail::new(cut.last, cut.witness, records.collect())
+            Tail::new((self.journal[0].first, cut.last), cut.witness, records.collect())
         });
         if tail.is_some() {
             self.seen.count("resumed");

@@ -224,6 +224,12 @@ impl Journal {
         self.kept.back().map(|kept| kept.last)
     }
 
+    /// The oldest cut. At the opening each goes on from the one before.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&Kept> {
+        self.kept.front()
+    }
+
     /// The newest cut.
     #[must_use]
     pub fn newest(&self) -> Option<&Kept> {

@@ -87,6 +87,9 @@ pub struct BaseRequest<'a> {
     /// The cluster is known to have what the archive's log has; otherwise that is looked at, and where it
     /// cannot be, a history begins.
     pub followed: bool,
+    /// The cluster is known to have no base: where it has one by now, another host was quicker, and what that follows is
+    /// not known here.
+    pub first: bool,
     /// Write all records anew, and share none with an older base.
     pub full: bool,
     /// The clock.
@@ -103,8 +106,9 @@ impl<'a> BaseRequest<'a> {
         now: &'a (dyn Fn() -> Moment + Sync),
         progress: Progress<'a>,
     ) -> Self {
-        let (tables, log, leaves, followed, full) = (None, None, false, true, false);
-        Self { archive, origin, tables, log, leaves, followed, full, now, progress }
+        let (tables, log, leaves, followed) = (None, None, false, true);
+        let (first, full) = (false, false);
+        Self { archive, origin, tables, log, leaves, followed, first, full, now, progress }
     }
 }
 
@@ -181,6 +185,12 @@ pub fn prepare_base<'a, S: ReadAt>(
     let mut unreadable = unreadable.collect::<Result<Vec<_>, _>>()?;
     let position = (etcd.term, etcd.consistent_index);
     let mut choice = timeline::choose(request.archive, &listing, request.origin, position)?;
+    if let (true, Choice::GoesOn(timeline)) = (request.first, &choice) {
+        let claim = request.archive.activity(*timeline)?.claim;
+        let host = claim.map_or_else(|| "another host".to_owned(), |claim| claim.host);
+        let place = request.archive.store().place().to_owned();
+        return Err(Error::Overtaken { place, host });
+    }
     let (mut last, mut comparison) = last_base(request, &listing, &choice)?;
     let (mut behind, mut is_apart) = (Behind::Nothing, false);
     if let Choice::GoesOn(timeline) = choice {

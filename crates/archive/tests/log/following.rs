@@ -83,12 +83,30 @@ pub fn save(
     save_as(archive, keyspace, tables, (log, true))
 }
 
+/// By somebody who knows of no base, and follows nothing into the archive yet.
+pub fn save_first(
+    archive: &Archive,
+    keyspace: &Keyspace,
+    tables: &Path,
+) -> Result<BaseWritten, Error> {
+    save_knowing(archive, keyspace, tables, (None, false, true))
+}
+
 /// With what is known of the archive's log: what a journal has, and whether it is said to be of this history.
 pub fn save_as(
     archive: &Archive,
     keyspace: &Keyspace,
     tables: &Path,
     (log, followed): (Option<&LogView>, bool),
+) -> Result<BaseWritten, Error> {
+    save_knowing(archive, keyspace, tables, (log, followed, false))
+}
+
+fn save_knowing(
+    archive: &Archive,
+    keyspace: &Keyspace,
+    tables: &Path,
+    (log, followed, first): (Option<&LogView>, bool, bool),
 ) -> Result<BaseWritten, Error> {
     let (cluster, member) = (CLUSTER, MemberId(2));
     let (etcd, state) = ("3.6.16".to_owned(), now());
@@ -97,7 +115,7 @@ pub fn save_as(
     let at = now();
     let clock = move || at;
     let plain = BaseRequest::new(archive, &origin, &clock, progress);
-    let request = BaseRequest { tables: Some(tables), log, followed, ..plain };
+    let request = BaseRequest { tables: Some(tables), log, followed, first, ..plain };
     prepare_base(&request, &keyspace.backend())?.publish(now())
 }
 

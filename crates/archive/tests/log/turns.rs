@@ -1,6 +1,6 @@
 //! Whose turn it is to write the log, and what is written in it.
 
-use crate::following::{Following, a_place, save, segments};
+use crate::following::{Following, a_place, save, save_first, segments};
 use crate::keyspaces::{CLUSTER, HOST, cut, revision, witness};
 use crate::keyspaces::{Keyspace, a_spool, advance, now, now_is, verdict};
 use rekindle_archive::StoreFaultKind;
@@ -42,6 +42,28 @@ fn the_turn_is_one_writers_at_a_time() {
     assert_eq!((claim.writer, claim.epoch.0), (other, 2));
     let verdict = verdict(&archive, now_is()).unwrap();
     assert!(verdict.findings.is_empty(), "claims are no rubbish: {:?}", verdict.findings);
+}
+
+/// Two agents that begin at once: the second one's snapshot was taken while the first one's base and log came. It knew
+/// nothing of them, and once began a history of its own.
+#[test]
+fn two_that_begin_at_once_begin_one_history() {
+    let mut following = Following::new();
+    let archive = following.saving.archive.clone();
+    let mut theirs = following.keyspace.clone();
+    theirs.write(&[("/key/1", false)], 200);
+    following.keyspace = theirs.clone();
+    following.write(5);
+    following.follow();
+    let tables = a_spool();
+    let refused = save_first(&archive, &theirs, tables.path()).unwrap_err();
+    assert!(matches!(&refused, Error::Overtaken { host, .. } if host == "here"), "{refused}");
+    let timelines = archive.store().list("timelines").unwrap();
+    let timelines = timelines.iter().filter(|it| it.name.ends_with("/timeline.json"));
+    assert_eq!(timelines.count(), 1);
+    // Where there is nothing yet, it is the one that begins.
+    let empty = Archive::init_unencrypted(Store::memory().unwrap(), now()).unwrap();
+    save_first(&empty, &theirs, tables.path()).unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use rekindle_testkit::certs::{Ca, CertFiles, Leaf};
 use rekindle_testkit::etcd::{Cluster, Members, ROOT_PASSWORD, ROOT_USER};
 use rekindle_testkit::stores::{Bucket, Minio};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A sample with other words in it; each must be there.
@@ -27,6 +28,7 @@ impl Sample {
         let path = PathBuf::from(place.path(&format!("{host}.yaml")));
         let head = format!("state: {}\nlisten: 127.0.0.1:0\n", place.path(host));
         fs::write(&path, head + &self.0).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let checked =
             rekindle(["agent", "--check", "--config", path.to_str().unwrap()]).output().unwrap();
         assert!(checked.status.success(), "{}", told(&checked));
