@@ -10,6 +10,7 @@ mod checkout;
 mod etcd;
 mod fuzz;
 mod interrupt;
+mod planted;
 mod quickstart;
 mod soak;
 mod systemd;
@@ -38,6 +39,7 @@ const COMMANDS: &[Command] = &[
     bench::COMMAND,
     soak::COMMAND,
     fuzz::COMMAND,
+    planted::COMMAND,
     alerts::COMMAND,
     systemd::COMMAND,
     tools::COMMAND,

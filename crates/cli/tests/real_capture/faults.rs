@@ -111,8 +111,7 @@ fn an_archive_that_is_away_at_the_beginning_comes_later() {
     let away = place.path().join("away");
     std::fs::rename(&other, &away).unwrap();
     let mut capturing = place.capture_into(&cluster, "host", &archives, &[]);
-    capturing.wait_for("other cannot be written into now");
-    capturing.wait_for("writing into");
+    capturing.wait_for_all(&["other cannot be written into now", "writing into"]);
     let middle = put(&cluster, "a", "1");
     std::fs::rename(&away, &other).unwrap();
     capturing.wait_for(&format!("writing into {}", other.display()));

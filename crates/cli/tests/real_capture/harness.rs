@@ -121,18 +121,25 @@ impl Capturing {
 
     /// Waits until it says this, behind what was waited for before; the line.
     pub fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_all(&[text])
+    }
+
+    /// The same of all of these, in whatever order; the last line.
+    pub fn wait_for_all(&mut self, texts: &[&str]) -> String {
         let deadline = Instant::now() + DEADLINE;
+        let mut texts = texts.to_vec();
         loop {
             while let Some(line) = self.said.get(self.heard) {
                 self.heard += 1;
-                if line.contains(text) {
+                texts.retain(|text| !line.contains(text));
+                if texts.is_empty() {
                     return line.clone();
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => self.said.push(line),
-                Err(_) => panic!("it did not say {text:?}: {:#?}", self.said),
+                Err(_) => panic!("it did not say {texts:?}: {:#?}", self.said),
             }
         }
     }
