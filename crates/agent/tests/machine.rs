@@ -295,6 +295,28 @@ fn what_is_missing_before_a_base_is_a_gap() {
     assert!(tells(&told, &gap), "{told:?}");
 }
 
+/// Whoever has written into an archive meanwhile may have followed something else: a base has to show what is there.
+#[test]
+fn an_archive_that_another_has_written_into_is_trusted_no_more() {
+    let takes_snapshot = |overtaken: bool| {
+        let mut scene = Scene::new();
+        let asked = scene.tick(Duration::ZERO);
+        scene.begin(&asked, 5);
+        scene.hear(opened(None));
+        scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+        scene.say(0, Said::Progress { revision: revision(5) });
+        scene.hear(base_of(5));
+        scene.passed += Duration::from_secs(60);
+        scene.say(0, Said::Progress { revision: revision(5) });
+        scene.hear(Event::Closed { archive: 0, overtaken });
+        let (end, base_age) = (Some(revision(5)), Duration::ZERO);
+        let back = Event::Opened { archive: 0, end, has_hole: false, ours: true, base_age };
+        scene.hear(back).contains(&Action::TakeSnapshot)
+    };
+    assert!(takes_snapshot(true));
+    assert!(!takes_snapshot(false));
+}
+
 /// Somebody asked while the store was away: that was forgotten when it came back, and he waited for ever.
 #[test]
 fn a_base_that_was_asked_for_while_an_archive_was_away_is_made_when_it_is_back() {

@@ -240,9 +240,6 @@ impl PrunePlan {
             age(request.now, own).min(age(store_now, stores)) >= request.grace
         });
         for found in look.data.iter().filter(|it| ripe.contains(&it.name)) {
-            if needed.contains(&found.name) {
-                continue;
-            }
             match remove(archive, &found.name)? {
                 None => {
                     done.collected += 1;

@@ -3,6 +3,7 @@
 mod keyspaces;
 
 use keyspaces::{Keyspace, Saving, now};
+use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
     BaseRequest, Comparison, ContradictionKind, Error, Origin, Progress, prepare_base, read_base,
 };
@@ -291,6 +292,42 @@ fn what_was_cut_off_contradicts_nothing() {
     let timelines = found.iter().filter(|it| it.name.ends_with("timeline.json")).count();
     assert_eq!(timelines, 1, "{found:?}");
     saving.save_agrees(&keyspace);
+}
+
+/// A prune does not know of a base that is being made: what that shares may be gone when it is published. And who took so
+/// long that a prune could have begun and ended meanwhile publishes nothing.
+#[test]
+fn a_base_is_published_only_with_all_that_it_shares_and_in_time() {
+    let saving = Saving::new();
+    let mut keyspace = a_keyspace(300);
+    saving.save(&keyspace);
+    keyspace.write(&[("/new", false)], 50);
+    let origin = Origin {
+        cluster: ClusterId(1),
+        member: MemberId(2),
+        etcd: String::new(),
+        state: now(),
+        current: true,
+    };
+    let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
+    let (archive, tables, began) = (&saving.archive, Some(saving.spool.path()), now());
+    let clock = || began;
+    let request = BaseRequest { tables, ..BaseRequest::new(archive, &origin, &clock, progress) };
+    let bases = || archive.list().unwrap().bases.len();
+
+    let prepared = prepare_base(&request, &keyspace.backend()).unwrap();
+    let late = Moment(began.0 + 12 * 60 * 60 * 1000 + 1);
+    let late = prepared.publish(late).unwrap_err();
+    assert!(matches!(late, Error::TooLate), "{late}");
+    assert_eq!(bases(), 1);
+
+    let prepared = prepare_base(&request, &keyspace.backend()).unwrap();
+    let packs = archive.store().list("timelines").unwrap().into_iter();
+    let pack = packs.map(|found| found.name).find(|name| name.ends_with(".pack")).unwrap();
+    archive.store().remove(&pack).unwrap();
+    let vanished = prepared.publish(now()).unwrap_err();
+    assert!(matches!(vanished, Error::Vanished { .. }), "{vanished}");
+    assert_eq!(bases(), 1, "it is withdrawn");
 }
 
 /// Older bases that are damaged keep nobody from saving, and what they lack is not built upon.

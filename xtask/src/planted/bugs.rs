@@ -21,10 +21,10 @@ const LOG: &[&str] = &["--test", "log"];
 
 pub const BUGS: &[Bug] = &[
     Bug {
-        name: "no directory is synced after a restore's swap",
-        file: "crates/datadir/src/swap.rs",
-        right: "    parents.iter().try_for_each(|parent| disk.sync_directory(parent).at(\"syncing\", parent))",
-        wrong: "    Ok(())",
+        name: "what was restored is not made durable before it takes its place",
+        file: "crates/datadir/src/restore.rs",
+        right: "            sync_tree(disk, &made.path)?;\n",
+        wrong: "",
         tests: DATADIR,
     },
     Bug {
@@ -98,10 +98,10 @@ pub const BUGS: &[Bug] = &[
         tests: LOG,
     },
     Bug {
-        name: "what a segment was created as is called written where a mount was gone meanwhile",
-        file: "crates/archive/src/log/writer.rs",
-        right: "            Some((_, created)) if self.turn.is_there(&created.name)? => created,",
-        wrong: "            Some((_, created)) => created,",
+        name: "a directory that has the name of an archive that is away takes what is written",
+        file: "crates/archive/src/store/root.rs",
+        right: "        if found.is_some() && found == *known {",
+        wrong: "        if found.is_some() {",
         tests: LOG,
     },
     Bug {
@@ -121,7 +121,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a cluster that went back goes on in its history",
         file: "crates/archive/src/write/behind.rs",
-        right: "        Some(range) => (Behind::Known(range), request.followed || end <= to),",
+        right: "        Some(range) => (Behind::Known(range), followed || end <= to),",
         wrong: "        Some(range) => (Behind::Known(range), true),",
         tests: LOG,
     },
@@ -156,8 +156,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a prune takes what a base needs that came while it looked",
         file: "crates/archive/src/prune.rs",
-        right: "            if needed.contains(&found.name) {\n                continue;\n            }\n",
-        wrong: "",
+        right: "        let before: BTreeSet<_> = before.union(&needed).cloned().collect();",
+        wrong: "        let before: BTreeSet<_> = before.clone();",
         tests: &["--test", "interleaved", "--test", "prune"],
     },
     Bug {

@@ -412,6 +412,16 @@ impl Kept {
         })
     }
 
+    /// When the cluster was seen at one of its revisions.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn seen(&self, revision: Revision) -> Result<Option<Moment>, Error> {
+        let cut = self.read()?;
+        let (notes, _) = segment::parse(&cut.content).map_err(|fault| self.damaged(&fault))?;
+        Ok(notes.times.of(revision).map(|seen| seen.at))
+    }
+
     /// The records of its last revision.
     ///
     /// # Errors
@@ -482,6 +492,16 @@ pub struct LogView {
 }
 
 impl LogView {
+    /// The pieces that have all revisions of a range between them, of which the first and the last may have more.
+    pub(crate) fn around(&self, first: Revision, last: Revision) -> Option<&[Kept]> {
+        let begin = self.kept.partition_point(|kept| kept.last < first);
+        let end = self.kept.partition_point(|kept| kept.first <= last);
+        let pieces = self.kept.get(begin..end)?;
+        let goes_on = pieces.is_sorted_by(|one, next| one.last.later(1) == Some(next.first));
+        let ends = (pieces.first()?.first <= first, pieces.last()?.last >= last);
+        (goes_on && ends == (true, true)).then_some(pieces)
+    }
+
     /// What it has of the same: the pieces from the first revision to the last one of a segment, if those are
     /// whole pieces without a gap.
     pub(crate) fn pieces(&self, first: Revision, last: Revision) -> &[Kept] {

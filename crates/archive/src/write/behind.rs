@@ -29,12 +29,12 @@ pub(super) enum Behind {
 }
 
 /// What the log of a timeline has behind a revision, and whether the timeline goes on with a base at revision
-/// `to`.
+/// `to`. It does where the cluster is known to have been `followed` into it.
 pub(super) fn look(
     request: &BaseRequest<'_>,
     timeline: TimelineId,
-    from: Revision,
-    to: Revision,
+    followed: bool,
+    (from, to): (Revision, Revision),
 ) -> Result<(Behind, bool), Error> {
     if request.leaves {
         return Ok((Behind::Nothing, false));
@@ -54,8 +54,8 @@ pub(super) fn look(
     };
     Ok(match known {
         // What came behind the snapshot came while it was taken, or the cluster went back.
-        Some(range) => (Behind::Known(range), request.followed || end <= to),
-        None => (Behind::Unknown, request.followed),
+        Some(range) => (Behind::Known(range), followed || end <= to),
+        None => (Behind::Unknown, followed),
     })
 }
 

@@ -9,6 +9,7 @@ mod join;
 mod pack;
 mod table;
 mod timeline;
+mod together;
 mod walk;
 
 pub use join::{Contradiction, ContradictionKind, Counts};
@@ -193,15 +194,18 @@ pub fn prepare_base<'a, S: ReadAt>(
     }
     let (mut last, mut comparison) = last_base(request, &listing, &choice)?;
     let (mut behind, mut is_apart) = (Behind::Nothing, false);
+    let mut followed = request.followed;
     if let Choice::GoesOn(timeline) = choice {
+        followed = followed || together::seen(request, timeline)?;
         let newest = timeline::newest(&listing, timeline);
         let from = last.as_ref().map_or(newest, |last| last.revision);
-        let (found, mut goes_on) = behind::look(request, timeline, from, etcd.revision())?;
+        let (found, mut goes_on) =
+            behind::look(request, timeline, followed, (from, etcd.revision()))?;
         behind = found;
         if last.is_none() {
             // Without digests of the last base nothing else compares the log.
             let found = std::mem::replace(&mut behind, Behind::Unknown);
-            goes_on &= request.followed || found.agrees(backend, &mut unreadable)?;
+            goes_on &= followed || found.agrees(backend, &mut unreadable)?;
         }
         if !goes_on {
             choice = Choice::leaves(timeline);
@@ -223,7 +227,7 @@ pub fn prepare_base<'a, S: ReadAt>(
                     Ok(found) => last = Some(found),
                     Err(reason) => comparison = Some(Comparison::Unknown { reason }),
                 }
-                if !request.followed && matches!(choice, Choice::GoesOn(_)) {
+                if !followed && matches!(choice, Choice::GoesOn(_)) {
                     choice = Choice::leaves(timeline);
                 }
             }

@@ -34,6 +34,16 @@ pub fn witness() -> Witness {
 
 /// What came of a keyspace from one revision to another, as it was told.
 pub fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
+    cut_at(keyspace, first, last, |_| now())
+}
+
+/// The same, where each revision came at its moment.
+pub fn cut_at(
+    keyspace: &Keyspace,
+    first: i64,
+    last: i64,
+    mut at: impl FnMut(i64) -> Moment,
+) -> Cut {
     let mut cutter = Cutter::new(revision(first));
     for number in first..=last {
         let records = keyspace.records.range((number, 0, false)..(number + 1, 0, false));
@@ -47,9 +57,10 @@ pub fn cut(keyspace: &Keyspace, first: i64, last: i64) -> Cut {
                 Change { kv, is_delete: *is_delete }
             })
             .collect();
-        cutter.add(&changes, now()).unwrap();
+        cutter.add(&changes, at(number)).unwrap();
     }
-    cutter.cut(witness(), now()).unwrap()
+    let end = at(last);
+    cutter.cut(witness(), end).unwrap()
 }
 
 thread_local! {

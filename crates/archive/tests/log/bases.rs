@@ -1,9 +1,13 @@
 //! Bases beside the log: compared with it, and made of it only where it is theirs.
 
 use crate::following::{Following, again, agreed, save, save_as, segments};
-use crate::keyspaces::{CLUSTER, cut, revision};
+use crate::keyspaces::{CLUSTER, cut, cut_at, now, revision, witness};
 use crate::keyspaces::{Saving, a_spool, advance, now_is, seeds, verdict};
-use rekindle_archive::{Archive, Comparison, Identity, Journal, Level, Protection, Sealing, Store};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::{
+    Archive, Comparison, Cut, Identity, Journal, Level, Protection, Sealing, Store, Witness,
+};
+use rekindle_etcd::RaftTerm;
 
 #[test]
 fn a_base_is_compared_with_what_was_followed_and_writes_nothing_of_it() {
@@ -246,4 +250,84 @@ fn a_clock_that_went_back_does_not_bring_the_old_history_back() {
     other.write(&[("/a", false)], 10);
     let third = save(&archive, &other, spool, None).unwrap();
     assert_eq!(third.facts.timeline, second, "{:?}", third.comparison);
+}
+
+/// Whoever takes over a sealed log cannot read it. Where his journal has the same revisions, told of at the same moments, he
+/// goes on in it; once each take-over began a history and wrote everything anew.
+#[test]
+fn who_has_seen_the_same_together_goes_on() {
+    let check = |case: &str, want: bool, step: i64, change: fn(Cut, usize) -> Cut, shift: i64| {
+        let owner = Identity::generate();
+        let sealing = Sealing::To(vec![owner.public()]);
+        let sealed = Protection { sealing, signers: Vec::new() };
+        let mut saving = Saving::new();
+        saving.archive = Archive::init(Store::memory().unwrap(), now_is(), &sealed).unwrap();
+        let mut following = Following::into(saving);
+        let first = following.end + 1;
+        following.write(6);
+        let began = now_is().0;
+        let at = |ahead: i64| move |number: i64| Moment(began + ahead + number * step);
+        for from in [first, first + 2, first + 4] {
+            let cut = cut_at(&following.keyspace, from, from + 1, at(0));
+            following.writer.append(&cut, now()).unwrap();
+        }
+        following.write(3);
+        let timeline = following.writer.timeline();
+        let elsewhere = a_spool();
+        let mut journal =
+            Journal::open(&elsewhere.path().join("journal"), 1 << 30, now_is()).unwrap();
+        // Theirs is cut elsewhere, and begins later.
+        for (number, (from, to)) in
+            [(first + 1, first + 2), (first + 3, first + 7)].iter().enumerate()
+        {
+            let cut = cut_at(&following.keyspace, *from, *to, at(shift));
+            journal.add(&change(cut, number)).unwrap();
+        }
+        let view = journal.view(timeline, revision(first + 5));
+        let (archive, known) = (&following.saving.archive, (Some(&view), false));
+        let base = save_as(archive, &following.keyspace, elsewhere.path(), known).unwrap();
+        assert_eq!(base.facts.timeline == timeline, want, "{case}");
+        let opened = archive.clone().with_identities(std::slice::from_ref(&owner)).unwrap();
+        let found = verdict(&opened, now_is()).unwrap().findings;
+        assert!(found.is_empty(), "{case}: {found:?}");
+    };
+    let same = |cut, _| cut;
+    check("told of together", true, 3000, same, 400);
+    check("clocks apart", true, 3000, same, -1900);
+    check("told of later", false, 3000, same, 2100);
+    check("all within a blink", false, 400, same, 0);
+    let term = |cut: Cut, number| match number {
+        0 => cut,
+        _ => Cut { witness: Witness { term: RaftTerm(6), ..witness() }, ..cut },
+    };
+    check("in another term", false, 3000, term, 0);
+}
+
+/// As many revisions at the same moments, but not as many records.
+#[test]
+fn who_has_seen_something_else_begins_a_history() {
+    let owner = Identity::generate();
+    let sealing = Sealing::To(vec![owner.public()]);
+    let sealed = Protection { sealing, signers: Vec::new() };
+    let mut saving = Saving::new();
+    saving.archive = Archive::init(Store::memory().unwrap(), now_is(), &sealed).unwrap();
+    let mut following = Following::into(saving);
+    let (first, mut other) = (following.end + 1, following.keyspace.clone());
+    let began = now_is().0;
+    let at = |number: i64| Moment(began + number * 3000);
+    for number in 0..4 {
+        following.keyspace.write(&[("/a", false)], 10);
+        let two = [("/a", false), ("/b", false)];
+        other.write(if number == 2 { &two } else { &two[..1] }, 10);
+        let at_once = cut_at(&following.keyspace, first + number, first + number, at);
+        following.writer.append(&at_once, now()).unwrap();
+    }
+    let elsewhere = a_spool();
+    let mut journal = Journal::open(&elsewhere.path().join("journal"), 1 << 30, now_is()).unwrap();
+    journal.add(&cut_at(&other, first, first + 3, at)).unwrap();
+    let timeline = following.writer.timeline();
+    let view = journal.view(timeline, revision(first + 3));
+    let archive = &following.saving.archive;
+    let base = save_as(archive, &other, elsewhere.path(), (Some(&view), false)).unwrap();
+    assert_ne!(base.facts.timeline, timeline);
 }

@@ -3,6 +3,7 @@
 use crate::following::{Following, a_place, save, save_first, segments};
 use crate::keyspaces::{CLUSTER, HOST, cut, revision, witness};
 use crate::keyspaces::{Keyspace, a_spool, advance, now, now_is, verdict};
+use object_store::memory::InMemory;
 use rekindle_archive::StoreFaultKind;
 use rekindle_archive::format::ObjectId;
 use rekindle_archive::format::segment::LeaseGrant;
@@ -11,6 +12,8 @@ use rekindle_archive::{
 };
 use rekindle_bolt::Db;
 use rekindle_etcd::{KeyValue, Lease, schema};
+use rekindle_testkit::fault_store::{Fault, FaultStore, When};
+use std::sync::Arc;
 
 #[test]
 fn the_turn_is_one_writers_at_a_time() {
@@ -151,6 +154,28 @@ fn leases_of_the_log_come_back() {
     assert_eq!(small.len(), 2);
     small.iter().for_each(|name| archive.store().remove(name).unwrap());
     check(&archive);
+}
+
+/// It was created, and whether it was still this one's turn could not be asked: once it is asked again, it is that segment,
+/// and no second one.
+#[test]
+fn what_was_created_is_not_created_again() {
+    let mut following = Following::new();
+    let faulty = FaultStore::new(Arc::new(InMemory::new()));
+    let store = Store::from_objects(faulty.clone(), "place").unwrap();
+    following.saving.archive = Archive::init_unencrypted(store, now()).unwrap();
+    let base = following.saving.save(&following.keyspace);
+    let archive = following.saving.archive.clone();
+    let mut writer = archive.claim(base.facts.timeline, HOST, "here", now()).unwrap();
+    following.write(1);
+    let cut = cut(&following.keyspace, following.end + 1, following.end + 1);
+    // The first operation creates it.
+    faulty.fail(Fault::Error, When::From(faulty.operations() + 1));
+    writer.append(&cut, now()).unwrap_err();
+    faulty.heal();
+    writer.append(&cut, now()).unwrap();
+    let listed = archive.store().list("timelines").unwrap();
+    assert_eq!(listed.iter().filter(|it| it.name.ends_with(".seg")).count(), 1, "{listed:?}");
 }
 
 /// A segment went into a directory that had the name of the archive while that was away; when it was back,
