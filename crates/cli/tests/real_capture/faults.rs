@@ -5,9 +5,11 @@ use crate::harness::{
 };
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members, Sites};
+use serde_json::Value;
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The member that is watched dies: another one goes on, without a hole.
 #[test]
@@ -45,6 +47,39 @@ fn a_second_capture_takes_over() {
     let last = put(&cluster, "a", "3");
     second.stop();
     assert_eq!(archived_hash(&place.at(last)), hash(&cluster, last));
+}
+
+/// Of a log that it cannot read a second one knows that it is of the same cluster, for it was told the same at the same
+/// moments: it goes on in that very history, and leaves nothing out.
+#[test]
+fn who_takes_over_a_sealed_log_goes_on_in_it() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let keys = tempfile::tempdir().unwrap();
+    let key = |name: &str| keys.path().join(name).display().to_string();
+    let (one, other) = (key("one"), key("other"));
+    let place = Place::with(&["--generate-keys", &one, "--generate-keys", &other]);
+    let mut first = place.capture(&cluster, "one", &[]);
+    first.wait_for("writing into");
+    let mut second = place.capture(&cluster, "two", &[]);
+    second.wait_for("standing by");
+    let began = Instant::now();
+    let mut revisions = Vec::new();
+    while began.elapsed() < Duration::from_secs(6) {
+        let revision = put(&cluster, "a", "x");
+        place.wait_until_it_has(revision);
+        revisions.push(revision);
+    }
+    first.kill();
+    second.wait_for("writing into");
+    revisions.push(put(&cluster, "a", "last"));
+    second.stop();
+    let told = done(["archive", "list", "-w=json", place.archive().to_str().unwrap()]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["log"].as_array().unwrap().len(), 1, "{told:#}");
+    for revision in revisions {
+        let there = opened_hash(&place.at(revision), &["--identity", &one]);
+        assert_eq!(there, hash(&cluster, revision));
+    }
 }
 
 /// Whoever was frozen and comes again finds that another one writes: he stands by.
