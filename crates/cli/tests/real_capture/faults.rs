@@ -294,7 +294,7 @@ fn a_full_spool_ends_nothing() {
         let mut child = child.spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
         let told = child.wait_with_output().unwrap();
-        let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
         last = crate::harness::revision_of(&told);
     }
     capturing.stop();
