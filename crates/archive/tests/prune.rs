@@ -90,6 +90,25 @@ fn what_nobody_needs_goes_in_two_steps() {
     check_sound(&saving);
 }
 
+/// A writer that was asleep for days publishes its base while a prune is about to take what that needs: the prune looks
+/// again before it takes anything.
+#[test]
+fn what_a_base_needs_that_comes_at_the_last_moment_stays() {
+    let saving = Saving::new();
+    some_history(&saving, 6);
+    let request = request(last(1));
+    let store = saving.archive.store();
+    let bases = saving.archive.list().unwrap().bases;
+    let late = (bases[0].name.clone(), store.read(&bases[0].name, 1 << 20).unwrap());
+    prune(&saving, &PruneRequest { grace: GRACE, ..request.clone() });
+    let plan = plan_prune(&saving.archive, &request).unwrap();
+    assert!(!plan.collected.is_empty());
+    store.create(&late.0, late.1.to_vec()).unwrap();
+    plan.carry_out(&saving.archive).unwrap();
+    assert!(saving.archive.list().unwrap().bases.iter().any(|base| base.name == late.0));
+    check_sound(&saving);
+}
+
 /// What was kept of a host stays as long as a restore point may want it, and the newest always.
 #[test]
 fn files_of_hosts_go_with_the_restore_points() {

@@ -4,6 +4,7 @@
 use crate::agent::AgentArgs;
 use crate::archive::{ForgetArgs, ProtectArgs, PruneArgs, ReadKeys, RekeyArgs, WriteKeys};
 use crate::capture::CaptureArgs;
+use crate::check::CheckArgs;
 use crate::connect::{Env, variable};
 use crate::defragment::DefragmentArgs;
 use crate::drill::DrillArgs;
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Archive(ArchiveArgs),
     Drill(Box<DrillArgs>),
     Runbook(RunbookArgs),
+    Check(Box<CheckArgs>),
     Defragment(Box<DefragmentArgs>),
     SaveFiles(Box<SaveFilesArgs>),
     RestoreFiles(Box<RestoreFilesArgs>),

@@ -25,6 +25,10 @@ pub(crate) enum Code {
     Transient = 5,
     /// What was named is not there.
     NotFound = 6,
+    /// The cluster serves, and something urgent is wrong with it.
+    Degraded = 10,
+    /// Nobody of the cluster serves.
+    NoQuorum = 11,
     /// The user stopped it.
     Interrupted = 130,
 }

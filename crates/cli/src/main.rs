@@ -7,6 +7,7 @@ mod agent;
 mod archive;
 mod args;
 mod capture;
+mod check;
 mod configured;
 mod connect;
 mod defragment;
@@ -96,6 +97,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Archive(args) => archive::run(&args.command),
         Command::Drill(args) => drill::run(&args),
         Command::Runbook(args) => runbook::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Defragment(args) => defragment::run(&args),
         Command::SaveFiles(args) => host::save(&args),
         Command::RestoreFiles(args) => host::restore(&args),

@@ -59,7 +59,7 @@ impl Connector {
     /// done so in the first place, and the alert been lost: a peer that closes while we write
     /// resets the connection.
     async fn first_alert(&self, tls: &Tls) -> Option<rustls::Error> {
-        let listened = async { probe::first_alert(self.handshake(tls).await.ok()?).await };
+        let listened = async { probe::first_alert(self.handshake(tls).await.ok()?.0).await };
         timeout(self.timeouts.dial, listened).await.ok().flatten()
     }
 
@@ -86,7 +86,7 @@ impl Connector {
         let trace = Arc::new(Trace::default());
         let (stream, tls) = if self.endpoint.is_tls() {
             let tls = Arc::new(self.load_tls().await?);
-            (self.handshake(&tls).await?, Some(tls))
+            (self.handshake(&tls).await?.0, Some(tls))
         } else {
             (self.dial().await?, None)
         };
@@ -135,14 +135,33 @@ impl Connector {
         Err(failure)
     }
 
-    async fn handshake(&self, tls: &Tls) -> Result<Box<dyn Stream>, Error> {
+    /// A connection of its own, and the certificate that the peer has shown, in DER.
+    pub(crate) async fn introduction(&self) -> Result<(Wire, Option<Vec<u8>>), Error> {
+        let within = self.timeouts.dial;
+        let met = async {
+            if !self.endpoint.is_tls() {
+                return Ok((self.dial().await?, None));
+            }
+            self.handshake(&self.load_tls().await?.for_http1()).await
+        };
+        let met = timeout(within, met).await;
+        let (stream, shown) = met.map_err(|_| self.dial_failed(DialFault::TimedOut(within)))??;
+        Ok((Wire::new(stream, Arc::default()), shown))
+    }
+
+    /// The connection, and the peer's certificate.
+    async fn handshake(&self, tls: &Tls) -> Result<(Box<dyn Stream>, Option<Vec<u8>>), Error> {
         let name = self.endpoint.server_name();
         let server_name = ServerName::try_from(name.clone())
             .map_err(|error| self.tls_failed(TlsFault::Other(error.to_string())))?;
         let (config, seen) = tls.for_one_connection();
         let stream = self.dial().await?;
         let error = match TlsConnector::from(config).connect(server_name, stream).await {
-            Ok(stream) => return Ok(Box::new(stream)),
+            Ok(stream) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let shown = shown.map(|certificate| certificate.as_ref().to_vec());
+                return Ok((Box::new(stream), shown));
+            }
             Err(error) => error,
         };
         let fault = match tls_error(&error) {

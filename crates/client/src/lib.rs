@@ -16,6 +16,7 @@ mod config;
 mod connect;
 mod endpoint;
 mod error;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;
@@ -39,6 +40,7 @@ pub use endpoint::{Endpoint, EndpointFault};
 pub use error::{
     CertificateSummary, Code, DialFault, Error, EtcdFault, FileFault, FileRole, Retry, TlsFault,
 };
+pub use health::Introduction;
 pub use kv::{Compaction, Deleted, Header, Keys, Put, Range, RangeResult};
 pub use lease::{Lease, LeaseKeys};
 pub use maintenance::{Alarm, AlarmKind, Downgrade, HashKv, Status};

@@ -66,6 +66,10 @@ impl Member {
         &self.0.endpoint
     }
 
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.0.timeouts
     }

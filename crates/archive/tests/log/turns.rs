@@ -170,7 +170,7 @@ fn what_was_created_is_not_created_again() {
     following.write(1);
     let cut = cut(&following.keyspace, following.end + 1, following.end + 1);
     // The first operation creates it.
-    faulty.fail(Fault::Error, When::From(faulty.operations() + 1));
+    faulty.fail(Fault::Error, When::From(faulty.operations() + 2));
     writer.append(&cut, now()).unwrap_err();
     faulty.heal();
     writer.append(&cut, now()).unwrap();

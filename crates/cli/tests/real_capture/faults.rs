@@ -350,7 +350,7 @@ fn a_cluster_that_goes_back_has_two_histories() {
             .unwrap();
         eprintln!("DEBUG {}", String::from_utf8(files.stdout).unwrap());
         let told = done(["archive", "list", "-w=json", archive.to_str().unwrap()]);
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let told: Value = serde_json::from_str(&told).unwrap();
         let points = told["restorePoints"].as_array().unwrap();
         let timelines: std::collections::BTreeSet<_> =
             points.iter().map(|point| point["timeline"].as_str().unwrap()).collect();

@@ -108,6 +108,12 @@ impl Tls {
         (Arc::new(config), recorder)
     }
 
+    /// For who speaks HTTP/1.1: what is agreed on in the handshake is what the server expects then.
+    pub(crate) fn for_http1(mut self) -> Self {
+        self.config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self
+    }
+
     fn trusted_names(&self) -> Vec<String> {
         let summaries = self.trust.authorities.iter();
         summaries

@@ -1,0 +1,3 @@
+//! Finding out how real clusters are.
+
+mod check;
