@@ -402,6 +402,10 @@ mod tests {
         };
         check(ended, 930, &[]);
         check(ended, 960, &["NotFollowed"]);
+        // Of which nothing was ever heard.
+        let silent = |state: &mut ClusterState| state.capture.as_mut().unwrap().heard = None;
+        check(silent, 59, &[]);
+        check(silent, 60, &["NotFollowed"]);
         let behind = |state: &mut ClusterState| {
             state.archives.get_mut("/a").unwrap().complete = Some(at(700));
         };
@@ -449,6 +453,13 @@ mod tests {
                 state.jobs.insert("files-main".to_owned(), job);
             }
         };
+        let severity = |day| {
+            let (mut board, mut state) = (Board::new(at(0)), ClusterState::default());
+            expires(day)(&mut state);
+            board.clusters.insert("a".to_owned(), state);
+            alarms(&board, &config(), at(now))[0].severity
+        };
+        assert_eq!((severity(8), severity(7)), (Severity::Warning, Severity::Critical));
         check(expires(29), now, &[]);
         check(expires(28), now, &["CertificateExpires"]);
         check(expires(-3), now, &["CertificateExpires"]);

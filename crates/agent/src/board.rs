@@ -329,6 +329,23 @@ mod tests {
         assert_eq!(lag(&state, 2001), 0);
     }
 
+    /// Whoever stands by has nothing to write: that is somebody else's lag.
+    #[test]
+    fn whoever_stands_by_does_not_lag() {
+        let mut state = followed();
+        let Line::Status { mut archives, head, behind, behind_seconds, silent_seconds } =
+            status(10, 1)
+        else {
+            unreachable!()
+        };
+        archives[0].stands_by = true;
+        let stands_by = Line::Status { archives, head, behind, behind_seconds, silent_seconds };
+        state.hear(status(10, 1), at(0));
+        assert_eq!(lag(&state, 90), 90);
+        state.hear(stands_by, at(100));
+        assert_eq!(lag(&state, 100), 0);
+    }
+
     #[test]
     fn where_the_cluster_is_silent_nothing_is_complete() {
         let mut state = followed();
@@ -363,6 +380,8 @@ mod tests {
         assert_eq!(hear(Outcome::Refused, 30, 1), Some((at(13), at(31))));
         assert_eq!(hear(Outcome::Done, 40, 1), None);
         assert_eq!(hear(Outcome::Refused, 50, 1), Some((at(51), at(51))));
+        // What another agent has done before that is heard of later, and says nothing any more.
+        assert_eq!(hear(Outcome::Done, 45, 1), Some((at(51), at(51))));
     }
 
     #[test]

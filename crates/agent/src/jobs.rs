@@ -17,6 +17,8 @@ pub struct Job {
     pub schedule: Schedule,
     /// Up to so much later.
     pub jitter: Duration,
+    /// What that comes from: it is another one for each cluster and host.
+    pub spread: String,
     /// What it must not wait for.
     pub lane: Lane,
     /// What is done.
@@ -63,7 +65,13 @@ impl Job {
     #[must_use]
     pub fn due(&self, after: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let slot = self.schedule.latest(after, now)?;
-        (jittered(slot, &self.name, self.jitter) <= now).then_some(slot)
+        (self.begins(slot) <= now).then_some(slot)
+    }
+
+    /// When the run of a slot begins.
+    #[must_use]
+    pub fn begins(&self, slot: Timestamp) -> Timestamp {
+        jittered(slot, &self.spread, self.jitter)
     }
 }
 
@@ -79,6 +87,7 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
     let capture = &cluster.capture;
     let base = |name: String, what, place: &str| {
         Ok::<_, String>(Job {
+            spread: String::new(),
             name,
             schedule: Schedule::parse(&capture.bases, capture.time_zone.as_deref())?,
             jitter: Duration::ZERO,
@@ -106,6 +115,7 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
             (format!("--free-bytes={free_bytes}"), format!("--free-percent={free_percent}"));
         jobs.push(Job {
             name: "defragment".to_owned(),
+            spread: String::new(),
             schedule: Schedule::parse(schedule, time_zone.as_deref())?,
             jitter: Duration::ZERO,
             lane: Lane::Keep,
@@ -114,6 +124,9 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
             shared: Some(Shared::Cluster),
             needs_agreement: true,
         });
+    }
+    for job in &mut jobs {
+        job.spread = format!("{}/{}", cluster.name, job.name);
     }
     Ok(jobs)
 }
@@ -127,6 +140,7 @@ fn of_archive(archive: &Archive) -> Result<Vec<Job>, String> {
     let job = |name: &str, schedule: &str, zone: Option<&str>, commands| {
         Ok::<_, String>(Job {
             name: format!("{name}-{}", archive.name),
+            spread: String::new(),
             schedule: Schedule::parse(schedule, zone)?,
             jitter: Duration::ZERO,
             lane: Lane::Keep,
@@ -186,6 +200,7 @@ fn of_snapshots(snapshots: &Snapshots) -> Result<Vec<Job>, String> {
         }
         Job {
             name,
+            spread: String::new(),
             schedule: schedule.clone(),
             jitter: snapshots.jitter.0,
             lane: Lane::Save,
@@ -306,6 +321,7 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let job = Job {
             name: "a".to_owned(),
+            spread: "a".to_owned(),
             schedule: Schedule::parse("@hourly", None).unwrap(),
             jitter: Duration::from_secs(600),
             lane: Lane::Save,
@@ -315,11 +331,14 @@ mod tests {
             needs_agreement: false,
         };
         let slot = at("2026-11-20T10:00:00Z");
-        let begins = jittered(slot, "a", job.jitter);
+        let begins = job.begins(slot);
         let before = at("2026-11-20T09:30:00Z");
         assert_eq!(job.due(before, begins), Some(slot));
         let sooner = Timestamp::from_millisecond(begins.as_millisecond() - 1).unwrap();
         assert_eq!(job.due(before, sooner), None);
         assert_eq!(job.due(slot, begins), None);
+        // Of many that were missed it is the last one.
+        let days_later = at("2026-11-23T10:59:00Z");
+        assert_eq!(job.due(slot, days_later), Some(at("2026-11-23T10:00:00Z")));
     }
 }

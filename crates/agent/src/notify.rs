@@ -356,6 +356,40 @@ mod tests {
         assert_eq!(notifier.told.iter().map(BTreeMap::len).collect::<Vec<_>>(), [1, 1]);
     }
 
+    /// Whoever watches for the sign of life is paged while something urgent is wrong, and is not while something else is.
+    #[test]
+    fn there_is_no_sign_of_life_while_something_urgent_is_wrong() {
+        let yaml = "heartbeat: {url: 'http://127.0.0.1:1', every: 60s}\nclusters:\n- {name: a, endpoints: ['h:1'], \
+                    snapshots: [{name: a, schedule: '@daily', to: [/a]}]}\n";
+        let mut notifier =
+            Notifier::start(&Config::parse(yaml).unwrap(), Arc::new(|_| ())).unwrap();
+        let (messages, sent) = sync_channel(9);
+        notifier.heartbeat.as_mut().unwrap().messages = messages;
+        let warning = Alarm { severity: Severity::Warning, ..alarm("a") };
+        let mut lives = |found: &[Alarm], now| {
+            notifier.tell(found, at(now));
+            sent.try_iter().count()
+        };
+        assert_eq!(lives(&[alarm("a")], 0), 0);
+        assert_eq!(lives(std::slice::from_ref(&warning), 1), 1);
+        assert_eq!(lives(&[], 60), 0);
+        assert_eq!(lives(&[], 61), 1);
+        assert_eq!(lives(&[alarm("a"), warning], 121), 0);
+        assert_eq!(lives(&[], 122), 1);
+    }
+
+    /// The URL of a webhook is a secret: what failed is told without it.
+    #[test]
+    fn a_url_is_in_no_fault() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder().build().unwrap();
+        for url in ["http://127.0.0.1:1/canary", "http://canary.invalid/", "canary"] {
+            let fault = runtime.block_on(send(client.get(url))).unwrap_err();
+            assert!(!fault.contains("/canary") && !fault.is_empty(), "{fault}");
+        }
+    }
+
     #[test]
     fn everybody_is_told_as_he_wants() {
         let told = |format, is_over| body(format, &alarm("daily"), is_over, at(7));

@@ -228,6 +228,11 @@ mod tests {
         let begins = |job| jittered(slot, job, Duration::from_secs(60));
         assert_eq!(begins("a"), begins("a"));
         assert_ne!(begins("a"), begins("b"));
+        let other = jittered(at("2026-11-21T10:00:00Z"), "a", Duration::from_secs(60));
+        assert_ne!(
+            other.duration_since(at("2026-11-21T10:00:00Z")),
+            begins("a").duration_since(slot)
+        );
         for job in ["a", "b", "c"] {
             let later = begins(job).duration_since(slot);
             assert!(!later.is_negative() && later < SignedDuration::from_secs(60));

@@ -28,7 +28,7 @@ pub const LANES: &[Lane] = &[
     lane("clippy", 300, clippy),
     lane("unit", 340, unit),
     lane("doc", 40, doc),
-    lane("real", 500, real),
+    lane("real", 600, real),
 ];
 
 /// The fuzz targets are a workspace of their own, which would rot if nothing looked at it.

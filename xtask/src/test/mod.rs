@@ -29,7 +29,7 @@ Lanes, in this order; one over its budget has failed:
   clippy  300 s  clippy with warnings as errors, on the fuzz targets too; go vet
   unit    340 s  tests of libraries, binaries and tests/*.rs; tidy is among them
   doc      40 s  examples in documentation
-  real    500 s  tests/real*.rs: the integration tests that run real servers and tools
+  real    600 s  tests/real*.rs: the integration tests that run real servers and tools
 
 With a FILTER, the tests whose names contain it, in the lanes setup, unit and real.
 The last line is `N passed, N failed`.",

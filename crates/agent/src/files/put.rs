@@ -284,6 +284,27 @@ mod tests {
         assert_eq!(scene.put(false).unwrap().same, 5);
     }
 
+    /// The kernel takes set-id bits away when an owner changes; and who follows a link gives the owner to something else.
+    #[test]
+    fn owners_and_set_id_bits_come_back() {
+        let mut scene = Scene::new();
+        let may_give = rustix::process::geteuid().is_root();
+        for entry in &mut scene.files.entries {
+            if let FileKind::File(_) = entry.what {
+                entry.mode = 0o4750;
+            }
+            if may_give {
+                (entry.owner, entry.group) = (12, 34);
+            }
+            if let (FileKind::Link(_), true) = (&entry.what, may_give) {
+                (entry.owner, entry.group) = (56, 78);
+            }
+        }
+        let done = scene.put(false).unwrap();
+        assert_eq!((scene.differences(), done.not_owned), (Vec::new(), 0));
+        assert_eq!(fs::metadata(scene.at("ca.key")).unwrap().mode() & 0o7777, 0o4750);
+    }
+
     #[test]
     fn what_is_there_is_not_lost() {
         let scene = Scene::new();
@@ -317,5 +338,16 @@ mod tests {
             );
         }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        // Nor behind one farther above, where all directories between are there.
+        let scene = Scene::new();
+        let outside = scene.directory.path().join("outside");
+        let asked = scene.files.asked[0].trim_start_matches('/').to_owned();
+        let (first, rest) = asked.split_once('/').unwrap();
+        fs::create_dir_all(outside.join(rest).join("deep")).unwrap();
+        fs::create_dir(scene.to()).unwrap();
+        symlink(&outside, scene.to().join(first)).unwrap();
+        let refused = scene.put(true).unwrap_err();
+        assert!(matches!(&refused, PutFault::InTheWay(_)), "{refused:?}");
+        assert!(fs::read_dir(outside.join(rest).join("deep")).unwrap().next().is_none());
     }
 }

@@ -432,5 +432,5 @@ impl<'a> Worker<'a> {
 /// When the slot behind one begins.
 fn next_of(job: &Job, over: Timestamp) -> Timestamp {
     let slot = job.schedule.next(over);
-    slot.map_or(Timestamp::MAX, |slot| crate::schedule::jittered(slot, &job.name, job.jitter))
+    slot.map_or(Timestamp::MAX, |slot| job.begins(slot))
 }

@@ -281,7 +281,11 @@ impl Guard {
     fn guard(&self, cluster: Cluster) -> Result<Guarded, Error> {
         let directory = self.config.state_of(&cluster);
         make_directory(&directory)?;
-        let jobs = jobs_of(&cluster).map_err(Error::Configuration)?;
+        let mut jobs = jobs_of(&cluster).map_err(Error::Configuration)?;
+        for job in &mut jobs {
+            // Hosts with the same configuration do not all begin at once.
+            job.spread = format!("{}/{}", self.who.id, job.spread);
+        }
         let stop = Stop::default();
         let keep = SignedDuration::try_from(self.config.keep_records.0);
         let also = [

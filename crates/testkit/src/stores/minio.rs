@@ -25,7 +25,7 @@ pub struct Minio {
 impl Minio {
     /// Starts one that speaks plain HTTP.
     pub fn start() -> Self {
-        let server = Server::start(Ready::Answers("/minio/health/ready"), command);
+        let server = Server::start(Ready::Answers("/minio/health/cluster"), command);
         Self { server, scheme: "http" }
     }
 
