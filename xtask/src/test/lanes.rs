@@ -25,8 +25,8 @@ const fn lane(name: &'static str, seconds: u64, run: fn(&[String]) -> Result<Cou
 pub const LANES: &[Lane] = &[
     lane("setup", 1200, setup),
     lane("fmt", 20, fmt),
-    lane("clippy", 300, clippy),
-    lane("unit", 340, unit),
+    lane("clippy", 240, clippy),
+    lane("unit", 300, unit),
     lane("doc", 40, doc),
     lane("real", 600, real),
 ];
