@@ -26,8 +26,8 @@ Usage: cargo xtask test [--lane NAME]... [FILTER...]
 Lanes, in this order; one over its budget has failed:
   setup  1200 s  get the real servers (`cargo xtask tools`), fetch and compile
   fmt      20 s  rustfmt and gofmt
-  clippy  300 s  clippy with warnings as errors, on the fuzz targets too; go vet
-  unit    340 s  tests of libraries, binaries and tests/*.rs; tidy is among them
+  clippy  240 s  clippy with warnings as errors, on the fuzz targets too; go vet
+  unit    300 s  tests of libraries, binaries and tests/*.rs; tidy is among them
   doc      40 s  examples in documentation
   real    600 s  tests/real*.rs: the integration tests that run real servers and tools
 
