@@ -272,7 +272,10 @@ impl Judge<'_> {
     fn certificates(&mut self, state: &ClusterState) {
         let soon = self.config.alarms.expiry.0;
         let mut told = BTreeSet::new();
-        for found in state.jobs.values().flat_map(|job| &job.certificates) {
+        let mut found: Vec<_> = state.jobs.values().flat_map(|job| &job.certificates).collect();
+        // Of several in one file the one that expires first counts.
+        found.sort_by_key(|found| found.not_after);
+        for found in found {
             let left = Duration::try_from(found.not_after.duration_since(self.now));
             let left = left.unwrap_or_default();
             if left >= soon || !told.insert(&found.path) {

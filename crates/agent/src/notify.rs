@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -20,11 +21,21 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is tried, and how long is waited at first.
 const TRIES: u32 = 5;
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// How long is waited before that is done once more: whoever is away for long is told when he is back.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Somebody who is told: a thread of its own sends, so that one who is away delays no other.
 struct Listener<T> {
     whom: T,
     messages: SyncSender<Message>,
+    /// Nobody wants him told any more.
+    gone: Arc<AtomicBool>,
+}
+
+impl<T> Drop for Listener<T> {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is to be sent.
@@ -105,16 +116,18 @@ impl Notifier {
         // An Alertmanager forgets what is not told again in time.
         let until = now.checked_add(self.repeat.saturating_add(self.repeat));
         let until = until.unwrap_or(Timestamp::MAX);
-        for (Listener { whom, messages }, told) in self.webhooks.iter().zip(&mut self.told) {
+        for (Listener { whom, messages, .. }, told) in self.webhooks.iter().zip(&mut self.told) {
             transitions(told, found, self.repeat, now, |alarm, is_over| {
                 let ends = if is_over { now } else { until };
                 let said = body(whom.format, alarm, is_over, ends);
                 messages.try_send(Message::Alarm(alarm.name, said)).is_ok()
             });
         }
-        if let Some(Listener { whom, messages }) = &self.heartbeat
+        if let Some(Listener { whom, messages, .. }) = &self.heartbeat
             && !urgent
-            && self.alive.is_none_or(|alive| now.duration_since(alive) >= signed(whom.every.0))
+            && self.alive.is_none_or(|alive| {
+                alive > now || now.duration_since(alive) >= signed(whom.every.0)
+            })
         {
             self.alive = Some(now);
             // One that waits already says the same.
@@ -189,18 +202,20 @@ fn listener<T: Clone + Send + 'static>(
 ) -> io::Result<Listener<T>> {
     let (messages, waiting) = sync_channel(WAITING);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let to = whom.clone();
+    let (to, gone) = (whom.clone(), Arc::new(AtomicBool::new(false)));
+    let is_gone = Arc::clone(&gone);
     std::thread::Builder::new().name("tells".to_owned()).spawn(move || {
         let request =
             |client: &Client, message: &Message, env: Env<'_>| request(client, &to, message, env);
-        send_all(&runtime, &waiting, &log, &request);
+        let go_on = || !is_gone.load(Ordering::Relaxed);
+        send_all(&runtime, (&waiting, &go_on), &log, &request);
     })?;
-    Ok(Listener { whom, messages })
+    Ok(Listener { whom, messages, gone })
 }
 
 fn send_all(
     runtime: &Runtime,
-    waiting: &Receiver<Message>,
+    (waiting, go_on): (&Receiver<Message>, &dyn Fn() -> bool),
     log: &Log,
     request: &dyn Fn(&Client, &Message, Env<'_>) -> Request,
 ) {
@@ -213,16 +228,26 @@ fn send_all(
     };
     let env = |name: &str| std::env::var(name).ok();
     for message in waiting {
-        let sent = request(&client, &message, &env).and_then(|request| match message {
-            Message::Alarm(..) => runtime.block_on(send_again(request)),
-            Message::Alive => runtime.block_on(send(request)),
-        });
-        if let Err(fault) = sent {
+        let try_once = || {
+            request(&client, &message, &env).and_then(|request| match message {
+                Message::Alarm(..) => runtime.block_on(send_again(request)),
+                Message::Alive => runtime.block_on(send(request)),
+            })
+        };
+        let mut sent = try_once();
+        if let Err(fault) = &sent {
             let what = match message {
                 Message::Alive => "the heartbeat".to_owned(),
                 Message::Alarm(name, _) => format!("what a webhook is told of {name}"),
             };
             say(format!("{what} was not taken: {fault}"));
+        }
+        // An alarm, or its end, is not forgotten; a sign of life comes again by itself.
+        while let (Err(_), Message::Alarm(..)) = (&sent, &message)
+            && go_on()
+        {
+            runtime.block_on(tokio::time::sleep(AGAIN_AFTER));
+            sent = try_once();
         }
     }
 }
@@ -376,6 +401,9 @@ mod tests {
         assert_eq!(lives(&[], 61), 1);
         assert_eq!(lives(&[alarm("a"), warning], 121), 0);
         assert_eq!(lives(&[], 122), 1);
+        // A clock that was ahead.
+        assert_eq!(lives(&[], 100_000), 1);
+        assert_eq!(lives(&[], 130), 1);
     }
 
     /// The URL of a webhook is a secret: what failed is told without it.

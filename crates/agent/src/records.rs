@@ -134,6 +134,13 @@ impl Record {
         }
     }
 
+    /// A clock that was ahead must not have the last word for ever.
+    #[must_use]
+    pub(crate) fn not_later_than(mut self, now: Timestamp) -> Self {
+        self.ended = self.ended.min(now);
+        self
+    }
+
     /// What came of it: the file, the revision, the verdict, or how much was removed.
     #[must_use]
     pub fn made(&self) -> Option<String> {
@@ -235,7 +242,7 @@ pub fn attempts(store: &Store, run: &Run) -> Result<Attempts, StoreFault> {
     for listed in store.list(&run.folder())? {
         let stem = listed.name.rsplit('/').next().unwrap_or_default();
         let number = stem.split(['.', '-']).next().and_then(|number| number.parse().ok());
-        let Some(number) = number else { continue };
+        let Some(number) = number.filter(|number| *number > 0) else { continue };
         let bytes = match store.read(&listed.name, BYTES_MAX) {
             Err(fault) if fault.kind == StoreFaultKind::NotFound => continue,
             read => read?,

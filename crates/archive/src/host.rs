@@ -44,6 +44,8 @@ impl Archive {
             return Err(Error::NoHost { host: files.host.clone() });
         }
         let raw = files.encode();
+        // What nobody could read is not written.
+        Files::parse(&raw).map_err(|fault| Error::damaged("the files of a host", fault))?;
         if raw.len() > FILES_MAX {
             return Err(Error::FilesTooLarge { max: FILES_MAX });
         }

@@ -225,7 +225,13 @@ impl Check {
     }
 
     fn snapshots(&mut self, at: &str, job: &Snapshots) {
-        self.schedule(&format!("{at}.schedule"), &job.schedule, job.time_zone.as_deref());
+        let zone = job.time_zone.as_deref();
+        if let Some(schedule) = self.schedule(&format!("{at}.schedule"), &job.schedule, zone)
+            && job.jitter.0 >= schedule.shortest()
+        {
+            let what = "as long as from one run to the next, or longer: runs would be left out";
+            self.fault(&format!("{at}.jitter"), what);
+        }
         if job.to.is_empty() {
             self.fault(&format!("{at}.to"), "nothing says where to");
         }

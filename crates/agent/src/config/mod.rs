@@ -426,7 +426,7 @@ pub struct Webhook {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WebhookFormat {
-    /// One object: `status` (firing or resolved), `name`, `cluster`, `subject`, `summary`, `remedy`, `since`.
+    /// One object: `status` (firing or resolved), `name`, `severity`, `cluster`, `subject`, `summary`, `remedy`, `since`.
     #[default]
     Json,
     /// A list of alerts, as Alertmanager's `/api/v2/alerts` takes it.
@@ -439,7 +439,7 @@ pub enum WebhookFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Heartbeat {
-    /// Where: it is asked by GET while there is no alarm.
+    /// Where: it is asked by GET while no critical alarm goes on.
     pub url: Secret,
     /// So often.
     #[serde(default = "seconds::<60>")]

@@ -69,18 +69,27 @@ pub fn collect(host: &str, asked: &[String]) -> Result<Collected, String> {
         bytes: 0,
     };
     for path in asked {
-        let path = path.trim_end_matches('/');
-        match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                this.found.missing.push(path.to_owned());
-            }
-            _ => this.add(path)?,
+        match whole(path.trim_end_matches('/')) {
+            None => this.found.missing.push(path.clone()),
+            Some(path) => this.add(&path)?,
         }
     }
     this.found.files.entries = this.entries.into_values().collect();
     let skipped = this.found.skipped.iter().map(|(path, _)| path);
     this.found.files.left_out = this.found.missing.iter().chain(skipped).cloned().collect();
     Ok(this.found)
+}
+
+/// Where a path leads, up to what it names itself: nothing is kept below a link, or has `..` in its name. None where
+/// nothing is there.
+fn whole(path: &str) -> Option<String> {
+    let path = Path::new(path);
+    let whole = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => fs::canonicalize(parent).ok()?.join(name),
+        _ => fs::canonicalize(path).ok()?,
+    };
+    fs::symlink_metadata(&whole).ok()?;
+    whole.into_os_string().into_string().ok()
 }
 
 struct Collecting {
@@ -180,6 +189,27 @@ fn read(path: &str, found: &fs::Metadata) -> io::Result<Option<FileKind>> {
 
 #[cfg(test)]
 mod tests {
+    /// What was kept once below a link, or by a name with `..` in it, could be read by nobody.
+    #[test]
+    fn whatever_is_asked_for_can_be_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        fs::write(real.join("enc.yaml"), "keys").unwrap();
+        symlink(&real, &link).unwrap();
+        let text = |path: &Path| path.display().to_string();
+        let up = text(&real.join("../real/enc.yaml"));
+        for asked in [
+            vec![text(&link), text(&link.join("enc.yaml"))],
+            vec![up],
+            vec![text(&real.join(".."))],
+        ] {
+            let found = collect("h", &asked).unwrap();
+            let back = Files::parse(&found.files.encode()).unwrap();
+            assert!(back.entries.iter().any(|it| it.path.ends_with("real/enc.yaml")), "{asked:?}");
+        }
+    }
+
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 

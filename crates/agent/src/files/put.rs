@@ -112,6 +112,14 @@ pub fn put(files: &Files, putting: Putting<'_>) -> Result<Put, PutFault> {
             format!("{}{others} there with another content; nothing was written", path.display());
         return Err(PutFault::InTheWay(what));
     }
+    // What was seen below something that is moved aside was seen through it.
+    let replaced: Vec<_> =
+        found.iter().filter(|(_, _, is)| in_the_way(is)).map(|(_, path, _)| path.clone()).collect();
+    for (_, path, is) in &mut found {
+        if replaced.iter().any(|above| path.starts_with(above) && path != above) {
+            *is = Some(Difference::Missing);
+        }
+    }
     let mut done = Put::default();
     for (entry, path, is) in &found {
         match is {
@@ -198,9 +206,14 @@ fn write(entry: &FileEntry, path: &Path, aside: &str, done: &mut Put) -> io::Res
 
 /// Readable to its user only, until it has its own rights; whole as soon as it has its name.
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // One that was left by whoever was interrupted is in nobody's way.
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    part.push(format!(".{}.part", std::process::id()));
     let part = PathBuf::from(part);
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     // Whoever has made the name meanwhile keeps it.
@@ -320,6 +333,39 @@ mod tests {
         assert_eq!(done.aside, [scene.at("ca.key.before")]);
         assert_eq!(fs::read_to_string(scene.at("ca.key.before")).unwrap(), "mine");
         assert_eq!(scene.differences(), [""; 0]);
+    }
+
+    /// Where a directory was kept, a link to the very same files has come: they were taken for there, and the link moved aside.
+    #[test]
+    fn what_lies_below_what_is_replaced_is_put_again() {
+        let scene = Scene::new();
+        scene.put(false).unwrap();
+        let (pki, elsewhere) = (scene.at(""), scene.directory.path().join("elsewhere"));
+        let pki = pki.to_str().unwrap().trim_end_matches('/').to_owned();
+        fs::rename(&pki, &elsewhere).unwrap();
+        symlink(&elsewhere, &pki).unwrap();
+        let mut files = scene.files.clone();
+        // As where links above are the host's own.
+        files.entries.retain(|entry| !matches!(entry.what, FileKind::Link(_)));
+        let root = Path::new("/");
+        let moved =
+            |entry: &mut FileEntry| entry.path = format!("{}{}", scene.to().display(), entry.path);
+        files.entries.iter_mut().for_each(moved);
+        let done = put(&files, Putting { root, replace: true, aside: ".before" }).unwrap();
+        assert_eq!(done.same, 0);
+        assert_eq!(fs::read_to_string(scene.at("ca.key")).unwrap(), "secret");
+        assert!(!fs::symlink_metadata(&pki).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(elsewhere.join("ca.key")).unwrap(), "secret");
+    }
+
+    #[test]
+    fn what_an_interrupted_run_has_left_is_in_nobodys_way() {
+        let scene = Scene::new();
+        fs::create_dir_all(scene.at("")).unwrap();
+        fs::write(scene.at("ca.key.part"), "half").unwrap();
+        fs::write(scene.at(&format!("ca.key.{}.part", std::process::id())), "half").unwrap();
+        scene.put(false).unwrap();
+        assert_eq!(fs::read_to_string(scene.at("ca.key")).unwrap(), "secret");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How often archives are tried that have not got all records.
 const DELIVER_EVERY: SignedDuration = SignedDuration::from_secs(30);
@@ -17,7 +18,7 @@ const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
 /// How far back records are looked through that an archive may not have, or that are of other agents.
 const BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// So many slots of each job tell how it goes.
-const SLOTS: usize = 3;
+pub(super) const SLOTS: usize = 3;
 
 /// What archives have not got, by their places: records of slots from then on.
 #[derive(Debug, Default)]
@@ -40,6 +41,27 @@ impl Owed {
         if owed.get(place) == Some(&slot) {
             owed.remove(place);
         }
+    }
+}
+
+/// Archives that could not be opened, why, and until when nobody waits for them again: five times as long as it took to find out.
+#[derive(Debug, Default)]
+pub(super) struct Away(Mutex<BTreeMap<String, (String, Instant)>>);
+
+/// No longer than that.
+const AWAY_MAX: Duration = Duration::from_secs(600);
+
+impl Away {
+    pub(super) fn why(&self, place: &str, now: Instant) -> Option<String> {
+        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        away.retain(|_, (_, until)| *until > now);
+        away.get(place).map(|(why, _)| why.clone())
+    }
+
+    pub(super) fn add(&self, place: &str, why: &str, took: Duration, now: Instant) {
+        let until = now + took.saturating_mul(5).min(AWAY_MAX);
+        let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        away.insert(place.to_owned(), (why.to_owned(), until));
     }
 }
 
@@ -130,7 +152,7 @@ pub(super) fn hear(ward: &Ward, record: Record) {
     }
     ward.state(|state| {
         if let Some(job) = state.jobs.get_mut(&record.job) {
-            job.hear(record, false);
+            job.hear(record.not_later_than(now()), false);
         }
     });
 }
@@ -166,6 +188,17 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn whoever_has_hung_is_not_waited_for_again_so_soon() {
+        let (away, now) = (Away::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        away.add("/hangs", "why", 120 * second, now);
+        away.add("/gone", "why", Duration::ZERO, now);
+        assert_eq!(away.why("/gone", now), None);
+        assert_eq!(away.why("/hangs", now + 599 * second).as_deref(), Some("why"));
+        assert_eq!(away.why("/hangs", now + 600 * second), None);
     }
 
     #[test]

@@ -293,8 +293,7 @@ impl<'a> Worker<'a> {
                     return Record { command: ran, reason, output, ..new(Outcome::Failed) };
                 }
             };
-            let printed = serde_json::from_str(ended.stdout.trim()).ok();
-            output = output.or(printed);
+            add_output(&mut output, serde_json::from_str(ended.stdout.trim()).ok());
             let outcome = match (self.ward.stop.is_set(), ended.too_long) {
                 (_, true) => Outcome::Failed,
                 (true, _) if ended.code != Some(0) => Outcome::Interrupted,
@@ -382,6 +381,9 @@ impl<'a> Worker<'a> {
             }
         }
         faults.extend(missing.iter().map(|place| format!("{place} has got none in time")));
+        if made.is_empty() && faults.is_empty() {
+            faults.push("another host writes into the archives now: ask there".to_owned());
+        }
         let outcome = match (self.ward.stop.is_set() && !missing.is_empty(), faults.is_empty()) {
             (true, _) => Outcome::Interrupted,
             (false, true) => Outcome::Done,
@@ -426,6 +428,19 @@ impl<'a> Worker<'a> {
             }));
         }
         Requests::answer(&path, &done);
+    }
+}
+
+/// What several commands have printed: that of the first, and in `also` that of those behind it.
+fn add_output(output: &mut Option<Value>, printed: Option<Value>) {
+    match (output, printed) {
+        (output @ None, printed) => *output = printed,
+        (Some(Value::Object(first)), Some(printed)) => {
+            if let Value::Array(also) = first.entry("also").or_insert_with(|| json!([])) {
+                also.push(printed);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent: for each cluster a process that follows it and two threads that do its jobs, and above them one that
+//! The agent: for each cluster a process that follows it and three threads that do its jobs, and above them one that
 //! watches, tells and is told.
 
 mod following;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often all is looked over.
 const TICK: Duration = Duration::from_secs(1);
@@ -145,6 +145,7 @@ struct Ward {
     own: Store,
     /// What archives have not got of them.
     owed: keeping::Owed,
+    away: keeping::Away,
     keep_records: SignedDuration,
     open: OpenArchive,
     spool: PathBuf,
@@ -161,8 +162,18 @@ impl Ward {
         (self.log)(LogLine { level, cluster, job, text: text.into() });
     }
 
+    /// One that has hung is not waited for again so soon.
     fn open(&self, archive: &config::Archive) -> Result<Archive, String> {
-        (self.open)(archive, &self.spool)
+        let known = |away: &keeping::Away| away.why(&archive.place, Instant::now());
+        if let Some(why) = known(&self.away) {
+            return Err(why);
+        }
+        let began = Instant::now();
+        let opened = (self.open)(archive, &self.spool);
+        if let Err(why) = &opened {
+            self.away.add(&archive.place, why, began.elapsed(), Instant::now());
+        }
+        opened
     }
 
     fn state<T>(&self, look: impl FnOnce(&mut ClusterState) -> T) -> T {
@@ -301,6 +312,7 @@ impl Guard {
             agent: self.who.clone(),
             own: Store::directory(&directory)?,
             owed: keeping::Owed::default(),
+            away: keeping::Away::default(),
             keep_records: keep.unwrap_or(SignedDuration::MAX),
             open: Arc::clone(&self.agent.open),
             spool: self.config.spool_of(&cluster),
@@ -337,7 +349,13 @@ impl Guard {
             self.say(Level::Warning, "state and listen change when the agent is started anew");
         }
         let config = Config { state: self.config.state.clone(), ..config };
-        keep(&config, &text)?;
+        if let Err(fault) = keep(&config, &text) {
+            // All goes on as it did.
+            let fault = fault.to_string();
+            self.say(Level::Warning, format!("the changed configuration cannot be kept: {fault}"));
+            self.shared.board().config_fault = Some((records::now(), fault));
+            return Ok(());
+        }
         self.shared.board().config_fault = None;
         let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.guarded)
             .into_iter()
@@ -416,7 +434,8 @@ fn begun(ward: &Ward) -> ClusterState {
     let now = records::now();
     let cluster = &ward.cluster;
     let from = now.checked_sub(ward.keep_records).unwrap_or(Timestamp::UNIX_EPOCH);
-    let records = records::since(&ward.own, Some(&cluster.name), from).unwrap_or_default();
+    let records = records::newest(&ward.own, &cluster.name, from, keeping::SLOTS);
+    let records = records.unwrap_or_default();
     let mut jobs: BTreeMap<_, _> = ward
         .jobs
         .iter()
@@ -432,7 +451,7 @@ fn begun(ward: &Ward) -> ClusterState {
     for record in records {
         if let Some(job) = jobs.get_mut(&record.job) {
             job.slot = job.slot.max(Some(record.slot));
-            job.hear(record, false);
+            job.hear(record.not_later_than(now), false);
         }
     }
     ClusterState {
@@ -484,6 +503,10 @@ pub fn kept(state: &Path) -> PathBuf {
 
 fn keep(config: &Config, text: &str) -> Result<(), Error> {
     let path = kept(&config.state);
+    // A disk that is full keeps nobody from beginning as before.
+    if std::fs::read(&path).is_ok_and(|before| before == text.as_bytes()) {
+        return Ok(());
+    }
     let part = path.with_extension("part");
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);

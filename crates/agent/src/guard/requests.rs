@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const PAUSE: &str = "pause.json";
@@ -63,7 +63,18 @@ pub fn resume(state: &Path) -> io::Result<bool> {
 fn put(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let part = path.with_extension("part");
     std::fs::write(&part, serde_json::to_vec(value)?)?;
+    let state = path.parent().unwrap_or(Path::new("/"));
+    give(&part, state)?;
     std::fs::rename(&part, path)
+}
+
+/// What root asks an agent of another user belongs to that one: he could not read it else.
+fn give(path: &Path, like: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = std::fs::metadata(like)?;
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// A backup that is wanted now.
@@ -111,6 +122,7 @@ impl Request {
     pub fn ask(&self, state: &Path) -> io::Result<PathBuf> {
         let directory = state.join(REQUESTS);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        give(&directory, state)?;
         let name = self.asked.as_nanosecond().to_string();
         let path = directory.join(&name).with_extension("json");
         put(&path, self)?;
@@ -142,6 +154,24 @@ mod tests {
         assert_eq!(Pause::read(state, at(10)), None);
         std::fs::write(state.join(PAUSE), "{").unwrap();
         assert_eq!(Pause::read(state, at(10)), None);
+    }
+
+    /// Root asks, and the agent is another user.
+    #[test]
+    fn what_root_asks_belongs_to_whom_the_state_does() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        std::os::unix::fs::chown(state, Some(12), Some(34)).unwrap();
+        Request { asked: at(2) }.ask(state).unwrap();
+        pause(state, &Pause { reason: "upgrade".to_owned(), until: None }).unwrap();
+        let (path, _) = Requests::of(state).first().unwrap();
+        for path in [&*state.join(PAUSE), &*state.join(REQUESTS), &*path] {
+            let found = std::fs::metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (12, 34), "{}", path.display());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An hour of an agent's life, in a minute: a store that is away, a disk that is full, certificates that change, and
 //! processes that are killed.
 //!
-//! What must be there at the end is what was done: every revision can be brought back, and each run has one record.
+//! At the end every revision that is looked at can be brought back, and no verification that hosts share was done twice.
 //! `REKINDLE_HOUR=N` (as `cargo xtask soak --agent` sets it) lasts N seconds, with as many kills as fit, and 50 at least
 //! from 300 on.
 
