@@ -459,6 +459,9 @@ mod tests {
         let severity = |day| {
             let (mut board, mut state) = (Board::new(at(0)), ClusterState::default());
             expires(day)(&mut state);
+            // Another one in the same file, which lasts longer, hides nothing.
+            let certificates = &mut state.jobs.get_mut("files-main").unwrap().certificates;
+            certificates[0].not_after = at(now + 20 * 86_400);
             board.clusters.insert("a".to_owned(), state);
             alarms(&board, &config(), at(now))[0].severity
         };

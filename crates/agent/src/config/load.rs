@@ -402,6 +402,9 @@ clusters:
                 "line 3: webhooks[0].url: a URL is wanted that begins with https:// or http://",
             ],
         );
+        let jitter = "line 13: clusters[0].snapshots[0].jitter: as long as from one run to the next, or longer: runs \
+                      would be left out";
+        check_refused("'@every 1m'", "'@every 1m'\n    jitter: 60s", &[jitter]);
         let probe = "line 10: clusters[0].archives[0].drill.probes[0]: \"=x\" is neither PREFIX nor \
                      PREFIX=COUNT, such as /registry/pods/=3";
         check_refused("{daily: 7}", "{daily: 7}\n    drill: {probes: ['=x']}", &[probe]);
