@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// Longest name of a cluster or a job.
 const NAME_MAX: usize = 63;
+/// Nobody wants to hear of the same more often, or of a job only after so many runs.
+const REPEAT_MIN: Duration = Duration::from_secs(60);
+const MISSED_MAX: u32 = 1000;
 /// Shortest time between two bases: etcd copies its whole database for each.
 const BASES_MIN: Duration = Duration::from_secs(60);
 
@@ -43,8 +46,16 @@ impl Check {
         if !config.state.is_absolute() {
             self.fault("state", "write the whole path, from / on");
         }
-        if config.alarms.missed_runs == 0 {
-            self.fault("alarms.missedRuns", "at least 1: a job is not late before it is due");
+        match config.alarms.missed_runs {
+            0 => self.fault("alarms.missedRuns", "at least 1: a job is not late before it is due"),
+            1..=MISSED_MAX => {}
+            _ => self.fault("alarms.missedRuns", format!("no more than {MISSED_MAX}")),
+        }
+        if config.alarms.repeat.0 < REPEAT_MIN {
+            self.fault("alarms.repeat", "at least 1m makes sense");
+        }
+        if config.heartbeat.as_ref().is_some_and(|it| it.every.0 < Duration::from_secs(1)) {
+            self.fault("heartbeat.every", "at least 1s makes sense");
         }
         for (number, webhook) in config.webhooks.iter().enumerate() {
             self.url(&format!("webhooks[{number}].url"), &webhook.url);

@@ -402,6 +402,15 @@ clusters:
                 "line 3: webhooks[0].url: a URL is wanted that begins with https:// or http://",
             ],
         );
+        check_refused(
+            "clusters:",
+            "alarms: {missedRuns: 1001, repeat: 59s}\nheartbeat: {url: 'http://h', every: 0s}\nclusters:",
+            &[
+                "line 2: alarms.missedRuns: no more than 1000",
+                "line 2: alarms.repeat: at least 1m makes sense",
+                "line 3: heartbeat.every: at least 1s makes sense",
+            ],
+        );
         let jitter = "line 13: clusters[0].snapshots[0].jitter: as long as from one run to the next, or longer: runs \
                       would be left out";
         check_refused("'@every 1m'", "'@every 1m'\n    jitter: 60s", &[jitter]);
