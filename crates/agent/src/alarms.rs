@@ -64,6 +64,11 @@ pub const ALARMS: &[(&str, &str, &str)] = &[
         "critical",
         "A changed configuration is not good, so the one before holds.",
     ),
+    (
+        "NotGuarded",
+        "critical",
+        "Following a cluster and doing its jobs cannot be begun; it is tried again each second.",
+    ),
     ("OneDestination", "warning", "All backups are in one place."),
     (
         "ArchiveInCluster",
@@ -158,7 +163,7 @@ pub fn alarms(board: &Board, config: &Config, now: Timestamp) -> Vec<Alarm> {
             ("ConfigurationBad", Severity::Critical),
             "",
             format!(
-                "the configuration was changed and is not good, so the one before holds: {}",
+                "the configuration was changed, and the one before holds: {}",
                 fault.lines().map(str::trim).collect::<Vec<_>>().join("; ")
             ),
             "rekindle agent --config FILE --check says what is wrong",
@@ -206,6 +211,11 @@ impl Judge<'_> {
             let summary = format!("nothing is done by schedule: {reason}");
             let remedy = "rekindle agent resume, or paused in the configuration";
             self.raise(("Paused", Severity::Warning), "", summary, remedy, self.now);
+        }
+        if let Some((since, fault)) = &state.unguarded {
+            let summary = format!("nothing is done for the cluster: {fault}");
+            let remedy = "mend what the reason says: it begins by itself then";
+            self.raise(("NotGuarded", Severity::Critical), "", summary, remedy, *since);
         }
         for warning in &state.surroundings {
             let kind = (warning.name, Severity::Warning);

@@ -33,6 +33,8 @@ pub struct ClusterState {
     pub archives: BTreeMap<String, ArchiveState>,
     /// By their names.
     pub jobs: BTreeMap<String, JobState>,
+    /// Its jobs could not be begun.
+    pub unguarded: Option<(Timestamp, String)>,
     /// What makes backups go down with what they are of.
     pub surroundings: Vec<Warning>,
 }

@@ -48,9 +48,8 @@ enum Message {
 
 /// Decides who is told what.
 pub struct Notifier {
-    webhooks: Vec<Listener<Webhook>>,
-    /// What each of them was told, and when last.
-    told: Vec<Told>,
+    /// And what each of them was told, and when last.
+    webhooks: Vec<(Listener<Webhook>, Told)>,
     heartbeat: Option<Listener<Heartbeat>>,
     alive: Option<Timestamp>,
     repeat: SignedDuration,
@@ -69,7 +68,6 @@ impl Notifier {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut notifier = Self {
             webhooks: Vec::new(),
-            told: Vec::new(),
             heartbeat: None,
             alive: None,
             repeat: SignedDuration::ZERO,
@@ -79,34 +77,30 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// Takes what a configuration says. A webhook that is new in it will be told of all that goes on.
+    /// Takes what a configuration says. A webhook that is new in it will be told of all that goes on; where that
+    /// fails, those from before are still told.
     ///
     /// # Errors
     /// The machine gives no threads.
     pub fn configure(&mut self, config: &Config) -> io::Result<()> {
-        self.repeat = signed(config.alarms.repeat.0);
-        let mut before: Vec<_> =
-            self.webhooks.drain(..).zip(std::mem::take(&mut self.told)).collect();
         for webhook in &config.webhooks {
-            let known = before.iter().position(|(listener, _)| listener.whom == *webhook);
-            let (listener, told) = match known {
-                Some(number) => before.swap_remove(number),
-                None => {
-                    let (whom, log) = (webhook.clone(), Arc::clone(&self.log));
-                    (listener(whom, log, send_alarm)?, Told::new())
-                }
-            };
-            self.webhooks.push(listener);
-            self.told.push(told);
+            if !self.webhooks.iter().any(|(known, _)| known.whom == *webhook) {
+                let (whom, log) = (webhook.clone(), Arc::clone(&self.log));
+                let listener = listener(whom, WAITING, log, send_alarm)?;
+                self.webhooks.push((listener, Told::new()));
+            }
         }
         if self.heartbeat.as_ref().map(|it| &it.whom) != config.heartbeat.as_ref() {
             let start = |whom: &Heartbeat| {
-                listener(whom.clone(), Arc::clone(&self.log), |client, whom, _, env| {
+                // None waits: it would say that all is well when that is over.
+                listener(whom.clone(), 0, Arc::clone(&self.log), |client, whom, _, env| {
                     Ok(client.get(whom.url.reveal(env)?))
                 })
             };
             self.heartbeat = config.heartbeat.as_ref().map(start).transpose()?;
         }
+        self.webhooks.retain(|(known, _)| config.webhooks.contains(&known.whom));
+        self.repeat = signed(config.alarms.repeat.0);
         Ok(())
     }
 
@@ -116,7 +110,7 @@ impl Notifier {
         // An Alertmanager forgets what is not told again in time.
         let until = now.checked_add(self.repeat.saturating_add(self.repeat));
         let until = until.unwrap_or(Timestamp::MAX);
-        for (Listener { whom, messages, .. }, told) in self.webhooks.iter().zip(&mut self.told) {
+        for (Listener { whom, messages, .. }, told) in &mut self.webhooks {
             transitions(told, found, self.repeat, now, |alarm, is_over| {
                 let ends = if is_over { now } else { until };
                 let said = body(whom.format, alarm, is_over, ends);
@@ -128,10 +122,9 @@ impl Notifier {
             && self.alive.is_none_or(|alive| {
                 alive > now || now.duration_since(alive) >= signed(whom.every.0)
             })
+            && messages.try_send(Message::Alive).is_ok()
         {
             self.alive = Some(now);
-            // One that waits already says the same.
-            let _ = messages.try_send(Message::Alive);
         }
     }
 }
@@ -194,28 +187,29 @@ fn body(format: WebhookFormat, alarm: &Alarm, is_over: bool, ends: Timestamp) ->
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 type Request = Result<reqwest::RequestBuilder, String>;
 
-/// Begins to send to somebody what `request` makes of it.
+/// Begins to send to somebody what `request` makes of it; so many messages wait for him.
 fn listener<T: Clone + Send + 'static>(
     whom: T,
+    waiting: usize,
     log: Log,
     request: impl Fn(&Client, &T, &Message, Env<'_>) -> Request + Send + 'static,
 ) -> io::Result<Listener<T>> {
-    let (messages, waiting) = sync_channel(WAITING);
+    let (messages, waiting) = sync_channel(waiting);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (to, gone) = (whom.clone(), Arc::new(AtomicBool::new(false)));
     let is_gone = Arc::clone(&gone);
     std::thread::Builder::new().name("tells".to_owned()).spawn(move || {
         let request =
             |client: &Client, message: &Message, env: Env<'_>| request(client, &to, message, env);
-        let go_on = || !is_gone.load(Ordering::Relaxed);
-        send_all(&runtime, (&waiting, &go_on), &log, &request);
+        let is_gone = || is_gone.load(Ordering::Relaxed);
+        send_all(&runtime, (&waiting, &is_gone), &log, &request);
     })?;
     Ok(Listener { whom, messages, gone })
 }
 
 fn send_all(
     runtime: &Runtime,
-    (waiting, go_on): (&Receiver<Message>, &dyn Fn() -> bool),
+    (waiting, is_gone): (&Receiver<Message>, &dyn Fn() -> bool),
     log: &Log,
     request: &dyn Fn(&Client, &Message, Env<'_>) -> Request,
 ) {
@@ -243,9 +237,10 @@ fn send_all(
             say(format!("{what} was not taken: {fault}"));
         }
         // An alarm, or its end, is not forgotten; a sign of life comes again by itself.
-        while let (Err(_), Message::Alarm(..)) = (&sent, &message)
-            && go_on()
-        {
+        while let (Err(_), Message::Alarm(..)) = (&sent, &message) {
+            if is_gone() {
+                return;
+            }
             runtime.block_on(tokio::time::sleep(AGAIN_AFTER));
             sent = try_once();
         }
@@ -367,7 +362,7 @@ mod tests {
         let config = Config::parse(yaml).unwrap();
         let mut notifier = Notifier::start(&config, Arc::new(|_| ())).unwrap();
         let (messages, sent) = sync_channel(9);
-        notifier.webhooks[0].messages = messages;
+        notifier.webhooks[0].0.messages = messages;
         notifier.tell(&[alarm("a")], at(0));
         let Message::Alarm(_, said) = sent.recv().unwrap() else { panic!("an alarm") };
         let ends: Timestamp = serde_json::from_value(said[0]["endsAt"].clone()).unwrap();
@@ -375,10 +370,68 @@ mod tests {
         // One that is new hears what goes on; one that was there hears it once.
         let more = yaml.replace("[{url", "[{url: 'http://127.0.0.1:2'}, {url");
         notifier.configure(&Config::parse(&more).unwrap()).unwrap();
-        assert_eq!(notifier.told.iter().map(BTreeMap::len).collect::<Vec<_>>(), [0, 1]);
+        let told = |notifier: &Notifier| {
+            notifier.webhooks.iter().map(|(_, told)| told.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&notifier), [1, 0]);
         notifier.tell(&[alarm("a")], at(1));
         assert!(sent.try_recv().is_err());
-        assert_eq!(notifier.told.iter().map(BTreeMap::len).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(told(&notifier), [1, 1]);
+    }
+
+    /// Nobody wants to hear of him any more; there may be a thousand messages for him, each tried for a minute.
+    #[test]
+    fn whoever_is_gone_and_away_is_told_nothing_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (messages, waiting) = sync_channel(2);
+        for name in ["first", "second"] {
+            messages.send(Message::Alarm(name, Value::Null)).unwrap();
+        }
+        drop(messages);
+        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
+        let log: Log = Arc::new(move |line| heard.lock().unwrap().push(line.text));
+        let away = |_: &Client, _: &Message, _: Env<'_>| Err("away".to_owned());
+        send_all(&runtime, (&waiting, &|| true), &log, &away);
+        assert_eq!(*said.lock().unwrap(), ["what a webhook is told of first was not taken: away"]);
+    }
+
+    /// While it hangs, what it is to say may become untrue.
+    #[test]
+    fn no_sign_of_life_waits_for_one_that_hangs() {
+        let (to, hangs) = (
+            Arc::new(std::sync::Barrier::new(2)),
+            Heartbeat {
+                url: serde_json::from_value(json!("http://127.0.0.1:1")).unwrap(),
+                every: serde_json::from_value(json!("1s")).unwrap(),
+            },
+        );
+        let at_it = Arc::clone(&to);
+        let heartbeat = listener(hangs, 0, Arc::new(|_| ()), move |_, _, _, _| {
+            at_it.wait();
+            at_it.wait();
+            Err("it has hung".to_owned())
+        });
+        let config = Config::parse(
+            "clusters:\n- {name: a, endpoints: ['h:1'], snapshots: [{name: a, schedule: '@daily', to: [/a]}]}\n",
+        );
+        let mut notifier = Notifier::start(&config.unwrap(), Arc::new(|_| ())).unwrap();
+        notifier.heartbeat = Some(heartbeat.unwrap());
+        // The thread may not listen yet.
+        while notifier.alive.is_none() {
+            notifier.tell(&[], at(0));
+            std::thread::yield_now();
+        }
+        to.wait();
+        notifier.tell(&[], at(1));
+        assert_eq!(notifier.alive, Some(at(0)), "it waits behind one that hangs");
+        to.wait();
+        while notifier.alive == Some(at(0)) {
+            notifier.tell(&[], at(2));
+            std::thread::yield_now();
+        }
+        to.wait();
+        to.wait();
     }
 
     /// Whoever watches for the sign of life is paged while something urgent is wrong, and is not while something else is.

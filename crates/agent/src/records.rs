@@ -10,13 +10,15 @@
 use crate::files::Certificate;
 use crate::turns::{Attempt, Attempts};
 use jiff::Timestamp;
-use rekindle_archive::{Store, StoreFault, StoreFaultKind};
+use rekindle_archive::{Listed, Store, StoreFault, StoreFaultKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const FORMAT: u32 = 1;
 const FOLDER: &str = "records";
+/// So many slots of a job tell how it goes.
+const SLOTS: usize = 3;
 /// No record is larger.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -324,35 +326,43 @@ pub fn since(
     Ok(records)
 }
 
-/// The records of the newest slots of each job of a cluster, so many of each, in the order in which they ended. What
-/// cannot be read of them is left out.
+/// How each job of a cluster goes: the records of its [`SLOTS`] newest slots, and of more as far back as it was done
+/// last, in the order in which they ended. What cannot be read of them is left out.
 ///
 /// # Errors
 /// [`StoreFault`].
-pub fn newest(
-    store: &Store,
-    cluster: &str,
-    from: Timestamp,
-    slots: usize,
-) -> Result<Vec<Record>, StoreFault> {
+pub fn newest(store: &Store, cluster: &str, from: Timestamp) -> Result<Vec<Record>, StoreFault> {
     let first = from.strftime("%Y%m%d").to_string();
     let mut listed = store.list(&format!("{FOLDER}/{cluster}"))?;
     listed.retain(|found| {
         found.name.ends_with(".json") && day_of(&found.name).is_some_and(|day| day >= &*first)
     });
-    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    // Names are ordered by their slots.
-    listed.reverse();
-    listed.retain(|found| {
-        let folder = found.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    // By jobs and slots; names are ordered by their slots.
+    let mut left: BTreeMap<String, BTreeMap<String, Vec<Listed>>> = BTreeMap::new();
+    for found in listed {
+        let folder = found.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
         let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
-        let Some((_, job)) = job else { return false };
-        let seen = seen.entry(job.to_owned()).or_default();
-        seen.contains(folder) || (seen.len() < slots && seen.insert(folder.to_owned()))
-    });
-    let read = store.read_starts(listed, BYTES_MAX).into_iter();
-    let read = read.filter_map(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
-    let mut records: Vec<Record> = read.filter(|it: &Record| it.format == FORMAT).collect();
+        let Some((_, job)) = job else { continue };
+        left.entry(job.to_owned()).or_default().entry(folder).or_default().push(found);
+    }
+    let (mut records, mut slots) = (Vec::new(), SLOTS);
+    while !left.is_empty() {
+        let newest = |of: &mut BTreeMap<String, Vec<Listed>>| {
+            std::iter::from_fn(|| of.pop_last()).take(slots).flat_map(|it| it.1).collect::<Vec<_>>()
+        };
+        let asked = left.values_mut().flat_map(newest).collect();
+        let read = store.read_starts(asked, BYTES_MAX).into_iter();
+        let read = read.filter_map(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
+        for record in read.filter(|it: &Record| it.format == FORMAT) {
+            if record.outcome == Outcome::Done {
+                left.remove(&record.job);
+            }
+            records.push(record);
+        }
+        left.retain(|_, of| !of.is_empty());
+        // Who fails for weeks is not asked for slot by slot.
+        slots *= 2;
+    }
     records.sort_by_key(|record| record.ended);
     Ok(records)
 }
@@ -472,6 +482,31 @@ mod tests {
         assert_eq!(since(&archive, None, at("2026-11-19T02:00:00Z")).unwrap().len(), 1);
         assert_eq!(remove_before(&archive, "prod", at(TEN)).unwrap(), 2);
         assert_eq!(since(&archive, None, Timestamp::UNIX_EPOCH).unwrap().len(), 1);
+    }
+
+    /// Whoever has failed for long is overdue: that it was done before that has to be known after a restart.
+    #[test]
+    fn how_a_job_goes_is_known_as_far_back_as_it_was_done() {
+        let store = Store::memory().unwrap();
+        let slot = |number: usize| format!("2026-11-20T{:02}:{:02}:00Z", number / 60, number % 60);
+        for number in 0..100 {
+            let done = number < 20;
+            let outcome = if done { Outcome::Done } else { Outcome::Failed };
+            put(&store, &record(&slot(number), 1, "a", outcome)).unwrap();
+            let other = Record {
+                job: "other".to_owned(),
+                outcome: Outcome::Done,
+                ..record(&slot(number), 1, "a", outcome)
+            };
+            put(&store, &other).unwrap();
+        }
+        let found = newest(&store, "prod", at(TEN).min(Timestamp::UNIX_EPOCH)).unwrap();
+        let of = |job: &str| found.iter().filter(|it| it.job == job).collect::<Vec<_>>();
+        assert_eq!(of("other").len(), SLOTS);
+        let failing = of("snapshot-daily");
+        let done = failing.iter().filter(|it| it.outcome == Outcome::Done).map(|it| it.slot).max();
+        assert_eq!(done, Some(at(&slot(19))));
+        assert!(failing.iter().any(|it| it.slot == at(&slot(99))) && failing.len() > 80);
     }
 
     #[test]

@@ -295,23 +295,33 @@ fn what_is_missing_before_a_base_is_a_gap() {
     assert!(tells(&told, &gap), "{told:?}");
 }
 
+/// With an archive that has revision 5.
+fn a_minute_after_a_base() -> Scene {
+    let mut scene = Scene::new();
+    let asked = scene.tick(Duration::ZERO);
+    scene.begin(&asked, 5);
+    assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
+    scene.hear(Event::Snapshot { revision: revision(5), compact: None });
+    scene.say(0, Said::Progress { revision: revision(5) });
+    scene.hear(base_of(5));
+    scene.passed += Duration::from_secs(60);
+    scene.say(0, Said::Progress { revision: revision(5) });
+    scene
+}
+
+/// The archive was away, and has what it had.
+fn back_at(end: i64) -> Event {
+    let (end, base_age) = (Some(revision(end)), Duration::ZERO);
+    Event::Opened { archive: 0, end, has_hole: false, ours: true, base_age }
+}
+
 /// Whoever has written into an archive meanwhile may have followed something else: a base has to show what is there.
 #[test]
 fn an_archive_that_another_has_written_into_is_trusted_no_more() {
     let takes_snapshot = |overtaken: bool| {
-        let mut scene = Scene::new();
-        let asked = scene.tick(Duration::ZERO);
-        scene.begin(&asked, 5);
-        scene.hear(opened(None));
-        scene.hear(Event::Snapshot { revision: revision(5), compact: None });
-        scene.say(0, Said::Progress { revision: revision(5) });
-        scene.hear(base_of(5));
-        scene.passed += Duration::from_secs(60);
-        scene.say(0, Said::Progress { revision: revision(5) });
+        let mut scene = a_minute_after_a_base();
         scene.hear(Event::Closed { archive: 0, overtaken });
-        let (end, base_age) = (Some(revision(5)), Duration::ZERO);
-        let back = Event::Opened { archive: 0, end, has_hole: false, ours: true, base_age };
-        scene.hear(back).contains(&Action::TakeSnapshot)
+        scene.hear(back_at(5)).contains(&Action::TakeSnapshot)
     };
     assert!(takes_snapshot(true));
     assert!(!takes_snapshot(false));
@@ -321,22 +331,12 @@ fn an_archive_that_another_has_written_into_is_trusted_no_more() {
 #[test]
 fn a_base_that_was_asked_for_while_an_archive_was_away_is_made_when_it_is_back() {
     let takes_snapshot = |is_asked: bool| {
-        let mut scene = Scene::new();
-        let asked = scene.tick(Duration::ZERO);
-        scene.begin(&asked, 5);
-        assert!(scene.hear(opened(None)).contains(&Action::TakeSnapshot));
-        scene.hear(Event::Snapshot { revision: revision(5), compact: None });
-        scene.say(0, Said::Progress { revision: revision(5) });
-        scene.hear(base_of(5));
-        scene.passed += Duration::from_secs(60);
-        scene.say(0, Said::Progress { revision: revision(5) });
+        let mut scene = a_minute_after_a_base();
         scene.hear(Event::Closed { archive: 0, overtaken: false });
         if is_asked {
             scene.hear(Event::BaseWanted);
         }
-        let (end, base_age) = (Some(revision(5)), Duration::ZERO);
-        let back = Event::Opened { archive: 0, end, has_hole: false, ours: true, base_age };
-        scene.hear(back).contains(&Action::TakeSnapshot)
+        scene.hear(back_at(5)).contains(&Action::TakeSnapshot)
     };
     assert!(takes_snapshot(true));
     assert!(!takes_snapshot(false));

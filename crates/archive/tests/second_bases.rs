@@ -268,6 +268,11 @@ fn many_bases_stay_small() {
     }
 }
 
+fn a_member() -> Origin {
+    let (cluster, member) = (ClusterId(1), MemberId(2));
+    Origin { cluster, member, etcd: String::new(), state: now(), current: true }
+}
+
 /// A save that was interrupted once found its cluster guilty of what had not been looked at yet.
 #[test]
 fn what_was_cut_off_contradicts_nothing() {
@@ -275,13 +280,7 @@ fn what_was_cut_off_contradicts_nothing() {
     let mut keyspace = a_keyspace(1000);
     saving.save(&keyspace);
     keyspace.write(&[("/new", false)], 50);
-    let origin = Origin {
-        cluster: ClusterId(1),
-        member: MemberId(2),
-        etcd: String::new(),
-        state: now(),
-        current: true,
-    };
+    let origin = a_member();
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(true) };
     let (archive, tables, now) = (&saving.archive, Some(saving.spool.path()), now());
     let now = || now;
@@ -302,13 +301,7 @@ fn a_base_is_published_only_with_all_that_it_shares_and_in_time() {
     let mut keyspace = a_keyspace(300);
     saving.save(&keyspace);
     keyspace.write(&[("/new", false)], 50);
-    let origin = Origin {
-        cluster: ClusterId(1),
-        member: MemberId(2),
-        etcd: String::new(),
-        state: now(),
-        current: true,
-    };
+    let origin = a_member();
     let progress = Progress { walked: &AtomicU64::new(0), stop: &AtomicBool::new(false) };
     let (archive, tables, began) = (&saving.archive, Some(saving.spool.path()), now());
     let clock = || began;

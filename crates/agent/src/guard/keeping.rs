@@ -17,8 +17,8 @@ const DELIVER_EVERY: SignedDuration = SignedDuration::from_secs(30);
 const TIDY_EVERY: SignedDuration = SignedDuration::from_hours(6);
 /// How far back records are looked through that an archive may not have, or that are of other agents.
 const BACK: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// So many slots of each job tell how it goes.
-pub(super) const SLOTS: usize = 3;
+/// An archive that hangs is not left alone for longer.
+const AWAY_MAX: Duration = Duration::from_secs(600);
 
 /// What archives have not got, by their places: records of slots from then on.
 #[derive(Debug, Default)]
@@ -44,12 +44,10 @@ impl Owed {
     }
 }
 
-/// Archives that could not be opened, why, and until when nobody waits for them again: five times as long as it took to find out.
+/// Archives that could not be opened, why, and until when nobody waits for them again: five times as long as it took to
+/// find out, up to [`AWAY_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Away(Mutex<BTreeMap<String, (String, Instant)>>);
-
-/// No longer than that.
-const AWAY_MAX: Duration = Duration::from_secs(600);
 
 impl Away {
     pub(super) fn why(&self, place: &str, now: Instant) -> Option<String> {
@@ -118,7 +116,9 @@ fn deliver(ward: &Ward) {
         let cluster = &ward.cluster.name;
         if let Ok(copied) = records::copy_missing(&ward.own, archive.store(), cluster, slot) {
             ward.owed.remove(&place, slot);
-            ward.say(Level::Info, None, format!("{place} has got {copied} records late"));
+            if copied > 0 {
+                ward.say(Level::Info, None, format!("{place} has got {copied} records late"));
+            }
         }
     }
 }
@@ -135,7 +135,7 @@ fn tidy(ward: &Ward, now: Timestamp) {
         let copied = records::copy_missing(own, archive.store(), cluster, from);
         tidied = tidied.and(copied.map(drop));
         tidied = tidied.and(records::remove_before(archive.store(), cluster, before).map(drop));
-        match records::newest(archive.store(), cluster, from, SLOTS) {
+        match records::newest(archive.store(), cluster, from) {
             Ok(found) => found.into_iter().for_each(|record| hear(ward, record)),
             Err(fault) => tidied = tidied.and(Err(fault)),
         }

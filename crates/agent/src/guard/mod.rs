@@ -164,8 +164,7 @@ impl Ward {
 
     /// One that has hung is not waited for again so soon.
     fn open(&self, archive: &config::Archive) -> Result<Archive, String> {
-        let known = |away: &keeping::Away| away.why(&archive.place, Instant::now());
-        if let Some(why) = known(&self.away) {
+        if let Some(why) = self.away.why(&archive.place, Instant::now()) {
             return Err(why);
         }
         let began = Instant::now();
@@ -233,7 +232,7 @@ impl Guard {
             raised: BTreeMap::new(),
             _lock: lock,
         };
-        guard.begin_missing()?;
+        guard.begin_missing();
         Ok(guard)
     }
 
@@ -245,19 +244,14 @@ impl Guard {
 
     /// Guards until it is told to end. `tick` is called every second, while all is well within.
     ///
-    /// # Errors
-    /// [`Error::Threads`].
-    pub fn run(
-        mut self,
-        signals: Signals<'_>,
-        mut tick: impl FnMut(&[Alarm]),
-    ) -> Result<(), Error> {
+    /// Whatever fails meanwhile is told, and tried again.
+    pub fn run(mut self, signals: Signals<'_>, mut tick: impl FnMut(&[Alarm])) {
         while !signals.stop.load(Ordering::Relaxed) {
             if signals.reload.swap(false, Ordering::Relaxed) {
-                self.reload()?;
+                self.reload();
             }
             self.ending.retain(|ending| !ending.is_over());
-            self.begin_missing()?;
+            self.begin_missing();
             self.look_at_pauses();
             let now = records::now();
             // One that is not guarded any more may have told of itself while it ended.
@@ -270,7 +264,6 @@ impl Guard {
             std::thread::park_timeout(TICK);
         }
         self.end();
-        Ok(())
     }
 
     fn say(&self, level: Level, text: impl Into<String>) {
@@ -278,26 +271,39 @@ impl Guard {
     }
 
     /// Begins with clusters that nobody guards yet, and whose last guard has ended.
-    fn begin_missing(&mut self) -> Result<(), Error> {
+    fn begin_missing(&mut self) {
         for cluster in &self.config.clusters {
             let is_it = |it: &Guarded| it.cluster.name == cluster.name;
-            if !self.guarded.iter().any(is_it) && !self.ending.iter().any(is_it) {
-                let guarded = self.guard(cluster.clone())?;
-                self.guarded.push(guarded);
+            if self.guarded.iter().any(is_it) || self.ending.iter().any(is_it) {
+                continue;
+            }
+            let (cluster, stop, threads) = (cluster.clone(), Stop::default(), Vec::new());
+            let mut guarded = Guarded { cluster, stop, threads };
+            match self.guard(&mut guarded) {
+                Ok(()) => self.guarded.push(guarded),
+                Err(fault) => {
+                    // The other clusters do not suffer from it.
+                    let (since, fault) = (records::now(), fault.to_string());
+                    self.shared.of(&guarded.cluster.name, |state| {
+                        state.unguarded.get_or_insert((since, String::new())).1 = fault;
+                    });
+                    guarded.stop.set();
+                    self.ending.push(guarded);
+                }
             }
         }
-        Ok(())
     }
 
-    fn guard(&self, cluster: Cluster) -> Result<Guarded, Error> {
-        let directory = self.config.state_of(&cluster);
+    /// Begins with a cluster; where that fails, some of its threads may have begun.
+    fn guard(&self, guarded: &mut Guarded) -> Result<(), Error> {
+        let Guarded { cluster, stop, threads } = guarded;
+        let directory = self.config.state_of(cluster);
         make_directory(&directory)?;
-        let mut jobs = jobs_of(&cluster).map_err(Error::Configuration)?;
+        let mut jobs = jobs_of(cluster).map_err(Error::Configuration)?;
         for job in &mut jobs {
             // Hosts with the same configuration do not all begin at once.
             job.spread = format!("{}/{}", self.who.id, job.spread);
         }
-        let stop = Stop::default();
         let keep = SignedDuration::try_from(self.config.keep_records.0);
         let also = [
             "--config".to_owned(),
@@ -315,7 +321,7 @@ impl Guard {
             away: keeping::Away::default(),
             keep_records: keep.unwrap_or(SignedDuration::MAX),
             open: Arc::clone(&self.agent.open),
-            spool: self.config.spool_of(&cluster),
+            spool: self.config.spool_of(cluster),
             shared: self.shared.clone(),
             stop: stop.clone(),
             log: Arc::clone(&self.agent.log),
@@ -323,40 +329,53 @@ impl Guard {
             requests: requests::Requests::of(&directory),
             cluster: cluster.clone(),
         };
-        ward.state(|state| *state = begun(&ward).after(state));
+        let paused = self.pause_of(cluster, records::now());
+        let begun = ClusterState { paused, ..begun(&ward) };
+        ward.state(|state| *state = begun.after(state));
         let ward = Arc::new(ward);
-        let mut threads = Vec::new();
         if cluster.is_followed() {
             threads.push(thread("follows", &ward, following::run)?);
         }
         for lane in [Lane::Base, Lane::Save, Lane::Keep] {
             threads.push(thread("jobs", &ward, move |ward| lane::run(ward, lane))?);
         }
-        Ok(Guarded { cluster, stop, threads })
+        Ok(())
     }
 
-    /// Takes a changed configuration, or says why not.
-    fn reload(&mut self) -> Result<(), Error> {
-        let (config, text) = match (self.agent.load)() {
+    /// Takes a changed configuration, or says why not: then all goes on as it did.
+    fn reload(&mut self) {
+        let fault = match self.changed() {
             Err(fault) => {
-                self.say(Level::Warning, format!("the changed configuration is not good: {fault}"));
-                self.shared.board().config_fault = Some((records::now(), fault));
-                return Ok(());
+                self.say(Level::Warning, &*fault);
+                // What was begun for it is not needed.
+                let _ = self.notifier.configure(&self.config);
+                Some((records::now(), fault))
             }
-            Ok(read) => read,
+            Ok(config) => {
+                self.take(config);
+                None
+            }
         };
+        self.shared.board().config_fault = fault;
+    }
+
+    /// The configuration as it is now, once nothing can fail of it any more.
+    fn changed(&mut self) -> Result<Config, String> {
+        let (config, text) = (self.agent.load)()
+            .map_err(|fault| format!("the changed configuration is not good: {fault}"))?;
         if config.state != self.config.state || config.listen != self.config.listen {
             self.say(Level::Warning, "state and listen change when the agent is started anew");
         }
         let config = Config { state: self.config.state.clone(), ..config };
-        if let Err(fault) = keep(&config, &text) {
-            // All goes on as it did.
-            let fault = fault.to_string();
-            self.say(Level::Warning, format!("the changed configuration cannot be kept: {fault}"));
-            self.shared.board().config_fault = Some((records::now(), fault));
-            return Ok(());
-        }
-        self.shared.board().config_fault = None;
+        self.notifier
+            .configure(&config)
+            .map_err(|fault| format!("nobody new can be told, for want of threads: {fault}"))?;
+        keep(&config, &text)
+            .map_err(|fault| format!("the changed configuration cannot be kept: {fault}"))?;
+        Ok(config)
+    }
+
+    fn take(&mut self, config: Config) {
         let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.guarded)
             .into_iter()
             .partition(|guarded| config.clusters.contains(&guarded.cluster));
@@ -370,19 +389,23 @@ impl Guard {
             self.say(Level::Info, format!("{}: changed, and begun anew", guarded.cluster.name));
             self.ending.push(guarded);
         }
-        self.notifier.configure(&config)?;
         self.config = config;
         self.say(Level::Info, "the configuration was read anew");
-        Ok(())
+    }
+
+    /// Why a cluster is paused, if it is.
+    fn pause_of(&self, cluster: &Cluster, now: Timestamp) -> Option<String> {
+        let told = || {
+            let own = Pause::read(&self.config.state_of(cluster), now);
+            own.or_else(|| Pause::read(&self.config.state, now)).map(|pause| pause.to_string())
+        };
+        cluster.paused.clone().or_else(told)
     }
 
     fn look_at_pauses(&self) {
         let now = records::now();
-        let all = Pause::read(&self.config.state, now);
         for cluster in &self.config.clusters {
-            let own = Pause::read(&self.config.state_of(cluster), now);
-            let told = own.or_else(|| all.clone()).map(|pause| pause.to_string());
-            let paused = cluster.paused.clone().or(told);
+            let paused = self.pause_of(cluster, now);
             self.shared.of(&cluster.name, |state| {
                 if state.paused.is_some() && paused.is_none() {
                     state.resumed = Some(now);
@@ -434,7 +457,7 @@ fn begun(ward: &Ward) -> ClusterState {
     let now = records::now();
     let cluster = &ward.cluster;
     let from = now.checked_sub(ward.keep_records).unwrap_or(Timestamp::UNIX_EPOCH);
-    let records = records::newest(&ward.own, &cluster.name, from, keeping::SLOTS);
+    let records = records::newest(&ward.own, &cluster.name, from);
     let records = records.unwrap_or_default();
     let mut jobs: BTreeMap<_, _> = ward
         .jobs
@@ -455,7 +478,7 @@ fn begun(ward: &Ward) -> ClusterState {
         }
     }
     ClusterState {
-        paused: cluster.paused.clone(),
+        paused: None,
         resumed: None,
         capture: cluster.is_followed().then(|| CaptureState::new(now)),
         archives: cluster
@@ -465,6 +488,7 @@ fn begun(ward: &Ward) -> ClusterState {
             .map(|archive| (archive.place.clone(), crate::board::ArchiveState::default()))
             .collect(),
         surroundings: Vec::new(),
+        unguarded: None,
         jobs,
     }
 }

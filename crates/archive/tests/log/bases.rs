@@ -252,17 +252,21 @@ fn a_clock_that_went_back_does_not_bring_the_old_history_back() {
     assert_eq!(third.facts.timeline, second, "{:?}", third.comparison);
 }
 
+fn sealed_for(owner: &Identity) -> Following {
+    let sealing = Sealing::To(vec![owner.public()]);
+    let sealed = Protection { sealing, signers: Vec::new() };
+    let mut saving = Saving::new();
+    saving.archive = Archive::init(Store::memory().unwrap(), now_is(), &sealed).unwrap();
+    Following::into(saving)
+}
+
 /// Whoever takes over a sealed log cannot read it. Where his journal has the same revisions, told of at the same moments, he
 /// goes on in it; once each take-over began a history and wrote everything anew.
 #[test]
 fn who_has_seen_the_same_together_goes_on() {
     let check = |case: &str, want: bool, step: i64, change: fn(Cut, usize) -> Cut, shift: i64| {
         let owner = Identity::generate();
-        let sealing = Sealing::To(vec![owner.public()]);
-        let sealed = Protection { sealing, signers: Vec::new() };
-        let mut saving = Saving::new();
-        saving.archive = Archive::init(Store::memory().unwrap(), now_is(), &sealed).unwrap();
-        let mut following = Following::into(saving);
+        let mut following = sealed_for(&owner);
         let first = following.end + 1;
         following.write(6);
         let began = now_is().0;
@@ -307,11 +311,7 @@ fn who_has_seen_the_same_together_goes_on() {
 #[test]
 fn who_has_seen_something_else_begins_a_history() {
     let owner = Identity::generate();
-    let sealing = Sealing::To(vec![owner.public()]);
-    let sealed = Protection { sealing, signers: Vec::new() };
-    let mut saving = Saving::new();
-    saving.archive = Archive::init(Store::memory().unwrap(), now_is(), &sealed).unwrap();
-    let mut following = Following::into(saving);
+    let mut following = sealed_for(&owner);
     let (first, mut other) = (following.end + 1, following.keyspace.clone());
     let began = now_is().0;
     let at = |number: i64| Moment(began + number * 3000);

@@ -308,7 +308,7 @@ fn guard(file: PathBuf, config: &Config, format: LogFormat) -> Result<(), Failur
             count => format!("{count} alarms go on"),
         };
         let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
-    })?;
+    });
     log(note("ended".to_owned()));
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! What is done by schedule, of a cluster with TLS and users.
 
 use crate::harness::{Guarding, Place, done, rekindle, told};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use rekindle_agent::records;
+use rekindle_archive::Store;
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// Each slot has one run, each run one record, and what was made can be restored.
 #[track_caller]
@@ -137,6 +141,50 @@ fn a_pause_holds_and_a_request_is_served() {
     check_once(&place.records());
 }
 
+/// An agent that was away for a night does what was due meanwhile once; records that are too old go, everywhere.
+#[test]
+fn what_was_missed_is_caught_up_and_what_is_old_goes() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let config = place.configure(
+        "agent",
+        &cluster,
+        "keepRecords: 40d\n",
+        "  archives: [{place: HERE/archive}]
+  capture: {enabled: false}
+  snapshots:
+  - {name: monthly, schedule: '@monthly', to: [HERE/monthly.db]}
+  - {name: yearly, schedule: '@every 8000h', to: [HERE/yearly.db]}
+",
+    );
+    let (own, now) = (place.path("agent/clusters/prod"), records::now());
+    fs::create_dir_all(&own).unwrap();
+    let stores =
+        [&own, &place.path("archive")].map(|path| Store::directory(path.as_ref()).unwrap());
+    let ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    let agent = records::Agent { id: "0".repeat(16), host: "it was".to_owned() };
+    let put = |job: &str, slot| {
+        let (cluster, job) = ("prod".to_owned(), job.to_owned());
+        let run = records::Run { cluster, job, slot, attempt: 1 };
+        let record = records::Record::new(&run, &agent, slot, slot, records::Outcome::Done);
+        stores.iter().for_each(|store| records::put(store, &record).unwrap());
+    };
+    // The first of a month lies between.
+    let monthly = "snapshot-monthly";
+    put(monthly, ago(now.to_zoned(TimeZone::UTC).day().into()));
+    put("snapshot-yearly", ago(1));
+    put(monthly, ago(42));
+    let mut guarding = Guarding::start(&config);
+    guarding.wait_for("snapshot-monthly: done");
+    guarding.stop();
+    for store in &stores {
+        let kept = records::since(store, Some("prod"), Timestamp::UNIX_EPOCH).unwrap();
+        let of = |job: &str| kept.iter().filter(|it| it.job == job).count();
+        assert_eq!((of(monthly), of("snapshot-yearly")), (2, 1), "{kept:#?}");
+    }
+    assert!(!Path::new(&place.path("yearly.db")).exists());
+}
+
 /// Killed again and again at any time: no slot is done twice, nothing half-made is left, and it goes on.
 #[test]
 fn whoever_is_killed_goes_on() {
@@ -203,7 +251,7 @@ fn a_job_is_not_done_again_because_no_record_can_be_kept() {
     let mut agent = Guarding::start(&config);
     let mut time = || {
         let line = agent.wait_for("snapshot-often: done");
-        line.split(' ').next().unwrap().parse::<jiff::Timestamp>().unwrap()
+        line.split(' ').next().unwrap().parse::<Timestamp>().unwrap()
     };
     let (first, second) = (time(), time());
     assert!(second.duration_since(first).as_millis() > 2000, "{first} {second}");

@@ -1,6 +1,6 @@
 //! Who is told what, and what a changed configuration does.
 
-use crate::harness::{DEADLINE, Guarding, Place, rekindle, told as said};
+use crate::harness::{DEADLINE, Guarding, Place, done, rekindle, told as said};
 use rekindle_testkit::Version;
 use rekindle_testkit::certs::{Ca, Leaf};
 use rekindle_testkit::etcd::{Cluster, Members};
@@ -112,6 +112,41 @@ fn a_changed_configuration_is_taken_when_it_is_good() {
     one.wait_for("guarding");
     let mut other = Guarding::start(&config);
     other.wait_for("another agent works with");
+}
+
+/// Its directory cannot be made: that is an alarm until it can, and the other clusters go on.
+#[test]
+fn a_cluster_that_cannot_be_begun_harms_no_other() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let job = |name: &str| {
+        format!("  snapshots:\n  - {{name: {name}, schedule: '@every 1s', to: [HERE/{name}.db]}}\n")
+    };
+    let config = place.configure("agent", &cluster, "", &job("one"));
+    let mut agent = Guarding::start(&config);
+    let address = agent.address();
+    agent.wait_for("snapshot-one: done");
+    let kept = place.path("agent/config.yaml");
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    let in_the_way = place.path("agent/clusters/other");
+    fs::write(&in_the_way, "").unwrap();
+    let endpoints = cluster.client_urls().join(", ");
+    let other = format!("- name: other\n  endpoints: [{endpoints}]\n{}", job("two"));
+    place.configure("agent", &cluster, "", &(job("one") + &other));
+    agent.signal("-HUP");
+    let line = agent.wait_for("NotGuarded");
+    assert!(line.contains("making") && line.contains("clusters/other"), "{line}");
+    agent.wait_for("snapshot-one: done");
+    fs::remove_file(&in_the_way).unwrap();
+    agent.wait_for("NotGuarded : over");
+    agent.wait_for("snapshot-two: done");
+    // One of them is paused, the other goes on.
+    let words = ["--config", config.to_str().unwrap(), "agent", "pause", "--reason=moving"];
+    done(words.iter().chain(&["--config-cluster=other"]));
+    Guarding::wait_for_metric(&address, "rekindle_cluster_paused{cluster=\"other\"} 1");
+    Guarding::wait_for_metric(&address, "rekindle_cluster_paused{cluster=\"prod\"} 0");
+    agent.wait_for("snapshot-one: done");
+    agent.stop();
 }
 
 /// All that a configuration names and that is not on this host is told before anything is begun.
