@@ -97,6 +97,28 @@ pub enum Error {
         /// What failed then.
         undo: Box<Error>,
     },
+    /// No id of a fence.
+    #[error("\"{id}\" is no id of a fence: letters, digits and - alone")]
+    FenceId {
+        /// What it is.
+        id: String,
+    },
+    /// Another fence stands there.
+    #[error("{} is fenced by {id}", path.display())]
+    FencedBy {
+        /// What is fenced.
+        path: PathBuf,
+        /// By which fence.
+        id: String,
+    },
+    /// A fence does not stand there any more, or not yet.
+    #[error("{} is not fenced by {id}", path.display())]
+    NotFenced {
+        /// What should be fenced.
+        path: PathBuf,
+        /// By which fence.
+        id: String,
+    },
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -3,6 +3,7 @@
 //! - [`Disk`] is the door to the file system, [`RealDisk`] the real one.
 //! - [`restore()`] builds beside what is there and exchanges; [`resume`] and [`roll_back`] end what
 //!   was interrupted.
+//! - [`Fence`] keeps any etcd from starting on a directory until it is lifted.
 //! - [`NewSnapshot`] is a snapshot file that appears when it is whole.
 //!
 //! What may never happen here: a byte of an old data directory removed or changed; a new directory
@@ -10,6 +11,7 @@
 
 mod disk;
 mod error;
+mod fence;
 mod files;
 mod journal;
 mod place;
@@ -22,6 +24,7 @@ mod swap;
 
 pub use disk::{Disk, Identity, Lock, NewFile, Stat};
 pub use error::Error;
+pub use fence::{Fence, Fenced, fence_at};
 pub use place::{Place, WalPlace};
 pub use real::{RealDisk, free_space};
 pub use restore::{

@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, Identity, Lock, NewFile, Stat};
 use crate::files::Files;
-use rustix::fs::{CWD, RenameFlags, XattrFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io;
@@ -96,9 +96,16 @@ impl Disk for RealDisk {
         // bbolt locks with flock(2), as the standard library does.
         let Some(file) = if_there(File::open(path))? else { return Ok(false) };
         match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Files of the log have fcntl(2)'s (etcd's client/pkg/fileutil/lock_linux.go).
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return Ok(false) };
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(Errno::AGAIN | Errno::ACCESS) => Ok(true),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -581,7 +581,7 @@ fn is_blocker(found: &[u8]) -> bool {
 }
 
 /// The file system has no exchange of two names.
-fn cannot_exchange(error: &io::Error) -> bool {
+pub(crate) fn cannot_exchange(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
