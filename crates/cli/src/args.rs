@@ -9,6 +9,7 @@ use crate::connect::{Env, variable};
 use crate::defragment::DefragmentArgs;
 use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
+use crate::member::ReplaceArgs;
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
 use crate::runbook::RunbookArgs;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Drill(Box<DrillArgs>),
     Runbook(RunbookArgs),
     Check(Box<CheckArgs>),
+    Replace(Box<ReplaceArgs>),
     Defragment(Box<DefragmentArgs>),
     SaveFiles(Box<SaveFilesArgs>),
     RestoreFiles(Box<RestoreFilesArgs>),

@@ -17,6 +17,7 @@ mod fetch;
 mod hashkv;
 mod host;
 mod manifest;
+mod member;
 mod output;
 mod prune_snapshots;
 mod records;
@@ -98,6 +99,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Drill(args) => drill::run(&args),
         Command::Runbook(args) => runbook::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Replace(args) => member::replace(&args),
         Command::Defragment(args) => defragment::run(&args),
         Command::SaveFiles(args) => host::save(&args),
         Command::RestoreFiles(args) => host::restore(&args),

@@ -3,6 +3,10 @@
 //! - [`health`] asks every member ([`health::observe`]), judges what they say ([`health::judge`], pure), and counts what goes
 //!   on ([`health::History`], pure).
 //! - [`mod@decide`]: what is to be done, pure.
+//! - [`replace`]: a member by a new one, step by step, pure.
+//! - [`host`]: what starts and stops the etcd of this host.
 
 pub mod decide;
 pub mod health;
+pub mod host;
+pub mod replace;

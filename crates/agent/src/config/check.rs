@@ -1,7 +1,9 @@
 //! What a type cannot say of a configuration: what belongs together, what makes sense, what would do harm.
 
 use super::load::Fault;
-use super::{Archive, Cluster, Config, Drill, Keep, Secret, Snapshots, date_in, fill_pattern};
+use super::{
+    Archive, Cluster, Config, Drill, Keep, LocalMember, Secret, Snapshots, date_in, fill_pattern,
+};
 use crate::jobs::is_dated;
 use crate::probe::Probe;
 use crate::schedule::Schedule;
@@ -169,6 +171,27 @@ impl Check {
         }
         if cluster.cert.is_some() != cluster.key.is_some() {
             self.fault(at, "cert and key go together: give both, or neither");
+        }
+        if let Some(member) = &cluster.member {
+            self.member(&format!("{at}.member"), member);
+        }
+    }
+
+    fn member(&mut self, at: &str, member: &LocalMember) {
+        if member.peer_urls.is_empty() {
+            self.fault(&format!("{at}.peerUrls"), "nothing says where its peers reach it");
+        }
+        self.whole_path(&format!("{at}.dataDir"), &member.data_dir.display().to_string());
+        if let Some(wal_dir) = &member.wal_dir {
+            self.whole_path(&format!("{at}.walDir"), &wal_dir.display().to_string());
+        }
+        let commands = [&member.start, &member.stop].into_iter().flatten().count();
+        match (commands, &member.unit) {
+            (1, _) => self.fault(at, "start and stop go together: give both, or neither"),
+            (2, Some(_)) => {
+                self.fault(at, "it has a unit, or commands of its own: give one of them")
+            }
+            _ => {}
         }
     }
 

@@ -73,6 +73,8 @@ pub struct Cluster {
     pub password: Option<Secret>,
     /// Nothing of it is done by schedule while this says why.
     pub paused: Option<String>,
+    /// The etcd member of this host, where commands are to stop, replace or recover it; a `manifest` says it, too.
+    pub member: Option<LocalMember>,
     /// Its archives. The first one also keeps agents from doing a job twice.
     #[serde(default)]
     pub archives: Vec<Archive>,
@@ -84,6 +86,26 @@ pub struct Cluster {
     pub snapshots: Vec<Snapshots>,
     /// Members whose files are mostly empty are defragmented, one after the other, the leader last, while all are well.
     pub defragment: Option<Defragment>,
+}
+
+/// The etcd member of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalMember {
+    /// Its name, as etcd has it.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Its log, where that has a directory of its own.
+    pub wal_dir: Option<PathBuf>,
+    /// Unit of systemd that runs it.
+    pub unit: Option<String>,
+    /// Command of your own that starts it, for a shell: what it is to be is in `ETCD_INITIAL_CLUSTER` and the like.
+    pub start: Option<String>,
+    /// Command of your own that stops it, and keeps whatever starts it anew from that.
+    pub stop: Option<String>,
 }
 
 /// An archive, and what is done with it.

@@ -22,7 +22,8 @@ use rekindle_etcd::restore::{
     Plan, Records, Request, Source as Content, SourceFacts, default_token, plan,
 };
 use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
-use request::{Directories, Wanted, resolve};
+pub(crate) use request::resolve;
+use request::{Directories, Wanted};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,3 +1,5 @@
 //! Finding out how real clusters are.
 
 mod check;
+mod harness;
+mod replace;

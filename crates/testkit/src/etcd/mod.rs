@@ -14,6 +14,7 @@
 
 mod ctl;
 mod health;
+mod hosts;
 mod member;
 mod sites;
 
@@ -29,6 +30,7 @@ use crate::certs::{Ca, CertFiles, Leaf};
 use member::{Launch, StartFailure};
 
 pub use ctl::etcdutl;
+pub use hosts::{Host, Hosts};
 pub use member::Member;
 pub use sites::{Site, Sites};
 
