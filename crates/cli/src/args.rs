@@ -9,9 +9,10 @@ use crate::connect::{Env, variable};
 use crate::defragment::DefragmentArgs;
 use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
-use crate::member::ReplaceArgs;
+use crate::member::{OnHostArgs, ReplaceArgs};
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
+use crate::recover::RecoverArgs;
 use crate::runbook::RunbookArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroU64;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     Runbook(RunbookArgs),
     Check(Box<CheckArgs>),
     Replace(Box<ReplaceArgs>),
+    Recover(Box<RecoverArgs>),
+    #[command(hide = true)]
+    OnHost(Box<OnHostArgs>),
     Defragment(Box<DefragmentArgs>),
     SaveFiles(Box<SaveFilesArgs>),
     RestoreFiles(Box<RestoreFilesArgs>),

@@ -5,12 +5,16 @@ use crate::failure::{Code, Failure};
 use rekindle_agent::config::{Archive, Cluster, Config};
 use rekindle_archive::Store;
 use rekindle_archive::format::Fingerprint;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Set once, before any command runs: like the environment it is there for the whole process.
 static CONFIGURED: OnceLock<(Config, String)> = OnceLock::new();
+
+/// Where it was read from.
+static FILE: OnceLock<PathBuf> = OnceLock::new();
 
 /// Reads a configuration, of which this cluster is meant.
 pub(crate) fn load(path: &Path, cluster: Option<&str>) -> Result<(), Failure> {
@@ -26,6 +30,7 @@ pub(crate) fn load(path: &Path, cluster: Option<&str>) -> Result<(), Failure> {
     };
     let name = found.name.clone();
     let _ = CONFIGURED.set((config, name));
+    let _ = FILE.set(path.to_owned());
     Ok(())
 }
 
@@ -47,6 +52,13 @@ pub(crate) fn read_text(path: &Path) -> Result<(Config, String), Failure> {
             .remedy("docs/configuration.md, or rekindle agent --reference, has all fields")
     })?;
     Ok((config, text))
+}
+
+/// The words that name what is configured to another run of this program.
+pub(crate) fn words() -> Vec<OsString> {
+    let Some((_, name)) = CONFIGURED.get() else { return Vec::new() };
+    let path = FILE.get().cloned().unwrap_or_default();
+    vec!["--config".into(), path.into_os_string(), "--config-cluster".into(), name.into()]
 }
 
 /// The cluster that is meant, if a configuration was named.

@@ -21,6 +21,7 @@ mod member;
 mod output;
 mod prune_snapshots;
 mod records;
+mod recover;
 mod restore;
 mod runbook;
 mod save;
@@ -100,6 +101,8 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Runbook(args) => runbook::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Replace(args) => member::replace(&args),
+        Command::Recover(args) => recover::run(&args),
+        Command::OnHost(args) => member::on_host(&args),
         Command::Defragment(args) => defragment::run(&args),
         Command::SaveFiles(args) => host::save(&args),
         Command::RestoreFiles(args) => host::restore(&args),

@@ -82,6 +82,23 @@ impl<'a> Fence<'a> {
         self.place.wal.as_ref().map(|wal| self.of_wal(wal, "staged"))
     }
 
+    /// The same of its log, where that has a directory of its own.
+    #[must_use]
+    pub fn set_aside_wal(&self) -> Option<PathBuf> {
+        self.place.wal.as_ref().map(|wal| self.of_wal(wal, "fenced"))
+    }
+
+    /// Removes what was staged and not put in place.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clear_staged(&self, disk: &dyn Disk) -> Result<(), Error> {
+        match self.state(disk)? {
+            Fenced::Opened => Ok(()),
+            Fenced::No | Fenced::Yes => self.remove_staged(disk),
+        }
+    }
+
     /// What is there.
     ///
     /// # Errors

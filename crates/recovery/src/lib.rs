@@ -4,9 +4,11 @@
 //!   on ([`health::History`], pure).
 //! - [`mod@decide`]: what is to be done, pure.
 //! - [`replace`]: a member by a new one, step by step, pure.
+//! - [`recover`]: from what a whole cluster is brought back, pure.
 //! - [`host`]: what starts and stops the etcd of this host.
 
 pub mod decide;
 pub mod health;
 pub mod host;
+pub mod recover;
 pub mod replace;

@@ -1,8 +1,10 @@
 //! The etcd member of this host: where its data lie, and what starts and stops it.
 
 pub(crate) mod local;
+mod on_host;
 mod replace;
 
+pub(crate) use on_host::{OnHostArgs, Seen, run as on_host};
 pub(crate) use replace::{ReplaceArgs, run as replace};
 
 use crate::args::ConnectArgs;
@@ -13,6 +15,7 @@ use crate::restore::resolve;
 use clap::Args as ClapArgs;
 use rekindle_datadir::{Error, Fence, Place, RealDisk};
 use rekindle_recovery::host::{Fault, Host};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,6 +51,20 @@ pub(crate) struct MemberArgs {
     /// Command of your own that stops it, and keeps whatever starts it anew from that.
     #[arg(long, value_name = "COMMAND", requires = "start_command", help_heading = HEADING)]
     pub stop_command: Option<String>,
+}
+
+/// The words of a step on a host, behind `rekindle on-host`.
+#[derive(Clone, Debug)]
+pub(crate) struct HostStepWords(pub Vec<OsString>);
+
+impl HostStepWords {
+    pub(crate) fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(words.into_iter().map(OsString::from).collect())
+    }
+
+    pub(crate) fn add<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) {
+        self.0.extend(words.into_iter().map(OsString::from));
+    }
 }
 
 /// It, found.

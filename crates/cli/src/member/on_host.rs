@@ -1,0 +1,347 @@
+//! What is done on one host while a whole cluster is brought back: small steps, each of which can be taken again. The host
+//! that brings it back runs these on all, over the user's own ssh.
+
+use super::{Here, MemberArgs, local};
+use crate::args::{Args, Command, ConnectArgs};
+use crate::failure::{Code, Failure};
+use crate::output;
+use crate::source::{Kind, Source};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use rekindle_datadir::{Fence, Fenced, RealDisk, fence_at};
+use rekindle_etcd::digest::SnapshotDigest;
+use rekindle_etcd::{Backend, KeyCount};
+use rekindle_recovery::host::Settings;
+use rekindle_recovery::recover::Data;
+use rekindle_recovery::replace::Local;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long one that was started may take until its process is there.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Take one step on this host: what rekindle recover runs, here and over ssh.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OnHostArgs {
+    #[command(subcommand)]
+    pub step: HostStep,
+    #[command(flatten)]
+    pub member: MemberArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostStep {
+    /// Say what is there, as JSON.
+    Look {
+        /// Of this recovery.
+        #[arg(long)]
+        id: String,
+    },
+    /// Stop etcd, and fence its data directory.
+    Fence {
+        #[arg(long)]
+        id: String,
+    },
+    /// Print the database that was set aside.
+    Send {
+        #[arg(long)]
+        id: String,
+    },
+    /// Keep a database that comes in, to restore it.
+    Receive {
+        #[arg(long)]
+        id: String,
+    },
+    /// Restore beside the fence.
+    Stage {
+        #[arg(long)]
+        id: String,
+        /// What it is restored from, in words that are compared.
+        #[arg(long)]
+        from: String,
+        #[arg(long)]
+        initial_cluster: String,
+        /// Source and flags of rekindle restore.
+        #[arg(last = true, allow_hyphen_values = true)]
+        restore: Vec<OsString>,
+    },
+    /// Put what was restored in place, and start it.
+    Open {
+        #[arg(long)]
+        id: String,
+        #[arg(long)]
+        initial_cluster: String,
+    },
+    /// Start it with what it has.
+    Start,
+    /// Take all back; what has run before is started again.
+    Undo {
+        #[arg(long)]
+        id: String,
+    },
+}
+
+/// What a host says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Seen {
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub data_dir: PathBuf,
+    pub stops: String,
+    pub starts: String,
+    pub runs: bool,
+    /// What it was restored from already, if it was.
+    pub restored_from: Option<String>,
+    /// It is in place.
+    pub opened: bool,
+    pub data: Option<SeenData>,
+    /// Why its data cannot be read, or are not good.
+    pub fault: Option<String>,
+}
+
+/// See [`Data`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SeenData {
+    cluster: u64,
+    voters: usize,
+    last_term: u64,
+    last_index: u64,
+    beyond: u64,
+    pub revision: i64,
+    sound: bool,
+}
+
+impl SeenData {
+    pub(crate) fn facts(self) -> Data {
+        let Self { cluster, voters, last_term, last_index, beyond, revision, sound } = self;
+        Data { cluster, voters, last: (last_term, last_index), beyond, revision, sound }
+    }
+}
+
+pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
+    let here = args.member.find(&args.connect)?;
+    match &args.step {
+        HostStep::Look { id } => {
+            let seen = serde_json::to_string(&look(&here, id)?);
+            let failed = |error: serde_json::Error| Failure::new(Code::Failed, error.to_string());
+            output::print(&format!("{}\n", seen.map_err(failed)?))
+        }
+        HostStep::Fence { id } => fence(&here, id),
+        HostStep::Send { id } => send(&here, id),
+        HostStep::Receive { id } => receive(&here, id),
+        HostStep::Stage { id, from, initial_cluster, restore } => {
+            stage(&here, id, from, initial_cluster, restore)
+        }
+        HostStep::Open { id, initial_cluster } => {
+            Fence::new(&here.place, id)?.open(&RealDisk)?;
+            let settings = [
+                ("initial-cluster", initial_cluster.clone()),
+                ("initial-cluster-state", "existing".to_owned()),
+            ];
+            start(&here, &Settings::from(settings))
+        }
+        HostStep::Start => start(&here, &Settings::new()),
+        HostStep::Undo { id } => undo(&here, id),
+    }
+}
+
+/// Where its data are: in place, or set aside by this recovery.
+fn data_of(here: &Here, fence: &Fence<'_>) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+    Ok(match fence.state(&RealDisk)? {
+        Fenced::No => {
+            (here.place.data_dir.clone(), here.place.wal.as_ref().map(|wal| wal.wal_dir.clone()))
+        }
+        Fenced::Yes | Fenced::Opened => (fence.set_aside(), fence.set_aside_wal()),
+    })
+}
+
+fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
+    let fence = Fence::new(&here.place, id)?;
+    let (stops, starts) = here.host.words();
+    let runs = local::runs(&here.place)?;
+    let restored_from = std::fs::read_to_string(note(&fence)).ok();
+    let opened = restored_from.is_some() && fence_at(&RealDisk, &here.place)?.is_none();
+    let found = match runs && !opened {
+        true => Err("its etcd runs".to_owned()),
+        false => data_of(here, &fence)
+            .and_then(|(data, wal)| facts(&data, wal.as_deref()))
+            .map_err(|failure| failure.what),
+    };
+    let (data, fault) = match found {
+        Ok((data, fault)) => (Some(data), fault),
+        Err(fault) => (None, Some(fault)),
+    };
+    Ok(Seen {
+        name: here.name.clone(),
+        peer_urls: here.peer_urls.clone(),
+        data_dir: here.place.data_dir.clone(),
+        stops,
+        starts,
+        runs,
+        restored_from,
+        opened,
+        data,
+        fault,
+    })
+}
+
+fn facts(data: &Path, wal: Option<&Path>) -> Result<(SeenData, Option<String>), Failure> {
+    let source = Source::open(data, wal)?.reading_ahead();
+    let Kind::DataDir(log) = &source.kind else {
+        return Err(Failure::new(Code::BadData, "it is no data directory"));
+    };
+    let Some(metadata) = log.state.metadata else {
+        return Err(Failure::new(Code::BadData, "its log does not say whose it is"));
+    };
+    let backend = Backend::open(&source).map_err(Failure::from)?;
+    let status = backend.status(KeyCount::Reckoned).map_err(Failure::from)?;
+    let facts = backend.facts().map_err(Failure::from)?;
+    let (term, index) = log.state.last_entry.unwrap_or_default();
+    let fault = match (status.is_sound(), &log.damage) {
+        (false, _) => Some("its database is damaged".to_owned()),
+        (true, Some(damage)) => Some(format!("its log is damaged: {damage}")),
+        (true, None) => None,
+    };
+    let data = SeenData {
+        cluster: metadata.cluster.0,
+        voters: facts.members.iter().filter(|member| !member.is_learner).count(),
+        last_term: term.0,
+        last_index: index.0,
+        beyond: facts.consistent_index.map_or(0, |index| log.state.committed_beyond(index)),
+        revision: facts.revision().get(),
+        sound: fault.is_none(),
+    };
+    Ok((data, fault))
+}
+
+fn fence(here: &Here, id: &str) -> Result<(), Failure> {
+    match Fence::new(&here.place, id)?.state(&RealDisk)? {
+        Fenced::Opened => Ok(()),
+        Fenced::No | Fenced::Yes => {
+            here.fence(id, "The whole cluster is being brought back: rekindle recover.")
+        }
+    }
+}
+
+/// What is said of what was restored.
+fn note(fence: &Fence<'_>) -> PathBuf {
+    fence.staged_data_dir().with_added_extension("from")
+}
+
+/// A database that has come over.
+fn received(fence: &Fence<'_>) -> PathBuf {
+    fence.staged_data_dir().with_added_extension("db")
+}
+
+/// With its digest, as a snapshot: whoever gets it sees whether it is whole.
+fn send(here: &Here, id: &str) -> Result<(), Failure> {
+    let fence = Fence::new(&here.place, id)?;
+    let (data, _) = data_of(here, &fence)?;
+    let path = data.join("member/snap/db");
+    let path = if path.exists() { path } else { data.join("snap/db") };
+    let mut file =
+        std::fs::File::open(&path).map_err(|error| Failure::io("opening", &path, &error))?;
+    let (mut digest, mut bytes) = (SnapshotDigest::new(), vec![0; 1 << 20]);
+    let mut out = std::io::stdout().lock();
+    let failed = |error| Failure::io("sending", &path, &error);
+    loop {
+        match file.read(&mut bytes).map_err(failed)? {
+            0 => break,
+            read => {
+                digest.update(&bytes[..read]);
+                out.write_all(&bytes[..read]).map_err(failed)?;
+            }
+        }
+    }
+    out.write_all(&digest.of_all().0).and_then(|()| out.flush()).map_err(failed)
+}
+
+fn receive(here: &Here, id: &str) -> Result<(), Failure> {
+    let path = received(&Fence::new(&here.place, id)?);
+    let failed = |error| Failure::io("writing", &path, &error);
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.write(true).create(true).truncate(true).open(&path).map_err(failed)?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+fn stage(
+    here: &Here,
+    id: &str,
+    from: &str,
+    initial_cluster: &str,
+    restore: &[OsString],
+) -> Result<(), Failure> {
+    let fence = Fence::new(&here.place, id)?;
+    if fence.state(&RealDisk)? == Fenced::Opened {
+        return Ok(());
+    }
+    fence.clear_staged(&RealDisk)?;
+    let mut words: Vec<OsString> = ["rekindle", "restore"].map(OsString::from).to_vec();
+    let received = received(&fence);
+    match restore.first().filter(|first| *first != "-") {
+        Some(_) => words.extend_from_slice(restore),
+        None => words.push(received.clone().into()),
+    }
+    let mut add = |flag: &str, value: &std::ffi::OsStr| {
+        words.extend([OsString::from(flag), value.to_owned()]);
+    };
+    add("--name", here.name.as_ref());
+    add("--initial-cluster", initial_cluster.as_ref());
+    add("--initial-cluster-token", id.as_ref());
+    add("--data-dir", fence.staged_data_dir().as_os_str());
+    if let Some(wal) = fence.staged_wal_dir() {
+        add("--wal-dir", wal.as_os_str());
+    }
+    let parsed = Args::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+    let Command::Restore(args) = parsed.command else { return Err(Failure::usage("no restore")) };
+    crate::restore::run(&args)?;
+    let note = note(&fence);
+    std::fs::write(&note, from).map_err(|error| Failure::io("writing", &note, &error))?;
+    let _ = std::fs::remove_file(received);
+    Ok(())
+}
+
+fn start(here: &Here, settings: &Settings) -> Result<(), Failure> {
+    if local::runs(&here.place)? {
+        return Ok(());
+    }
+    here.host.start(settings)?;
+    let until = Instant::now() + STARTS_WITHIN;
+    while !local::runs(&here.place)? {
+        if Instant::now() >= until {
+            let what = format!(
+                "{}: its etcd did not start within {} s",
+                here.name,
+                STARTS_WITHIN.as_secs()
+            );
+            return Err(Failure::new(Code::Failed, what).remedy("look at its log"));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn undo(here: &Here, id: &str) -> Result<(), Failure> {
+    let fence = Fence::new(&here.place, id)?;
+    if fence.state(&RealDisk)? == Fenced::Opened {
+        here.host.stop()?;
+    }
+    fence.undo(&RealDisk)?;
+    for path in [note(&fence), received(&fence)] {
+        let _ = std::fs::remove_file(path);
+    }
+    match local::look(&here.place)? {
+        // One that is started on nothing would be a cluster of its own.
+        Local::Nothing | Local::Fenced => Ok(()),
+        Local::Member(_) | Local::Unreadable => Ok(here.host.start(&Settings::new())?),
+    }
+}

@@ -1,0 +1,471 @@
+//! `rekindle recover`: a whole cluster, from what loses least.
+
+mod hosts;
+mod text;
+
+use crate::archive::{ReadKeys, shown};
+use crate::args::{ConnectArgs, PointArgs, SpoolArgs, StoreArgs};
+use crate::connect::connect;
+use crate::failure::{Code, Failure};
+use crate::member::{HostStepWords, MemberArgs, Seen};
+use crate::output;
+use crate::source::{Access, Kind, Source, Users};
+use crate::terminal::{self, Calls, confirm};
+use crate::time::{self, parse_duration};
+use clap::Args as ClapArgs;
+use hosts::Reach;
+use rekindle_client::Client;
+use rekindle_recovery::health::{Health, Observed, Verdict, judge, observe};
+use rekindle_recovery::recover::{From, Hopeless, HostFacts, choose};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long all members have to say how they are.
+const OBSERVE_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Bring a whole cluster back: from the data of its members where a quorum of them is good, else from what loses least.
+///
+/// Looks at what each host has and at the backup, says what would be lost, and asks once. Then every etcd is stopped and
+/// its data directory fenced, each member is restored beside it, all are put in place and started, and looked at until they
+/// serve. What was there is set aside, and nothing is deleted. Whatever fails before the first member is put in place is taken
+/// back; later, the same command with --id goes on, or with --id and --undo takes all back.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RecoverArgs {
+    /// The backup: ARCHIVE[@POINT], or a snapshot file.
+    pub source: Option<PathBuf>,
+    /// A host of the cluster, as ssh knows it; `here` is this one. Without any it is this one alone.
+    #[arg(long = "host", value_name = "TARGET", help_heading = "Hosts")]
+    pub hosts: Vec<String>,
+    /// What reaches the others.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        default_value = "ssh -o BatchMode=yes",
+        help_heading = "Hosts"
+    )]
+    pub ssh: String,
+    /// What is run there: its configuration has the host's member.
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        default_value = "rekindle --config /etc/rekindle/agent.yaml",
+        help_heading = "Hosts"
+    )]
+    pub remote_command: String,
+    /// Bring it back from this, and not from what loses least: start, backup, or a member's name.
+    #[arg(long, value_name = "WHAT")]
+    pub from: Option<String>,
+    /// Also where it serves: what it has now is set aside.
+    #[arg(long)]
+    pub although_it_serves: bool,
+    /// Most time until all serve.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2m")]
+    pub serves_within: Duration,
+    /// Go on with one that was interrupted.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Take one back that was interrupted, or has failed.
+    #[arg(long, requires = "id")]
+    pub undo: bool,
+    /// Print the plan and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub member: MemberArgs,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub keys: ReadKeys,
+    #[command(flatten)]
+    pub point: PointArgs,
+    #[command(flatten)]
+    pub spool: SpoolArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// The backup, and the words with which each host restores it.
+#[derive(Clone, Debug)]
+struct Backup {
+    name: String,
+    revision: i64,
+    /// When it was so, of an archive's.
+    time: Option<String>,
+    words: Vec<OsString>,
+    /// It is a file, which other hosts have not got.
+    file: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
+    let id = args.id.clone().unwrap_or_else(|| format!("recover-{}", time::for_names()));
+    let hosts = args.reach()?;
+    let calls = Calls::new(terminal::stop_flag()?)?;
+    let client = connect(&args.connect)?.client;
+    let recovery = Recovery { args, id, hosts, calls, client };
+    if args.undo {
+        return recovery.undo_all();
+    }
+    let backup = args.source.is_some().then(|| args.backup()).transpose()?;
+    let seen = recovery.look()?;
+    recovery.check_it_does_not_serve(&seen)?;
+    let seen = recovery.stop_first(seen)?;
+    recovery.bring_back(&seen, backup.as_ref()).map_err(|failure| recovery.with_id(failure))
+}
+
+impl RecoverArgs {
+    fn reach(&self) -> Result<Vec<Reach>, Failure> {
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+        let here = Reach::Here { program, words: self.member_words() };
+        let ssh: Vec<_> = self.ssh.split_whitespace().map(str::to_owned).collect();
+        if ssh.is_empty() {
+            return Err(Failure::usage("--ssh is empty"));
+        }
+        let there = |target: &String| match &**target {
+            "here" => here.clone(),
+            _ => Reach::There {
+                ssh: ssh.clone(),
+                target: target.clone(),
+                command: self.remote_command.clone(),
+            },
+        };
+        Ok(if self.hosts.is_empty() { vec![here] } else { self.hosts.iter().map(there).collect() })
+    }
+
+    /// This host's member, as this command was told of it.
+    fn member_words(&self) -> Vec<OsString> {
+        let MemberArgs { name, data_dir, wal_dir, initial_advertise_peer_urls, .. } = &self.member;
+        let MemberArgs { unit, start_command, stop_command, .. } = &self.member;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.clone().into_os_string());
+        let text = |text: &Option<String>| text.as_ref().map(OsString::from);
+        let manifest = path(&self.connect.from_manifest);
+        let flags = [
+            ("--name", text(name)),
+            ("--data-dir", path(data_dir)),
+            ("--wal-dir", path(wal_dir)),
+            ("--initial-advertise-peer-urls", text(initial_advertise_peer_urls)),
+            ("--unit", text(unit)),
+            ("--start-command", text(start_command)),
+            ("--stop-command", text(stop_command)),
+            ("--from-manifest", manifest),
+        ];
+        let mut words = crate::configured::words();
+        for (flag, value) in flags {
+            if let Some(value) = value {
+                let mut word = OsString::from(format!("{flag}="));
+                word.push(value);
+                words.push(word);
+            }
+        }
+        words
+    }
+
+    fn backup(&self) -> Result<Backup, Failure> {
+        let path = self.store.source(self.source.as_deref())?;
+        let access = Access {
+            store: &self.store,
+            spool: self.spool.directory(),
+            keys: &self.keys,
+            point: Some(&self.point),
+            users: Users::Accepted(None),
+        };
+        let source = Source::open_any(&path, None, &access)?;
+        let name = path.display().to_string();
+        let mut words: Vec<OsString> = Vec::new();
+        if let Kind::Base(base) = &source.kind {
+            let (place, revision) =
+                (name.rsplit_once('@').map_or(&*name, |it| it.0), base.revision());
+            let timeline = base.entry.header.facts.timeline;
+            let exact = format!("{place}@{}", revision.get());
+            words.extend([place.into(), "--to-revision".into(), revision.to_string().into()]);
+            words.extend(["--timeline".into(), timeline.to_string().into()]);
+            words.extend(self.key_words());
+            let time = Some(shown(base.time()));
+            return Ok(Backup { name: exact, revision: revision.get(), time, words, file: None });
+        }
+        let revision = source.backend()?.facts().map_err(Failure::from)?.revision().get();
+        words.push("-".into());
+        let skip = !matches!(source.kind, Kind::Snapshot(_));
+        words.extend(skip.then(|| "--skip-hash-check".into()));
+        Ok(Backup { name, revision, time: None, words, file: Some(path) })
+    }
+
+    /// What opens the archive; each host's configuration may say it as well.
+    fn key_words(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        for identity in &self.keys.identities {
+            words.extend(["--identity".into(), identity.clone().into_os_string()]);
+        }
+        let store =
+            [("--endpoint-url", &self.store.endpoint_url), ("--region", &self.store.region)];
+        for (flag, value) in store {
+            words.extend(value.iter().flat_map(|value| [flag.into(), value.into()]));
+        }
+        if let Some(path) = &self.store.store_ca {
+            words.extend(["--store-ca".into(), path.clone().into_os_string()]);
+        }
+        if self.store.virtual_host_style {
+            words.push("--virtual-host-style".into());
+        }
+        words
+    }
+}
+
+struct Recovery<'a> {
+    args: &'a RecoverArgs,
+    id: String,
+    hosts: Vec<Reach>,
+    calls: Calls,
+    client: Client,
+}
+
+impl Recovery<'_> {
+    /// Does something on all hosts at once; the first failure, if there is one, once all have ended.
+    fn on_all<T: Send>(
+        &self,
+        what: impl Fn(usize, &Reach) -> Result<T, Failure> + Sync,
+    ) -> Result<Vec<T>, Failure> {
+        let what = &what;
+        let all = std::thread::scope(|threads| {
+            let hosts = self.hosts.iter().enumerate();
+            let begun: Vec<_> =
+                hosts.map(|(at, host)| threads.spawn(move || what(at, host))).collect();
+            let panicked = |_| Err(Failure::new(Code::Failed, "a thread has panicked"));
+            begun.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect::<Vec<_>>()
+        });
+        all.into_iter().collect()
+    }
+
+    fn step<const N: usize>(&self, words: [&str; N]) -> HostStepWords {
+        let id = ["--id", &self.id];
+        HostStepWords::new(words.into_iter().chain(id))
+    }
+
+    fn look(&self) -> Result<Vec<Seen>, Failure> {
+        let seen = self.on_all(|_, host| host.look(&self.id))?;
+        let mut names: Vec<_> = seen.iter().map(|it| &*it.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        match names.len() == seen.len() {
+            true => Ok(seen),
+            false => Err(Failure::usage("two hosts say that they have the same member")
+                .remedy("look at member in their configurations: name and peerUrls")),
+        }
+    }
+
+    fn observe(&self) -> Result<(Observed, Health), Failure> {
+        let observed = observe(&self.client, OBSERVE_WITHIN, false);
+        let observed = self.calls.wait(async { Ok::<_, Failure>(observed.await) })?;
+        let health = judge(&observed);
+        Ok((observed, health))
+    }
+
+    fn check_it_does_not_serve(&self, seen: &[Seen]) -> Result<(), Failure> {
+        let begun = seen.iter().any(|it| it.restored_from.is_some());
+        if begun || self.args.although_it_serves {
+            return Ok(());
+        }
+        match self.observe()?.1.serving {
+            0 => Ok(()),
+            count => Err(Failure::refused(format!("the cluster serves: {count} members do"))
+                .remedy(
+                    "where one member is lost, rekindle replace brings it back and loses nothing; to go back to a \
+                     backup all the same, pass --although-it-serves",
+                )),
+        }
+    }
+
+    /// What an etcd has is known once it has ended.
+    fn stop_first(&self, seen: Vec<Seen>) -> Result<Vec<Seen>, Failure> {
+        let is_chosen = self.args.from.as_deref().is_some_and(|from| from != "start");
+        let running: Vec<_> = seen.iter().filter(|it| it.runs && !it.opened).collect();
+        if running.is_empty() || is_chosen || self.args.dry_run {
+            return Ok(seen);
+        }
+        let names: Vec<_> = running.iter().map(|it| &*it.name).collect();
+        let question = format!("{} runs, and is stopped to look at its data.", names.join(", "));
+        if !self.args.yes {
+            confirm(&question)?;
+        }
+        self.fence()?;
+        self.look()
+    }
+
+    fn fence(&self) -> Result<(), Failure> {
+        self.or_undo(self.on_all(|_, host| host.take(&self.step(["fence"]), None).map(drop)))
+    }
+
+    fn or_undo<T>(&self, done: Result<Vec<T>, Failure>) -> Result<(), Failure> {
+        let Err(failure) = done else { return Ok(()) };
+        eprintln!("{}", failure.what);
+        eprintln!("all is taken back");
+        match self.undo_all() {
+            Ok(()) => Err(failure.and("all was taken back")),
+            Err(undo) => {
+                Err(self
+                    .with_id(failure.and(&format!("taking it back failed, too: {}", undo.what))))
+            }
+        }
+    }
+
+    fn undo_all(&self) -> Result<(), Failure> {
+        self.on_all(|_, host| host.take(&self.step(["undo"]), None)).map(drop)
+    }
+
+    fn with_id(&self, failure: Failure) -> Failure {
+        let id = &self.id;
+        failure.and(&format!("--id {id} goes on with it, and --id {id} --undo takes it back"))
+    }
+
+    fn bring_back(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<(), Failure> {
+        let from = self.choose(seen, backup)?;
+        output::print(&text::plan(&self.id, seen, &self.hosts, from, backup))?;
+        if self.args.dry_run {
+            return Ok(());
+        }
+        if !self.args.yes
+            && let Err(failure) = confirm("The cluster is brought back so.")
+        {
+            let stopped = seen.iter().any(|it| it.restored_from.is_none() && !it.runs);
+            return if stopped { self.undo_all().and(Err(failure)) } else { Err(failure) };
+        }
+        let began = Instant::now();
+        match from {
+            From::Start => self.start(seen)?,
+            From::Host(at) => self.restore(seen, &self.of_host(seen, at)?)?,
+            From::Backup => self.restore(seen, backup.ok_or_else(no_backup)?)?,
+        }
+        let health = self.wait_until_it_serves(from, seen)?;
+        let took = began.elapsed().as_secs_f64();
+        output::print(&text::result(&health, took, &self.id))
+    }
+
+    fn choose(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<From, Failure> {
+        if let Some(before) = seen.iter().find_map(|it| it.restored_from.as_deref()) {
+            // Members of one cluster come from one source.
+            let is_host = |it: &Seen| before == text::member(&it.name);
+            return match backup {
+                Some(backup) if backup.name == before => Ok(From::Backup),
+                _ => seen.iter().position(is_host).map(From::Host).ok_or_else(|| {
+                    Failure::refused(format!("it was begun from {before}"))
+                        .remedy("name the same again, or --undo it")
+                }),
+            };
+        }
+        match self.args.from.as_deref() {
+            None => {
+                let facts = |it: &Seen| HostFacts {
+                    name: it.name.clone(),
+                    data: it.data.map(|data| data.facts()),
+                    runs: it.runs,
+                };
+                let facts: Vec<_> = seen.iter().map(facts).collect();
+                choose(&facts, backup.map(|it| it.revision)).map_err(hopeless)
+            }
+            Some("start") => Ok(From::Start),
+            Some("backup") => backup.map(|_| From::Backup).ok_or_else(no_backup),
+            Some(name) => {
+                seen.iter().position(|it| it.name == name).map(From::Host).ok_or_else(|| {
+                    Failure::usage(format!("--from {name}: no host has a member of that name"))
+                })
+            }
+        }
+    }
+
+    fn start(&self, seen: &[Seen]) -> Result<(), Failure> {
+        self.on_all(|at, host| match &seen[at].data {
+            // Where it was fenced to look at it, it is put back.
+            Some(_) => host.take(&self.step(["undo"]), None).map(drop),
+            None => Ok(()),
+        })
+        .map(drop)
+    }
+
+    /// The data of a host, brought over.
+    fn of_host(&self, seen: &[Seen], at: usize) -> Result<Backup, Failure> {
+        let revision = seen[at].data.map_or(0, |data| data.revision);
+        self.fence()?;
+        let name = text::member(&seen[at].name);
+        let place = self.args.spool.directory().map_or_else(std::env::temp_dir, Path::to_owned);
+        let file = place.join(format!("{}.db", self.id));
+        let fetched = self.hosts[at].fetch(&self.step(["send"]), &file);
+        self.or_undo(fetched.map(|()| vec![()]))?;
+        Ok(Backup { name, revision, time: None, words: vec!["-".into()], file: Some(file) })
+    }
+
+    fn restore(&self, seen: &[Seen], backup: &Backup) -> Result<(), Failure> {
+        self.fence()?;
+        self.or_undo(self.calls.go_on().map(|()| vec![()]))?;
+        let initial_cluster = text::initial_cluster(seen);
+        if let Some(file) = &backup.file {
+            let receive = |_: usize, host: &Reach| host.take(&self.step(["receive"]), Some(file));
+            self.or_undo(self.on_all(receive))?;
+        }
+        let mut words = self.step(["stage"]);
+        words.add(["--from", &backup.name, "--initial-cluster", &initial_cluster, "--"]);
+        words.0.extend(backup.words.iter().cloned());
+        self.or_undo(self.on_all(|_, host| host.take(&words, None)))?;
+        self.or_undo(self.calls.go_on().map(|()| vec![()]))?;
+        // From here on it is a new cluster.
+        let mut words = self.step(["open"]);
+        words.add(["--initial-cluster", &initial_cluster]);
+        self.on_all(|_, host| host.take(&words, None))?;
+        if backup.name.starts_with(text::MEMBER)
+            && let Some(file) = &backup.file
+        {
+            let _ = std::fs::remove_file(file);
+        }
+        Ok(())
+    }
+
+    fn wait_until_it_serves(&self, from: From, seen: &[Seen]) -> Result<Health, Failure> {
+        let until = Instant::now() + self.args.serves_within;
+        loop {
+            let (_, health) = self.observe()?;
+            let is_well = match from {
+                From::Start => health.serving > health.voters / 2,
+                From::Host(_) | From::Backup => {
+                    health.verdict == Verdict::Healthy && health.serving == seen.len()
+                }
+            };
+            if is_well {
+                return Ok(health);
+            }
+            if Instant::now() >= until {
+                let worst = health.findings.first().map(|it| it.what.clone()).unwrap_or_default();
+                let what = format!(
+                    "{} of {} members serve after {} s: {worst}",
+                    health.serving,
+                    seen.len(),
+                    self.args.serves_within.as_secs()
+                );
+                return Err(Failure::new(Code::Failed, what)
+                    .remedy("look at the logs of those that do not; rekindle check says more"));
+            }
+            self.calls.wait(async {
+                tokio::time::sleep(LOOK_EVERY).await;
+                Ok::<_, Failure>(())
+            })?;
+        }
+    }
+}
+
+fn hopeless(hopeless: Hopeless) -> Failure {
+    match hopeless {
+        Hopeless::SeveralClusters => Failure::refused("the hosts have data of several clusters")
+            .remedy(
+                "rekindle status DATA-DIR says of which; choose with --from, or leave hosts out",
+            ),
+        Hopeless::NothingLeft => Failure::refused("no host has good data, and no backup is named")
+            .remedy("name one: rekindle recover ARCHIVE, or a snapshot file"),
+    }
+}
+
+fn no_backup() -> Failure {
+    Failure::usage("no backup is named").remedy("rekindle recover ARCHIVE[@POINT]")
+}

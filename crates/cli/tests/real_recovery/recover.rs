@@ -1,0 +1,219 @@
+//! `rekindle recover` of real clusters whose hosts are reached as over ssh.
+
+use crate::harness::{done, killed_after, member, rekindle, told};
+use rekindle_testkit::Version;
+use rekindle_testkit::etcd::{Hosts, Members};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A cluster, an archive of it, and a way to its hosts: a program in the place of ssh.
+struct Scene {
+    hosts: Hosts,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(members: usize) -> Self {
+        let hosts = Hosts::start(Version::LATEST, Members(members), true);
+        let scene = Self { hosts, directory: tempfile::tempdir().unwrap() };
+        done(rekindle(["archive", "init", &scene.path("archive"), "--unencrypted"]));
+        for host in scene.hosts.iter() {
+            // A JSON is a YAML.
+            let member = serde_json::json!({
+                "name": host.name, "peerUrls": [host.peer_url], "dataDir": host.data_dir,
+                "start": host.start, "stop": host.stop,
+            });
+            let text = format!(
+                "state: {}\nclusters:\n- name: prod\n  endpoints: [{}]\n  member: {member}\n  archives: [{{place: {}}}]\n",
+                scene.path("state"),
+                scene.hosts.endpoints(),
+                scene.path("archive")
+            );
+            fs::write(scene.path(&format!("{}.yaml", host.name)), text).unwrap();
+        }
+        // It gets a target and a command, as ssh does.
+        let ssh = scene.path("ssh");
+        let script = "#!/bin/sh\ncase \"$1\" in away) echo 'no route to host' >&2; exit 255;; esac\nexport NAME=$1\nexec /bin/sh -c \"$2\"\n";
+        fs::write(&ssh, script).unwrap();
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        scene
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn fill(&self, from: usize, to: usize) {
+        for number in from..to {
+            self.hosts.etcdctl(&["put", &format!("/{number}"), "value"]);
+        }
+    }
+
+    fn save(&self) {
+        done(rekindle(["save", &self.path("archive"), "--endpoints", &self.hosts.endpoints()]));
+    }
+
+    fn recover(&self, more: &[&str]) -> Command {
+        let mut command = rekindle(["recover", "--yes"]);
+        command.arg(format!("--endpoints={}", self.hosts.endpoints()));
+        command.arg(format!("--ssh={}", self.path("ssh")));
+        let remote = format!(
+            "{} --config {}/$NAME.yaml",
+            env!("CARGO_BIN_EXE_rekindle"),
+            self.directory.path().display()
+        );
+        command.arg(format!("--remote-command={remote}"));
+        command.args(self.hosts.iter().map(|host| format!("--host={}", host.name)));
+        command.args(more);
+        command
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        self.recover(more).output().unwrap()
+    }
+
+    #[track_caller]
+    fn has(&self, keys: usize) {
+        self.hosts.wait_until_they_serve();
+        let found = self.hosts.etcdctl_json(&["get", "--prefix", "/"]);
+        assert_eq!(found["count"], keys);
+        let deep =
+            rekindle(["check", "--deep", "--endpoints", &self.hosts.endpoints()]).output().unwrap();
+        assert!(deep.status.success(), "{}", told(&deep));
+        self.hosts.etcdctl(&["put", "alive", "1"]);
+        self.hosts.etcdctl(&["del", "alive"]);
+    }
+}
+
+#[test]
+fn all_disks_are_gone_and_the_archive_brings_the_cluster_back() {
+    let scene = Scene::new(3);
+    scene.fill(0, 10);
+    scene.save();
+    let serves = scene.run(&[&scene.path("archive")]);
+    assert_eq!(serves.status.code(), Some(4), "{}", told(&serves));
+    assert!(told(&serves).contains("the cluster serves"), "{}", told(&serves));
+    scene.hosts.iter().for_each(|host| host.lose());
+    let planned = scene.run(&["--dry-run", &scene.path("archive")]);
+    assert!(told(&planned).contains("All are restored from the backup"), "{}", told(&planned));
+    let text = done(scene.recover(&[&scene.path("archive")]));
+    assert!(text.contains("3 of 3 members"), "{text}");
+    scene.has(10);
+}
+
+/// A power cut of all: nothing is restored, and nothing is lost.
+#[test]
+fn a_quorum_of_good_disks_is_started_and_nothing_is_lost() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    scene.fill(5, 9);
+    scene.hosts.iter().for_each(|host| host.end());
+    scene.hosts.host(1).lose();
+    let text = done(scene.recover(&[&scene.path("archive")]));
+    assert!(
+        text.contains("nothing is lost") && text.contains("host of m1: rekindle replace"),
+        "{text}"
+    );
+    let host = scene.hosts.host(1);
+    let mut replace = rekindle(["replace", "--yes"]);
+    replace.args(member(&scene.hosts, host));
+    done(replace);
+    scene.has(9);
+}
+
+/// One of three: what it has is newer than the backup, and beats it; of an older member the backup does.
+#[test]
+fn what_one_disk_has_left_beats_an_older_backup() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    scene.fill(5, 9);
+    for number in [0, 2] {
+        scene.hosts.host(number).lose();
+    }
+    // It runs, without a quorum: it is stopped to look at what it has.
+    let text = done(scene.recover(&[&scene.path("archive")]));
+    assert!(text.contains("restored from the data of m1"), "{text}");
+    assert!(text.contains("the backup would lose 4 revisions more"), "{text}");
+    scene.has(9);
+    // The backup, because somebody says so: back to what it has.
+    let text =
+        done(scene.recover(&["--from=backup", "--although-it-serves", &scene.path("archive")]));
+    assert!(
+        text.contains("4 revisions are lost") || text.contains("restored from the backup"),
+        "{text}"
+    );
+    scene.has(5);
+}
+
+/// One host cannot do its part: nothing changes anywhere.
+#[test]
+fn what_fails_before_anything_is_in_place_is_taken_back() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    scene.fill(5, 7);
+    let config = scene.path("m2.yaml");
+    let good = fs::read_to_string(&config).unwrap();
+    // It cannot restore: its data directory's file system has no room for what is staged.
+    let elsewhere = good.replace(&scene.path("archive"), &scene.path("nowhere"));
+    fs::write(&config, elsewhere).unwrap();
+    let staged = scene.hosts.host(2).data_dir.parent().unwrap().to_owned();
+    let in_the_way = staged.join("data.staged-r1");
+    fs::write(&in_the_way, "in the way").unwrap();
+    let words = ["--id=r1", "--from=backup", "--although-it-serves", &scene.path("archive")];
+    let failed = scene.run(&words);
+    assert!(!failed.status.success(), "{}", told(&failed));
+    assert!(told(&failed).contains("all was taken back"), "{}", told(&failed));
+    scene.has(7);
+    let left: Vec<_> =
+        fs::read_dir(scene.hosts.host(0).data_dir.parent().unwrap()).unwrap().collect();
+    let names: Vec<_> =
+        left.into_iter().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(
+        !names.iter().any(|name| name.contains("fenced") || name.contains("staged")),
+        "{names:?}"
+    );
+    fs::remove_file(in_the_way).unwrap();
+    fs::write(&config, good).unwrap();
+    done(scene.recover(&words));
+    scene.has(5);
+    // And afterwards, because it was the wrong thing to do.
+    done(scene.recover(&["--id=r1", "--undo"]));
+    scene.has(7);
+}
+
+/// Killed as soon as it has said so much; the same again with its id goes on.
+#[test]
+fn whoever_is_killed_while_it_recovers_goes_on() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    for lines in [1, 3, 6, 9] {
+        scene.hosts.iter().for_each(|host| host.lose());
+        let id = format!("--id=r{lines}");
+        let words = [&*id, &scene.path("archive")];
+        killed_after(scene.recover(&words), lines);
+        done(scene.recover(&words));
+        scene.has(5);
+    }
+}
+
+/// One host alone, with flags and no configuration.
+#[test]
+fn a_cluster_of_one_comes_back_from_a_snapshot_file() {
+    let scene = Scene::new(1);
+    scene.fill(0, 5);
+    let snapshot = scene.path("snapshot.db");
+    done(rekindle(["save", &snapshot, "--endpoints", &scene.hosts.endpoints()]));
+    let host = scene.hosts.host(0);
+    host.lose();
+    let mut command = rekindle(["recover", &snapshot, "--yes"]);
+    command.args(member(&scene.hosts, host));
+    done(command);
+    scene.has(5);
+    assert!(Path::new(&snapshot).exists());
+}

@@ -1,0 +1,116 @@
+//! Bringing a whole cluster back: from what, pure.
+
+/// A host that is to have a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its member's name.
+    pub name: String,
+    /// Its data, where there are any that can be read.
+    pub data: Option<Data>,
+    /// Its etcd runs.
+    pub runs: bool,
+}
+
+/// What is in a stopped member's data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// The cluster's id.
+    pub cluster: u64,
+    /// Members that voted in it, as far as this one knew.
+    pub voters: usize,
+    /// Term and index of the last entry of its log.
+    pub last: (u64, u64),
+    /// Entries known to be committed that are in the log, and not in the database.
+    pub beyond: u64,
+    /// Revision of the database.
+    pub revision: i64,
+    /// Database and log pass their checks.
+    pub sound: bool,
+}
+
+/// What a cluster is brought back from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Nothing is restored: those with good data are started, and are a quorum.
+    Start,
+    /// The data of this host.
+    Host(usize),
+    /// The backup.
+    Backup,
+}
+
+/// Why nothing can be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hopeless {
+    /// Members' data are of more than one cluster.
+    SeveralClusters,
+    /// There are neither good data nor a backup.
+    NothingLeft,
+}
+
+/// The best of what is left: that which loses least. `backup` is the revision of the newest one.
+///
+/// # Errors
+/// [`Hopeless`].
+pub fn choose(hosts: &[HostFacts], backup: Option<i64>) -> Result<From, Hopeless> {
+    let sound = |host: &HostFacts| host.data.filter(|data| data.sound);
+    let mut clusters: Vec<_> = hosts.iter().filter_map(sound).map(|data| data.cluster).collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    if clusters.len() > 1 {
+        return Err(Hopeless::SeveralClusters);
+    }
+    let good: Vec<_> =
+        hosts.iter().enumerate().filter_map(|(at, host)| Some((at, sound(host)?))).collect();
+    // Whoever knew of most has the last word on how many there were.
+    let best = good.iter().max_by_key(|(_, data)| (data.last, data.revision));
+    let voters = best.map_or(hosts.len(), |(_, data)| data.voters.max(1));
+    if good.len() > voters / 2 {
+        return Ok(From::Start);
+    }
+    match (best, backup) {
+        (Some((_, data)), Some(backup)) if backup > data.revision => Ok(From::Backup),
+        (Some((at, _)), _) => Ok(From::Host(*at)),
+        (None, Some(_)) => Ok(From::Backup),
+        (None, None) => Err(Hopeless::NothingLeft),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: Data =
+        Data { cluster: 1, voters: 3, last: (2, 100), beyond: 0, revision: 50, sound: true };
+
+    fn hosts(data: [Option<Data>; 3]) -> Vec<HostFacts> {
+        let host = |(number, data)| HostFacts { name: format!("m{number}"), data, runs: false };
+        data.into_iter().enumerate().map(host).collect()
+    }
+
+    #[test]
+    fn a_quorum_of_good_data_beats_every_backup() {
+        let some = Some(DATA);
+        let bad = Some(Data { sound: false, ..DATA });
+        assert_eq!(choose(&hosts([some, some, None]), Some(90)), Ok(From::Start));
+        assert_eq!(choose(&hosts([some, bad, bad]), Some(90)), Ok(From::Backup));
+        assert_eq!(choose(&hosts([some, bad, None]), Some(40)), Ok(From::Host(0)));
+        assert_eq!(choose(&hosts([some, None, None]), None), Ok(From::Host(0)));
+        // Two of what were five.
+        let of_five = Some(Data { voters: 5, ..DATA });
+        assert_eq!(choose(&hosts([of_five, of_five, None]), Some(90)), Ok(From::Backup));
+        assert_eq!(choose(&hosts([None, None, None]), Some(1)), Ok(From::Backup));
+        assert_eq!(choose(&hosts([None, None, bad]), None), Err(Hopeless::NothingLeft));
+    }
+
+    #[test]
+    fn the_log_says_which_member_knew_most() {
+        let of_five = Data { voters: 5, ..DATA };
+        let ahead = Data { last: (3, 90), revision: 45, ..of_five };
+        let found = choose(&hosts([Some(of_five), Some(ahead), None]), Some(45));
+        assert_eq!(found, Ok(From::Host(1)));
+        let other = Data { cluster: 2, ..of_five };
+        let found = choose(&hosts([Some(of_five), Some(other), None]), None);
+        assert_eq!(found, Err(Hopeless::SeveralClusters));
+    }
+}
