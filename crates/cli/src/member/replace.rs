@@ -128,7 +128,17 @@ impl Replacing<'_> {
             ),
             Step::Add => {
                 let urls = &here.peer_urls;
-                let add = || calls.wait(client.member_add(urls.clone(), Role::Learner));
+                let add = || {
+                    let added = client.member_add(urls.clone(), Role::Learner);
+                    let added = calls.wait(async { Ok::<_, Failure>(added.await) })?;
+                    added.map_err(|error| match error {
+                        // Its id is made of its peer URLs and the second: one that was taken out had the same.
+                        Error::Etcd { fault: EtcdFault::MemberNotFound, .. } => {
+                            Failure::new(Code::Transient, error.to_string())
+                        }
+                        error => error.into(),
+                    })
+                };
                 self.change(
                     || add().map(drop),
                     |members| members.iter().any(|it| it.peer_urls == *urls),
