@@ -9,7 +9,7 @@ use crate::connect::{Env, variable};
 use crate::defragment::DefragmentArgs;
 use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
-use crate::member::{OnHostArgs, ReplaceArgs};
+use crate::member::{OnHostArgs, ReconfigureArgs, ReplaceArgs};
 use crate::prune_snapshots::PruneSnapshotsArgs;
 use crate::records::RecordsArgs;
 use crate::recover::RecoverArgs;
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Runbook(RunbookArgs),
     Check(Box<CheckArgs>),
     Replace(Box<ReplaceArgs>),
+    Reconfigure(Box<ReconfigureArgs>),
     Recover(Box<RecoverArgs>),
     #[command(hide = true)]
     OnHost(Box<OnHostArgs>),

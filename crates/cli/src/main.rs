@@ -101,6 +101,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Runbook(args) => runbook::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Replace(args) => member::replace(&args),
+        Command::Reconfigure(args) => member::reconfigure(&args),
         Command::Recover(args) => recover::run(&args),
         Command::OnHost(args) => member::on_host(&args),
         Command::Defragment(args) => defragment::run(&args),

@@ -5,10 +5,12 @@
 //! - [`mod@decide`]: what is to be done, pure.
 //! - [`replace`]: a member by a new one, step by step, pure.
 //! - [`recover`]: from what a whole cluster is brought back, pure.
+//! - [`reconfigure`]: what an etcd is to be before it starts, pure.
 //! - [`host`]: what starts and stops the etcd of this host.
 
 pub mod decide;
 pub mod health;
 pub mod host;
+pub mod reconfigure;
 pub mod recover;
 pub mod replace;

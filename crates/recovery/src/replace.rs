@@ -11,8 +11,10 @@ use std::collections::BTreeSet;
 pub struct Listed {
     /// Its id.
     pub id: u64,
-    /// Its name; empty until it has started for the first time.
+    /// Its name; empty where it was added and has not started.
     pub name: String,
+    /// It has started: it says where clients reach it. Its name says less, for those that begin a cluster have one at once.
+    pub started: bool,
     /// Where its peers reach it.
     pub peer_urls: Vec<String>,
     /// Whether it votes.
@@ -109,7 +111,7 @@ impl Situation {
             Local::Member(own) if own == id && self.runs => Ok(Step::Promote(id)),
             Local::Member(own) if own == id => Ok(Step::StartAgain(id)),
             // The others count on what it has acknowledged.
-            _ if !listed.name.is_empty() => Ok(aside_or(Step::Remove(id))),
+            _ if listed.started => Ok(aside_or(Step::Remove(id))),
             _ => Ok(aside_or(Step::Start(id))),
         }
     }
@@ -153,7 +155,8 @@ impl Situation {
             Step::Remove(id) => self.members.retain(|member| member.id != id),
             Step::Add => {
                 let (name, peer_urls) = (String::new(), self.peer_urls.clone());
-                self.members.push(Listed { id: NEW, name, peer_urls, votes: false });
+                let started = false;
+                self.members.push(Listed { id: NEW, name, started, peer_urls, votes: false });
             }
             Step::Start(id) | Step::StartAgain(id) => {
                 (self.local, self.runs) = (Local::Member(id), true);
@@ -175,7 +178,7 @@ mod tests {
 
     fn listed(id: u64) -> Listed {
         let (name, peer_urls) = (format!("m{id}"), vec![format!("http://h{id}:2380")]);
-        Listed { id, name, peer_urls, votes: true }
+        Listed { id, name, started: true, peer_urls, votes: true }
     }
 
     /// Three members, of which the third does not serve.
@@ -185,8 +188,8 @@ mod tests {
         Situation { members, serving, peer_urls, local, runs: false }
     }
 
-    fn learner(name: &str) -> Listed {
-        Listed { id: 9, name: name.to_owned(), votes: false, ..listed(OWN) }
+    fn learner(started: bool) -> Listed {
+        Listed { id: 9, started, votes: false, ..listed(OWN) }
     }
 
     #[test]
@@ -202,7 +205,7 @@ mod tests {
         assert_eq!(now.plan(), Ok(all[2..].to_vec()));
         now.local = Local::Nothing;
         assert_eq!(now.plan(), Ok(vec![SetAside, Add, Start(0), Promote(0)]));
-        now.members.push(learner(""));
+        now.members.push(learner(false));
         assert_eq!(now.plan(), Ok(vec![SetAside, Start(9), Promote(9)]));
         now.local = Local::Fenced;
         assert_eq!(now.plan(), Ok(vec![Start(9), Promote(9)]));
@@ -217,7 +220,7 @@ mod tests {
     fn a_learner_that_has_forgotten_is_taken_out() {
         let mut now = situation(Local::Nothing);
         now.members.pop();
-        now.members.push(learner("m3"));
+        now.members.push(learner(true));
         for local in [Local::Nothing, Local::Unreadable, Local::Member(OWN)] {
             now.local = local;
             let steps = now.plan().unwrap();

@@ -2,9 +2,11 @@
 
 pub(crate) mod local;
 mod on_host;
+mod reconfigure;
 mod replace;
 
 pub(crate) use on_host::{OnHostArgs, Seen, run as on_host};
+pub(crate) use reconfigure::{ReconfigureArgs, run as reconfigure};
 pub(crate) use replace::{ReplaceArgs, run as replace};
 
 use crate::args::ConnectArgs;
@@ -77,6 +79,13 @@ pub(crate) struct Here {
 }
 
 impl MemberArgs {
+    /// The same for who neither stops nor starts it.
+    pub(crate) fn find_place(&self, connect: &ConnectArgs) -> Result<Here, Failure> {
+        let unit = self.unit.clone().or_else(|| Some("etcd.service".to_owned()));
+        let unit = unit.filter(|_| self.start_command.is_none());
+        Self { unit, ..self.clone() }.find(connect)
+    }
+
     /// Finds it: flags, then the configuration, then the manifest.
     pub(crate) fn find(&self, connect: &ConnectArgs) -> Result<Here, Failure> {
         let configured = configured::cluster();

@@ -89,6 +89,7 @@ impl Replacing<'_> {
         let serving = observed.members.iter().filter(|member| member.serves());
         let members = list.into_iter().map(|it| Listed {
             id: it.id,
+            started: !it.client_urls.is_empty(),
             name: it.name,
             peer_urls: it.peer_urls,
             votes: it.role == Role::Voter,

@@ -184,7 +184,7 @@ impl RecoverArgs {
             let exact = format!("{place}@{}", revision.get());
             words.extend([place.into(), "--to-revision".into(), revision.to_string().into()]);
             words.extend(["--timeline".into(), timeline.to_string().into()]);
-            words.extend(self.key_words());
+            crate::restore::for_words(&self.store, &self.keys, &mut words);
             let time = Some(shown(base.time()));
             return Ok(Backup { name: exact, revision: revision.get(), time, words, file: None });
         }
@@ -193,26 +193,6 @@ impl RecoverArgs {
         let skip = !matches!(source.kind, Kind::Snapshot(_));
         words.extend(skip.then(|| "--skip-hash-check".into()));
         Ok(Backup { name, revision, time: None, words, file: Some(path) })
-    }
-
-    /// What opens the archive; each host's configuration may say it as well.
-    fn key_words(&self) -> Vec<OsString> {
-        let mut words = Vec::new();
-        for identity in &self.keys.identities {
-            words.extend(["--identity".into(), identity.clone().into_os_string()]);
-        }
-        let store =
-            [("--endpoint-url", &self.store.endpoint_url), ("--region", &self.store.region)];
-        for (flag, value) in store {
-            words.extend(value.iter().flat_map(|value| [flag.into(), value.into()]));
-        }
-        if let Some(path) = &self.store.store_ca {
-            words.extend(["--store-ca".into(), path.clone().into_os_string()]);
-        }
-        if self.store.virtual_host_style {
-            words.push("--virtual-host-style".into());
-        }
-        words
     }
 }
 

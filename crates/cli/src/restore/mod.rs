@@ -4,7 +4,8 @@ mod peers;
 mod request;
 mod text;
 
-use crate::args::{Args, AuthFrom, Command, RestoreArgs};
+use crate::archive::ReadKeys;
+use crate::args::{Args, AuthFrom, Command, RestoreArgs, StoreArgs};
 use crate::failure::{Code, Failure};
 use crate::manifest::Manifest;
 use crate::output;
@@ -25,7 +26,7 @@ use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
 pub(crate) use request::resolve;
 use request::{Directories, Wanted};
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -121,6 +122,26 @@ pub(crate) fn into_directory(source: &Source, data_dir: &Path, peer: &str) -> Re
     let wanted = Wanted::new(&args, None)?;
     let prepared = Prepared::new(&args, source, &wanted)?;
     prepared.carry_out(source, &time::for_names()).map(drop)
+}
+
+/// The flags with which another run of this program reaches the same archive.
+pub(crate) fn for_words(store: &StoreArgs, keys: &ReadKeys, words: &mut Vec<OsString>) {
+    for identity in &keys.identities {
+        words.extend(["--identity".into(), identity.clone().into_os_string()]);
+    }
+    if let Some(fingerprint) = keys.fingerprint {
+        words.extend(["--fingerprint".into(), fingerprint.to_string().into()]);
+    }
+    let flags = [("--endpoint-url", &store.endpoint_url), ("--region", &store.region)];
+    for (flag, value) in flags {
+        words.extend(value.iter().flat_map(|value| [flag.into(), value.into()]));
+    }
+    if let Some(path) = &store.store_ca {
+        words.extend(["--store-ca".into(), path.clone().into_os_string()]);
+    }
+    if store.virtual_host_style {
+        words.push("--virtual-host-style".into());
+    }
 }
 
 /// `--resume` and `--rollback`.

@@ -2,5 +2,6 @@
 
 mod check;
 mod harness;
+mod reconfigure;
 mod recover;
 mod replace;
