@@ -7,6 +7,7 @@ use crate::capture::CaptureArgs;
 use crate::check::CheckArgs;
 use crate::connect::{Env, variable};
 use crate::defragment::DefragmentArgs;
+use crate::doctor::DoctorArgs;
 use crate::drill::DrillArgs;
 use crate::host::{RestoreFilesArgs, SaveFilesArgs};
 use crate::member::{OnHostArgs, ReconfigureArgs, ReplaceArgs};
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Drill(Box<DrillArgs>),
     Runbook(RunbookArgs),
     Check(Box<CheckArgs>),
+    Doctor(Box<DoctorArgs>),
     Replace(Box<ReplaceArgs>),
     Reconfigure(Box<ReconfigureArgs>),
     Recover(Box<RecoverArgs>),

@@ -11,6 +11,7 @@ mod check;
 mod configured;
 mod connect;
 mod defragment;
+mod doctor;
 mod drill;
 mod failure;
 mod fetch;
@@ -100,6 +101,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Drill(args) => drill::run(&args),
         Command::Runbook(args) => runbook::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Replace(args) => member::replace(&args),
         Command::Reconfigure(args) => member::reconfigure(&args),
         Command::Recover(args) => recover::run(&args),

@@ -3,7 +3,7 @@
 //! Whatever happens: what was there is somewhere, whole; where etcd looks is what was there, what came, or a file; and the
 //! same steps again lead to where they should.
 
-use rekindle_datadir::{Disk, Error, Fence, Fenced, Place, RealDisk, fence_at};
+use rekindle_datadir::{Error, Fence, Fenced, Place, RealDisk, fence_at};
 use rekindle_testkit::sim_disk::SimDisk;
 use std::collections::BTreeMap;
 use std::fs::File;

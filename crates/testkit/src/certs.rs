@@ -37,6 +37,7 @@ pub struct Leaf {
     addresses: Vec<IpAddr>,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
+    purposes: Vec<ExtendedKeyUsagePurpose>,
 }
 
 impl Leaf {
@@ -59,7 +60,17 @@ impl Leaf {
             addresses: Vec::new(),
             not_before: now - Duration::hours(1),
             not_after: now + Duration::days(1),
+            // etcd's own HTTP gateway uses the server's certificate as a client's, as kubeadm allows.
+            purposes: vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
         }
+    }
+
+    /// Good for no server.
+    pub fn for_clients_alone(self) -> Self {
+        Self { purposes: vec![ExtendedKeyUsagePurpose::ClientAuth], ..self }
     }
 
     /// Replaces all names and addresses by one DNS name.
@@ -87,9 +98,7 @@ impl Leaf {
         params.not_after = self.not_after;
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        // etcd's own HTTP gateway uses the server's certificate as a client's, as kubeadm allows.
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages.clone_from(&self.purposes);
         params
     }
 }

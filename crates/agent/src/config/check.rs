@@ -189,7 +189,7 @@ impl Check {
         match (commands, &member.unit) {
             (1, _) => self.fault(at, "start and stop go together: give both, or neither"),
             (2, Some(_)) => {
-                self.fault(at, "it has a unit, or commands of its own: give one of them")
+                self.fault(at, "it has a unit, or commands of its own: give one of them");
             }
             _ => {}
         }

@@ -1,10 +1,14 @@
 //! What lies in a member's data directory, as far as it can be told while its etcd may run.
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
+use crate::source::{Kind, Source};
 use rekindle_datadir::{Disk, Place, RealDisk, fence_at};
 use rekindle_etcd::raft::Metadata;
 use rekindle_etcd::wal::{Chain, Record, SegmentName, SegmentReader};
+use rekindle_etcd::{Backend, KeyCount};
+use rekindle_recovery::recover::Data;
 use rekindle_recovery::replace::Local;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -51,4 +55,66 @@ pub(crate) fn metadata(directory: &Path) -> Option<Metadata> {
         }
     }
     None
+}
+
+/// See [`Data`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SeenData {
+    cluster: u64,
+    voters: usize,
+    last_term: u64,
+    last_index: u64,
+    beyond: u64,
+    pub revision: i64,
+    sound: bool,
+}
+
+impl SeenData {
+    pub(crate) fn facts(self) -> Data {
+        let Self { cluster, voters, last_term, last_index, beyond, revision, sound } = self;
+        Data { cluster, voters, last: (last_term, last_index), beyond, revision, sound }
+    }
+}
+
+/// What is in a stopped member's data directory, and what is wrong with it, if anything is.
+pub(crate) fn facts(
+    data: &Path,
+    wal: Option<&Path>,
+) -> Result<(SeenData, Option<String>), Failure> {
+    let source = Source::open(data, wal)?.reading_ahead();
+    let Kind::DataDir(log) = &source.kind else {
+        return Err(Failure::new(Code::BadData, "it is no data directory"));
+    };
+    let Some(metadata) = log.state.metadata else {
+        return Err(Failure::new(Code::BadData, "its log does not say whose it is"));
+    };
+    let backend = Backend::open(&source).map_err(Failure::from)?;
+    let status = backend.status(KeyCount::Reckoned).map_err(Failure::from)?;
+    let facts = backend.facts().map_err(Failure::from)?;
+    let (term, index) = log.state.last_entry.unwrap_or_default();
+    let fault = match (status.is_sound(), &log.damage) {
+        (false, _) => Some("its database is damaged".to_owned()),
+        (true, Some(damage)) => Some(format!("its log is damaged: {damage}")),
+        (true, None) => None,
+    };
+    let data = SeenData {
+        cluster: metadata.cluster.0,
+        voters: facts.members.iter().filter(|member| !member.is_learner).count(),
+        last_term: term.0,
+        last_index: index.0,
+        beyond: facts.consistent_index.map_or(0, |index| log.state.committed_beyond(index)),
+        revision: facts.revision().get(),
+        sound: fault.is_none(),
+    };
+    Ok((data, fault))
+}
+
+/// Whether what is in it is good.
+pub(crate) fn check(place: &Place) -> Result<(), Failure> {
+    let wal = place.wal.as_ref().map(|wal| wal.wal_dir.as_path());
+    match facts(&place.data_dir, wal)? {
+        (_, Some(fault)) => Err(Failure::new(Code::BadData, fault)),
+        (_, None) => Ok(()),
+    }
 }

@@ -1,22 +1,20 @@
 //! What is done on one host while a whole cluster is brought back: small steps, each of which can be taken again. The host
 //! that brings it back runs these on all, over the user's own ssh.
 
+use super::local::SeenData;
 use super::{Here, MemberArgs, local};
 use crate::args::{Args, Command, ConnectArgs};
 use crate::failure::{Code, Failure};
 use crate::output;
-use crate::source::{Kind, Source};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use rekindle_datadir::{Fence, Fenced, RealDisk, fence_at};
 use rekindle_etcd::digest::SnapshotDigest;
-use rekindle_etcd::{Backend, KeyCount};
 use rekindle_recovery::host::Settings;
-use rekindle_recovery::recover::Data;
 use rekindle_recovery::replace::Local;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long one that was started may take until its process is there.
@@ -105,26 +103,6 @@ pub(crate) struct Seen {
     pub fault: Option<String>,
 }
 
-/// See [`Data`].
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SeenData {
-    cluster: u64,
-    voters: usize,
-    last_term: u64,
-    last_index: u64,
-    beyond: u64,
-    pub revision: i64,
-    sound: bool,
-}
-
-impl SeenData {
-    pub(crate) fn facts(self) -> Data {
-        let Self { cluster, voters, last_term, last_index, beyond, revision, sound } = self;
-        Data { cluster, voters, last: (last_term, last_index), beyond, revision, sound }
-    }
-}
-
 pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
     let here = args.member.find(&args.connect)?;
     match &args.step {
@@ -171,7 +149,7 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
     let found = match runs && !opened {
         true => Err("its etcd runs".to_owned()),
         false => data_of(here, &fence)
-            .and_then(|(data, wal)| facts(&data, wal.as_deref()))
+            .and_then(|(data, wal)| local::facts(&data, wal.as_deref()))
             .map_err(|failure| failure.what),
     };
     let (data, fault) = match found {
@@ -190,35 +168,6 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
         data,
         fault,
     })
-}
-
-fn facts(data: &Path, wal: Option<&Path>) -> Result<(SeenData, Option<String>), Failure> {
-    let source = Source::open(data, wal)?.reading_ahead();
-    let Kind::DataDir(log) = &source.kind else {
-        return Err(Failure::new(Code::BadData, "it is no data directory"));
-    };
-    let Some(metadata) = log.state.metadata else {
-        return Err(Failure::new(Code::BadData, "its log does not say whose it is"));
-    };
-    let backend = Backend::open(&source).map_err(Failure::from)?;
-    let status = backend.status(KeyCount::Reckoned).map_err(Failure::from)?;
-    let facts = backend.facts().map_err(Failure::from)?;
-    let (term, index) = log.state.last_entry.unwrap_or_default();
-    let fault = match (status.is_sound(), &log.damage) {
-        (false, _) => Some("its database is damaged".to_owned()),
-        (true, Some(damage)) => Some(format!("its log is damaged: {damage}")),
-        (true, None) => None,
-    };
-    let data = SeenData {
-        cluster: metadata.cluster.0,
-        voters: facts.members.iter().filter(|member| !member.is_learner).count(),
-        last_term: term.0,
-        last_index: index.0,
-        beyond: facts.consistent_index.map_or(0, |index| log.state.committed_beyond(index)),
-        revision: facts.revision().get(),
-        sound: fault.is_none(),
-    };
-    Ok((data, fault))
 }
 
 fn fence(here: &Here, id: &str) -> Result<(), Failure> {

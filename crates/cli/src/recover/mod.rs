@@ -341,7 +341,7 @@ impl Recovery<'_> {
             None => {
                 let facts = |it: &Seen| HostFacts {
                     name: it.name.clone(),
-                    data: it.data.map(|data| data.facts()),
+                    data: it.data.map(super::member::local::SeenData::facts),
                     runs: it.runs,
                 };
                 let facts: Vec<_> = seen.iter().map(facts).collect();

@@ -82,7 +82,7 @@ pub(super) fn plan(
                 }
                 Some(_) => {}
                 None => {
-                    text += "  what came after it is lost: no host has data to compare it with\n"
+                    text += "  what came after it is lost: no host has data to compare it with\n";
                 }
             }
         }

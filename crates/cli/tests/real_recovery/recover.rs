@@ -95,7 +95,7 @@ fn all_disks_are_gone_and_the_archive_brings_the_cluster_back() {
     let serves = scene.run(&[&scene.path("archive")]);
     assert_eq!(serves.status.code(), Some(4), "{}", told(&serves));
     assert!(told(&serves).contains("the cluster serves"), "{}", told(&serves));
-    scene.hosts.iter().for_each(|host| host.lose());
+    scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::lose);
     let planned = scene.run(&["--dry-run", &scene.path("archive")]);
     assert!(told(&planned).contains("All are restored from the backup"), "{}", told(&planned));
     let text = done(scene.recover(&[&scene.path("archive")]));
@@ -110,7 +110,7 @@ fn a_quorum_of_good_disks_is_started_and_nothing_is_lost() {
     scene.fill(0, 5);
     scene.save();
     scene.fill(5, 9);
-    scene.hosts.iter().for_each(|host| host.end());
+    scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::end);
     scene.hosts.host(1).lose();
     let text = done(scene.recover(&[&scene.path("archive")]));
     assert!(
@@ -193,7 +193,7 @@ fn whoever_is_killed_while_it_recovers_goes_on() {
     scene.fill(0, 5);
     scene.save();
     for lines in [1, 3, 6, 9] {
-        scene.hosts.iter().for_each(|host| host.lose());
+        scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::lose);
         let id = format!("--id=r{lines}");
         let words = [&*id, &scene.path("archive")];
         killed_after(scene.recover(&words), lines);

@@ -163,8 +163,12 @@ mod tests {
     #[track_caller]
     fn check(looks: &str, want: &str) {
         let mut history = History::default();
-        let member =
-            ObservedMember { id: Some(1), name: "m1".to_owned(), votes: true, seen: Vec::new() };
+        let member = ObservedMember {
+            id: Some(1),
+            name: "m1".to_owned(),
+            votes: true,
+            ..ObservedMember::default()
+        };
         let mut believed = String::new();
         for (minute, look) in (0..).zip(looks.chars()) {
             let finding = Finding {

@@ -335,6 +335,7 @@ mod tests {
             name: format!("m{id}"),
             votes: true,
             seen: vec![seen(id)],
+            ..ObservedMember::default()
         };
         let members = (1..=count).map(member).collect();
         Observed { cluster: Some(7), members, unlisted: None, at: at(0) }

@@ -22,12 +22,16 @@ pub struct Observed {
 }
 
 /// A member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ObservedMember {
     /// Its id, if it is listed or says it.
     pub id: Option<u64>,
     /// Its name; empty until it has started.
     pub name: String,
+    /// Where the cluster says that peers reach it, and clients.
+    pub peer_urls: Vec<String>,
+    /// See there.
+    pub client_urls: Vec<String>,
     /// Whether it votes.
     pub votes: bool,
     /// What was seen at each place where it should be.
@@ -187,7 +191,9 @@ fn sort(listed: Vec<MemberInfo>, seen: Vec<Seen>) -> Vec<ObservedMember> {
             let urls: BTreeSet<_> = info.client_urls.iter().map(|url| authority(url)).collect();
             let urls: BTreeSet<_> = urls.into_iter().map(str::to_owned).collect();
             let (id, votes) = (Some(info.id), info.role == Role::Voter);
-            (urls, ObservedMember { id, name: info.name, votes, seen: Vec::new() })
+            let MemberInfo { name, peer_urls, client_urls, .. } = info;
+            let seen = Vec::new();
+            (urls, ObservedMember { id, name, peer_urls, client_urls, votes, seen })
         })
         .collect();
     for seen in seen {
@@ -202,7 +208,8 @@ fn sort(listed: Vec<MemberInfo>, seen: Vec<Seen>) -> Vec<ObservedMember> {
             None => {
                 let votes = seen.status.as_ref().map_or(true, |status| !status.is_learner);
                 let urls = BTreeSet::from([authority(&seen.endpoint).to_owned()]);
-                let member = ObservedMember { id, name: String::new(), votes, seen: vec![seen] };
+                let seen = vec![seen];
+                let member = ObservedMember { id, votes, seen, ..ObservedMember::default() };
                 members.push((urls, member));
             }
         }

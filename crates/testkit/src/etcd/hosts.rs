@@ -219,6 +219,11 @@ impl Host {
         self.run(&self.start, &[]);
     }
 
+    /// Starts it as the one member of a cluster of its own.
+    pub fn begin_new(&self) {
+        self.run(&self.start, &[("ETCD_INITIAL_CLUSTER", &self.initial())]);
+    }
+
     /// Ends it.
     pub fn end(&self) {
         self.run(&self.stop, &[]);
