@@ -12,6 +12,7 @@ mod fuzz;
 mod interrupt;
 mod planted;
 mod quickstart;
+mod recovery_times;
 mod soak;
 mod systemd;
 mod test;
@@ -40,6 +41,7 @@ const COMMANDS: &[Command] = &[
     soak::COMMAND,
     fuzz::COMMAND,
     planted::COMMAND,
+    recovery_times::COMMAND,
     alerts::COMMAND,
     systemd::COMMAND,
     tools::COMMAND,
@@ -79,7 +81,7 @@ fn run(mut args: Parser) -> Result<ExitCode> {
 fn overview() -> String {
     let mut text = String::from("Usage: cargo xtask COMMAND [ARGUMENTS]\n\nCommands:\n");
     for command in COMMANDS {
-        text += &format!("  {:<11} {}\n", command.name, command.summary);
+        text += &format!("  {:<14} {}\n", command.name, command.summary);
     }
     text + "\n`cargo xtask COMMAND --help` says more.\n"
 }

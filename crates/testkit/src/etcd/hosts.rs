@@ -171,7 +171,7 @@ impl Host {
         let (etcd, data, at) = (etcd.display(), data_dir.display(), directory.display());
         let flags = format!(
             "--name {name} --data-dir {data} --listen-client-urls {client_url} --advertise-client-urls {client_url} \
-             --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --heartbeat-interval 50 \
+             --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --quota-backend-bytes 8589934592 --heartbeat-interval 50 \
              --election-timeout 500"
         );
         let run = match supervised {
@@ -222,6 +222,13 @@ impl Host {
     /// Starts it as the one member of a cluster of its own.
     pub fn begin_new(&self) {
         self.run(&self.start, &[("ETCD_INITIAL_CLUSTER", &self.initial())]);
+    }
+
+    /// Starts it with what it is to be.
+    pub fn begin_as(&self, initial_cluster: &str, state: &str) {
+        let env =
+            [("ETCD_INITIAL_CLUSTER", initial_cluster), ("ETCD_INITIAL_CLUSTER_STATE", state)];
+        self.run(&self.start, &env);
     }
 
     /// Ends it.
