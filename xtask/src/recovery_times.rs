@@ -27,7 +27,8 @@ fn run(mut args: Parser) -> Result<ExitCode> {
     tools::folder("etcd-3.7")?;
     let build = ["build", "--release", "--package=rekindle", "--bin=rekindle"];
     let rekindle = checkout::root().join("target/release/rekindle").display().to_string();
-    let measure = ["run", "--quiet", "--package=rekindle", "--example=recovery_times", "--", &rekindle];
+    let measure =
+        ["run", "--quiet", "--package=rekindle", "--example=recovery_times", "--", &rekindle];
     for words in [&build[..], &measure[..]] {
         let mut command = Process::new(env!("CARGO"));
         command.args(words).current_dir(checkout::root());

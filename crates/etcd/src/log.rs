@@ -1,8 +1,9 @@
 //! What a member's raft log says, segment after segment.
 
 use crate::ids::{RaftIndex, RaftTerm};
-use crate::raft::{HardState, Metadata, SnapshotMark};
+use crate::raft::{EntryKind, HardState, Metadata, SnapshotMark};
 use crate::wal::Record;
+use std::collections::VecDeque;
 
 /// The log of a stopped member, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +15,12 @@ pub struct LogState {
     /// Term and index of the last entry.
     pub last_entry: Option<(RaftTerm, RaftIndex)>,
     marks: Vec<SnapshotMark>,
+    /// Entries that change the members; no more than [`CHANGES_MAX`], the newest.
+    changes: VecDeque<RaftIndex>,
 }
+
+/// No cluster has as many members.
+const CHANGES_MAX: usize = 1024;
 
 impl LogState {
     /// Takes the next record.
@@ -22,7 +28,16 @@ impl LogState {
         match record {
             Record::Metadata(metadata) => self.metadata = Some(*metadata),
             // A later entry takes the place of all from its index on.
-            Record::Entry(entry) => self.last_entry = Some((entry.term, entry.index)),
+            Record::Entry(entry) => {
+                self.last_entry = Some((entry.term, entry.index));
+                while self.changes.pop_back_if(|index| *index >= entry.index).is_some() {}
+                if matches!(entry.kind, EntryKind::ConfChange | EntryKind::ConfChangeV2) {
+                    self.changes.push_back(entry.index);
+                    if self.changes.len() > CHANGES_MAX {
+                        self.changes.pop_front();
+                    }
+                }
+            }
             Record::HardState(state) => self.hard_state = *state,
             Record::Snapshot(mark) => self.marks.push(mark.clone()),
         }
@@ -35,6 +50,12 @@ impl LogState {
         let commit = self.hard_state.commit;
         let valid = self.marks.iter().filter(|mark| mark.index <= commit);
         valid.max_by_key(|mark| mark.index)
+    }
+
+    /// How many entries change the members that a database which has applied `index` does not know of, committed or not.
+    #[must_use]
+    pub fn changes_beyond(&self, index: RaftIndex) -> usize {
+        self.changes.iter().filter(|change| **change > index).count()
     }
 
     /// How many entries are committed that a database which has applied `index` lacks. etcd itself
@@ -94,5 +115,21 @@ mod tests {
         let indexes: Vec<u64> = (0..1_000_000).collect();
         let state = state(&[], 700_000, &indexes);
         assert_eq!(state.snapshot().map(|mark| mark.index), Some(RaftIndex(700_000)));
+    }
+
+    #[test]
+    fn changes_of_members_are_counted_until_others_take_their_places() {
+        let mut state = LogState::default();
+        let mut add = |kind, index| {
+            let (term, index) = (RaftTerm(1), RaftIndex(index));
+            state.add(&Record::Entry(Entry { kind, term, index, data: &[] }));
+            [0, 2].map(|index| state.changes_beyond(RaftIndex(index)))
+        };
+        assert_eq!(add(EntryKind::ConfChange, 1), [1, 0]);
+        assert_eq!(add(EntryKind::ConfChangeV2, 2), [2, 0]);
+        assert_eq!(add(EntryKind::Normal, 3), [2, 0]);
+        assert_eq!(add(EntryKind::ConfChange, 4), [3, 1]);
+        // Another leader has written over them.
+        assert_eq!(add(EntryKind::Normal, 2), [1, 0]);
     }
 }

@@ -16,7 +16,7 @@ pub struct HostFacts {
 pub struct Data {
     /// The cluster's id.
     pub cluster: u64,
-    /// Members that voted in it, as far as this one knew.
+    /// Members that voted in it, as far as this one knew: at most so many.
     pub voters: usize,
     /// Term and index of the last entry of its log.
     pub last: (u64, u64),
@@ -64,7 +64,7 @@ pub fn choose(hosts: &[HostFacts], backup: Option<i64>) -> Result<From, Hopeless
         hosts.iter().enumerate().filter_map(|(at, host)| Some((at, sound(host)?))).collect();
     // Whoever knew of most has the last word on how many there were.
     let best = good.iter().max_by_key(|(_, data)| (data.last, data.revision));
-    let voters = best.map_or(hosts.len(), |(_, data)| data.voters.max(1));
+    let voters = best.map_or(0, |(_, data)| data.voters).max(hosts.len());
     if good.len() > voters / 2 {
         return Ok(From::Start);
     }
@@ -100,6 +100,9 @@ mod tests {
         let of_five = Some(Data { voters: 5, ..DATA });
         assert_eq!(choose(&hosts([of_five, of_five, None]), Some(90)), Ok(From::Backup));
         assert_eq!(choose(&hosts([None, None, None]), Some(1)), Ok(From::Backup));
+        // Its database does not know yet who was in the cluster.
+        let of_nobody = Some(Data { voters: 0, ..DATA });
+        assert_eq!(choose(&hosts([of_nobody, None, None]), None), Ok(From::Host(0)));
         assert_eq!(choose(&hosts([None, None, bad]), None), Err(Hopeless::NothingLeft));
     }
 

@@ -19,6 +19,11 @@ pub(crate) fn log_directory(place: &Place) -> PathBuf {
     own.unwrap_or_else(|| place.data_dir.join("member/wal"))
 }
 
+/// The same below what etcd has as `member`.
+pub(crate) fn log_directory_in(member: &Path) -> PathBuf {
+    member.join("wal")
+}
+
 /// Its etcd runs: it has its database locked.
 pub(crate) fn runs(place: &Place) -> Result<bool, Failure> {
     let database = place.data_dir.join("member/snap/db");
@@ -65,7 +70,7 @@ pub(crate) struct SeenData {
     voters: usize,
     last_term: u64,
     last_index: u64,
-    beyond: u64,
+    pub beyond: u64,
     pub revision: i64,
     sound: bool,
 }
@@ -98,12 +103,16 @@ pub(crate) fn facts(
         (true, Some(damage)) => Some(format!("its log is damaged: {damage}")),
         (true, None) => None,
     };
+    // One that has never written to its database has applied nothing.
+    let applied = facts.consistent_index.unwrap_or_default();
     let data = SeenData {
         cluster: metadata.cluster.0,
-        voters: facts.members.iter().filter(|member| !member.is_learner).count(),
+        // Too many rather than too few: of what is in the log alone it is not known what it does.
+        voters: facts.members.iter().filter(|member| !member.is_learner).count()
+            + log.state.changes_beyond(applied),
         last_term: term.0,
         last_index: index.0,
-        beyond: facts.consistent_index.map_or(0, |index| log.state.committed_beyond(index)),
+        beyond: log.state.committed_beyond(applied),
         revision: facts.revision().get(),
         sound: fault.is_none(),
     };

@@ -4,6 +4,7 @@ pub(crate) mod local;
 mod on_host;
 mod reconfigure;
 mod replace;
+mod replay;
 
 pub(crate) use on_host::{OnHostArgs, Seen, run as on_host};
 pub(crate) use reconfigure::{ReconfigureArgs, run as reconfigure};

@@ -2,8 +2,10 @@
 //! that brings it back runs these on all, over the user's own ssh.
 
 use super::local::SeenData;
+use super::replay::replay;
 use super::{Here, MemberArgs, local};
 use crate::args::{Args, Command, ConnectArgs};
+use crate::drill::find_program;
 use crate::failure::{Code, Failure};
 use crate::output;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -14,7 +16,7 @@ use rekindle_recovery::replace::Local;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long one that was started may take until its process is there.
@@ -49,6 +51,9 @@ pub(crate) enum HostStep {
     Send {
         #[arg(long)]
         id: String,
+        /// Has it apply first what the log has committed.
+        #[arg(long)]
+        etcd: Option<PathBuf>,
     },
     /// Keep a database that comes in, to restore it.
     Receive {
@@ -99,6 +104,8 @@ pub(crate) struct Seen {
     /// It is in place.
     pub opened: bool,
     pub data: Option<SeenData>,
+    /// An etcd that could apply what its log has and its database has not.
+    pub etcd: Option<PathBuf>,
     /// Why its data cannot be read, or are not good.
     pub fault: Option<String>,
 }
@@ -112,7 +119,7 @@ pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
             output::print(&format!("{}\n", seen.map_err(failed)?))
         }
         HostStep::Fence { id } => fence(&here, id),
-        HostStep::Send { id } => send(&here, id),
+        HostStep::Send { id, etcd } => send(&here, id, etcd.as_deref()),
         HostStep::Receive { id } => receive(&here, id),
         HostStep::Stage { id, from, initial_cluster, restore } => {
             stage(&here, id, from, initial_cluster, restore)
@@ -166,6 +173,7 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
         restored_from,
         opened,
         data,
+        etcd: find_program(Path::new("etcd")).ok(),
         fault,
     })
 }
@@ -190,11 +198,13 @@ fn received(fence: &Fence<'_>) -> PathBuf {
 }
 
 /// With its digest, as a snapshot: whoever gets it sees whether it is whole.
-fn send(here: &Here, id: &str) -> Result<(), Failure> {
+fn send(here: &Here, id: &str, etcd: Option<&Path>) -> Result<(), Failure> {
     let fence = Fence::new(&here.place, id)?;
-    let (data, _) = data_of(here, &fence)?;
+    let (data, wal) = data_of(here, &fence)?;
+    let replayed = etcd.map(|etcd| replay(&data, wal.as_deref(), etcd)).transpose()?;
     let path = data.join("member/snap/db");
     let path = if path.exists() { path } else { data.join("snap/db") };
+    let path = replayed.as_ref().map_or(path, |replayed| replayed.database.clone());
     let mut file =
         std::fs::File::open(&path).map_err(|error| Failure::io("opening", &path, &error))?;
     let (mut digest, mut bytes) = (SnapshotDigest::new(), vec![0; 1 << 20]);

@@ -57,6 +57,10 @@ pub(crate) struct RecoverArgs {
     /// Bring it back from this, and not from what loses least: start, backup, or a member's name.
     #[arg(long, value_name = "WHAT")]
     pub from: Option<String>,
+    /// An etcd of the cluster's version, where it is on a host that is restored from: it applies to a copy what the log has
+    /// committed and the database has not [default: etcd, in PATH there]
+    #[arg(long, value_name = "FILE")]
+    pub etcd: Option<PathBuf>,
     /// Also where it serves: what it has now is set aside.
     #[arg(long)]
     pub although_it_serves: bool,
@@ -304,7 +308,13 @@ impl Recovery<'_> {
 
     fn bring_back(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<(), Failure> {
         let from = self.choose(seen, backup)?;
-        output::print(&text::plan(&self.id, seen, &self.hosts, from, backup))?;
+        output::print(&text::plan(
+            &self.id,
+            seen,
+            &self.hosts,
+            (from, backup),
+            self.args.etcd.as_deref(),
+        ))?;
         if self.args.dry_run {
             return Ok(());
         }
@@ -373,7 +383,14 @@ impl Recovery<'_> {
         let name = text::member(&seen[at].name);
         let place = self.args.spool.directory().map_or_else(std::env::temp_dir, Path::to_owned);
         let file = place.join(format!("{}.db", self.id));
-        let fetched = self.hosts[at].fetch(&self.step(["send"]), &file);
+        let mut send = self.step(["send"]);
+        let beyond = seen[at].data.map_or(0, |data| data.beyond);
+        if let Some(etcd) =
+            text::etcd_of(&seen[at], self.args.etcd.as_deref()).filter(|_| beyond > 0)
+        {
+            send.0.extend(["--etcd".into(), etcd.into_os_string()]);
+        }
+        let fetched = self.hosts[at].fetch(&send, &file);
         self.or_undo(fetched.map(|()| vec![()]))?;
         Ok(Backup { name, revision, time: None, words: vec!["-".into()], file: Some(file) })
     }

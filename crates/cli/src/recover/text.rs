@@ -6,12 +6,18 @@ use crate::member::Seen;
 use rekindle_recovery::health::Health;
 use rekindle_recovery::recover::From;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// What the data of a host are called.
 pub(super) const MEMBER: &str = "the data of ";
 
 pub(super) fn member(name: &str) -> String {
     format!("{MEMBER}{name}")
+}
+
+/// The etcd that applies what a log has.
+pub(super) fn etcd_of(seen: &Seen, named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(|| seen.etcd.clone())
 }
 
 /// All members, as etcd's flag has them.
@@ -25,8 +31,8 @@ pub(super) fn plan(
     id: &str,
     seen: &[Seen],
     hosts: &[Reach],
-    from: From,
-    backup: Option<&Backup>,
+    (from, backup): (From, Option<&Backup>),
+    etcd: Option<&Path>,
 ) -> String {
     let mut text = format!("Bring the cluster back ({id}):\n");
     for (seen, host) in seen.iter().zip(hosts) {
@@ -59,9 +65,13 @@ pub(super) fn plan(
             let own = seen[at].data;
             let beyond = own.map_or(0, |data| data.facts().beyond);
             if beyond > 0 {
+                let fate = match etcd_of(&seen[at], etcd) {
+                    Some(etcd) => format!("{} applies them to a copy", etcd.display()),
+                    None => "they are lost, for want of an etcd there (--etcd)".to_owned(),
+                };
                 let _ = writeln!(
                     text,
-                    "  {beyond} entries of its log are committed and not in its database: they are lost"
+                    "  {beyond} entries of its log are committed and not in its database: {fate}"
                 );
             }
             text += "  what others have committed without it is lost\n";

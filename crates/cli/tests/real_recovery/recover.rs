@@ -3,6 +3,7 @@
 use crate::harness::{done, killed_after, member, rekindle, told};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Hosts, Members};
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -147,6 +148,28 @@ fn what_one_disk_has_left_beats_an_older_backup() {
         "{text}"
     );
     scene.has(5);
+}
+
+/// Killed right after it was written to: its log has committed what its database has not.
+#[test]
+fn what_only_a_log_has_is_applied_to_a_copy() {
+    let scene = Scene::new(3);
+    scene.fill(0, 20);
+    scene.hosts.host(1).signal(Signal::KILL);
+    scene.hosts.host(0).lose();
+    scene.hosts.host(2).lose();
+    let planned = scene.run(&["--dry-run"]);
+    assert!(told(&planned).contains("they are lost, for want of an etcd"), "{}", told(&planned));
+    let etcd = format!("--etcd={}", Version::LATEST.binary("etcd").display());
+    let text = done(scene.recover(&[&etcd]));
+    assert!(text.contains("applies them to a copy"), "{text}");
+    scene.hosts.wait_until_they_serve();
+    let found = scene.hosts.etcdctl_json(&["get", "--prefix", "/"]);
+    // Of the last one it may not have heard that it was committed.
+    assert!(found["count"].as_i64().unwrap() >= 19, "{}", found["count"]);
+    let left = fs::read_dir(scene.hosts.host(1).data_dir.parent().unwrap()).unwrap();
+    let left: Vec<_> = left.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.contains("replay")), "{left:?}");
 }
 
 /// One host cannot do its part: nothing changes anywhere.

@@ -169,9 +169,10 @@ impl Host {
     fn write_scripts(&self, etcd: &Path, supervised: bool) {
         let Self { name, client_url, peer_url, data_dir, directory, .. } = self;
         let (etcd, data, at) = (etcd.display(), data_dir.display(), directory.display());
+        // Databases are far behind their logs, so that whoever is killed shows it.
         let flags = format!(
             "--name {name} --data-dir {data} --listen-client-urls {client_url} --advertise-client-urls {client_url} \
-             --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --quota-backend-bytes 8589934592 --heartbeat-interval 50 \
+             --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --quota-backend-bytes 8589934592 --backend-batch-interval 2s --heartbeat-interval 50 \
              --election-timeout 500"
         );
         let run = match supervised {
