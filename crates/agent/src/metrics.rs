@@ -51,7 +51,7 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     (
         "rekindle_restore_seconds",
         "gauge",
-        "How long the restore of the last drill took, until etcd answered.",
+        "How long the restore of the last drill took, until etcd answered or it was checked without one.",
     ),
     (
         "rekindle_certificate_expiry_time_seconds",

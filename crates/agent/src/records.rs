@@ -149,7 +149,11 @@ impl Record {
         let output = self.output.as_ref()?;
         let text = |name: &str| output.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| output.get(name).and_then(Value::as_i64);
-        let revision = || number("revision").map(|revision| format!("revision {revision}"));
+        // What a drill did not do is known of it wherever it is told of.
+        let booted = output.get("booted").and_then(Value::as_bool);
+        let unbooted = if booted == Some(false) { ", no etcd was booted" } else { "" };
+        let revision =
+            || number("revision").map(|revision| format!("revision {revision}{unbooted}"));
         let verdict = || {
             let (verdict, level) = text("verdict").zip(text("level"))?;
             let (good, all) = (number("restorePointsGood")?, number("restorePointsVerified")?);
@@ -517,6 +521,8 @@ mod tests {
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("/x.db"), Some(7)));
         record.output = Some(json!({ "revision": 3, "newBytes": 5 }));
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("revision 3"), Some(5)));
+        record.output = Some(json!({ "revision": 3, "booted": false }));
+        assert_eq!(record.made().as_deref(), Some("revision 3, no etcd was booted"));
         record.output = Some(json!({ "removed": 2, "collectedBytes": 5 }));
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("removed: 2"), None));
         record.output = Some(json!({
