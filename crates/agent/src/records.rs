@@ -401,13 +401,16 @@ pub fn copy_missing(
 /// [`StoreFault`].
 pub fn remove_before(store: &Store, cluster: &str, before: Timestamp) -> Result<usize, StoreFault> {
     let first = before.strftime("%Y%m%d").to_string();
+    let folder = format!("{FOLDER}/{cluster}");
     let mut removed = 0;
-    for found in store.list(&format!("{FOLDER}/{cluster}"))? {
+    for found in store.list(&folder)? {
         if day_of(&found.name).is_some_and(|day| day < &*first) {
             store.remove(&found.name)?;
             removed += 1;
         }
     }
+    // Nobody writes into days that are over for so long.
+    store.remove_empty_folders(&folder, |day| day.len() == 8 && day < &*first)?;
     Ok(removed)
 }
 
@@ -486,6 +489,20 @@ mod tests {
         assert_eq!(since(&archive, None, at("2026-11-19T02:00:00Z")).unwrap().len(), 1);
         assert_eq!(remove_before(&archive, "prod", at(TEN)).unwrap(), 2);
         assert_eq!(since(&archive, None, Timestamp::UNIX_EPOCH).unwrap().len(), 1);
+    }
+
+    /// Those of a minute's job would be a thousand a day.
+    #[test]
+    fn days_that_are_removed_leave_no_folders() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::directory(directory.path()).unwrap();
+        for slot in ["2026-11-18T23:00:00Z", "2026-11-19T01:00:00Z", TEN] {
+            put(&store, &record(slot, 1, "a", Outcome::Done)).unwrap();
+        }
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 2);
+        let days = std::fs::read_dir(directory.path().join("records/prod")).unwrap();
+        let days: Vec<_> = days.map(|day| day.unwrap().file_name()).collect();
+        assert_eq!(days, ["20261120"]);
     }
 
     /// Whoever has failed for long is overdue: that it was done before that has to be known after a restart.
