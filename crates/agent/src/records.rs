@@ -338,26 +338,45 @@ pub fn since(
 pub fn newest(store: &Store, cluster: &str, from: Timestamp) -> Result<Vec<Record>, StoreFault> {
     let first = from.strftime("%Y%m%d").to_string();
     let mut listed = store.list(&format!("{FOLDER}/{cluster}"))?;
-    listed.retain(|found| {
-        found.name.ends_with(".json") && day_of(&found.name).is_some_and(|day| day >= &*first)
-    });
-    // By jobs and slots; names are ordered by their slots.
-    let mut left: BTreeMap<String, BTreeMap<String, Vec<Listed>>> = BTreeMap::new();
-    for found in listed {
-        let folder = found.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+    listed.retain(|found| day_of(&found.name).is_some_and(|day| day >= &*first));
+    let (mut records, _) = back_to_done(store, by_jobs(listed));
+    records.sort_by_key(|record| record.ended);
+    Ok(records)
+}
+
+/// Records by jobs and slots; names of slots are ordered.
+type ByJobs = BTreeMap<String, BTreeMap<String, Vec<Listed>>>;
+
+fn by_jobs(listed: Vec<Listed>) -> ByJobs {
+    let mut jobs = ByJobs::new();
+    for found in listed.into_iter().filter(|found| found.name.ends_with(".json")) {
+        let folder = folder_of(&found.name).to_owned();
         let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
         let Some((_, job)) = job else { continue };
-        left.entry(job.to_owned()).or_default().entry(folder).or_default().push(found);
+        jobs.entry(job.to_owned()).or_default().entry(folder).or_default().push(found);
     }
-    let (mut records, mut slots) = (Vec::new(), SLOTS);
+    jobs
+}
+
+/// Reads the newest slots of each job, back to one that was done; and what could not be read, if it was there.
+fn back_to_done(store: &Store, mut left: ByJobs) -> (Vec<Record>, Option<StoreFault>) {
+    let (mut records, mut unread, mut slots) = (Vec::new(), None, SLOTS);
     while !left.is_empty() {
         let newest = |of: &mut BTreeMap<String, Vec<Listed>>| {
             std::iter::from_fn(|| of.pop_last()).take(slots).flat_map(|it| it.1).collect::<Vec<_>>()
         };
         let asked = left.values_mut().flat_map(newest).collect();
-        let read = store.read_starts(asked, BYTES_MAX).into_iter();
-        let read = read.filter_map(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
-        for record in read.filter(|it: &Record| it.format == FORMAT) {
+        for read in store.read_starts(asked, BYTES_MAX) {
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(fault) => {
+                    unread =
+                        unread.or(Some(fault).filter(|it| it.kind != StoreFaultKind::NotFound));
+                    continue;
+                }
+            };
+            let record: Option<Record> = serde_json::from_slice(&bytes).ok();
+            let Some(record) = record.filter(|it| it.format == FORMAT) else { continue };
             if record.outcome == Outcome::Done {
                 left.remove(&record.job);
             }
@@ -367,8 +386,7 @@ pub fn newest(store: &Store, cluster: &str, from: Timestamp) -> Result<Vec<Recor
         // Who fails for weeks is not asked for slot by slot.
         slots *= 2;
     }
-    records.sort_by_key(|record| record.ended);
-    Ok(records)
+    (records, unread)
 }
 
 /// Copies records that a store does not have, such as those of runs while it was away.
@@ -395,23 +413,43 @@ pub fn copy_missing(
     Ok(missing.len())
 }
 
-/// Removes what is of days before that of a moment.
+/// Removes what is of days before that of a moment, but for the newest slot of each job that was done: whatever its age, it
+/// tells whether the job is overdue, and which slots were missed.
 ///
 /// # Errors
-/// [`StoreFault`].
+/// [`StoreFault`]; where it cannot be read which slots were done, nothing is removed.
 pub fn remove_before(store: &Store, cluster: &str, before: Timestamp) -> Result<usize, StoreFault> {
     let first = before.strftime("%Y%m%d").to_string();
     let folder = format!("{FOLDER}/{cluster}");
+    let listed = store.list(&folder)?;
+    let is_old = |found: &&Listed| day_of(&found.name).is_some_and(|day| day < &*first);
+    let old: Vec<_> = listed.iter().filter(is_old).cloned().collect();
+    let mut jobs = by_jobs(listed);
+    let of_old = by_jobs(old.clone());
+    jobs.retain(|job, _| of_old.contains_key(job));
+    let (records, unread) = back_to_done(store, jobs);
+    if let Some(fault) = unread {
+        return Err(fault);
+    }
+    let mut kept = BTreeMap::new();
+    for record in records.iter().filter(|it| it.outcome == Outcome::Done) {
+        let newest = kept.entry(&*record.job).or_insert(record);
+        *newest = if record.slot > newest.slot { record } else { *newest };
+    }
+    let kept: Vec<_> = kept.values().map(|it| folder_of(&it.name()).to_owned()).collect();
     let mut removed = 0;
-    for found in store.list(&folder)? {
-        if day_of(&found.name).is_some_and(|day| day < &*first) {
-            store.remove(&found.name)?;
-            removed += 1;
-        }
+    for found in old.iter().filter(|it| !kept.iter().any(|kept| folder_of(&it.name) == kept)) {
+        store.remove(&found.name)?;
+        removed += 1;
     }
     // Nobody writes into days that are over for so long.
     store.remove_empty_folders(&folder, |day| day.len() == 8 && day < &*first)?;
     Ok(removed)
+}
+
+/// That of its slot.
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn day_of(name: &str) -> Option<&str> {
@@ -421,6 +459,7 @@ fn day_of(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle_testkit::fault_store::{Fault, FaultStore, When};
     use serde_json::json;
 
     fn at(text: &str) -> Timestamp {
@@ -489,6 +528,38 @@ mod tests {
         assert_eq!(since(&archive, None, at("2026-11-19T02:00:00Z")).unwrap().len(), 1);
         assert_eq!(remove_before(&archive, "prod", at(TEN)).unwrap(), 2);
         assert_eq!(since(&archive, None, Timestamp::UNIX_EPOCH).unwrap().len(), 1);
+    }
+
+    /// A job of every month, and records of a week: it is not overdue as soon as the week is over.
+    #[test]
+    fn what_was_done_last_is_kept_whatever_its_age() {
+        let objects = FaultStore::in_memory();
+        let store = Store::from_objects(objects.clone(), "faulty").unwrap();
+        let slots = ["2026-09-01T00:00:00Z", "2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z"];
+        let outcomes = [Outcome::Done, Outcome::Done, Outcome::Failed];
+        for (slot, outcome) in slots.into_iter().zip(outcomes) {
+            assert!(run(slot, 1).claim(&store, &agent("a"), at(slot)).unwrap());
+            put(&store, &record(slot, 1, "a", outcome)).unwrap();
+            // Another one is done still, and needs nothing that is old.
+            let other = Record { job: "other".to_owned(), ..record(slot, 1, "a", outcome) };
+            put(&store, &other).unwrap();
+        }
+        let other = Record {
+            job: "other".to_owned(),
+            ..record("2026-11-20T09:00:00Z", 1, "a", Outcome::Done)
+        };
+        put(&store, &other).unwrap();
+        // Behind the listing.
+        objects.fail(Fault::Error, When::From(objects.operations() + 2));
+        remove_before(&store, "prod", at(TEN)).unwrap_err();
+        objects.heal();
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 2 * 2 + 3);
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 0);
+        let known = newest(&store, "prod", Timestamp::UNIX_EPOCH).unwrap();
+        let known: Vec<_> = known.iter().map(|it| (&*it.job, it.slot)).collect();
+        assert_eq!(known, [("other", other.slot), ("snapshot-daily", at(slots[1]))]);
+        let claimed = attempts(&store, &run(slots[1], 1)).unwrap();
+        assert_eq!(claimed[&1].ended.unwrap().0, Outcome::Done);
     }
 
     /// Those of a minute's job would be a thousand a day.

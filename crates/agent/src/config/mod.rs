@@ -44,7 +44,7 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// What is asked while all is well: whoever is not asked any more raises the alarm.
     pub heartbeat: Option<Heartbeat>,
-    /// How long records of what was done are kept.
+    /// How long records of what was done are kept; of each job the last that was done is, whatever its age.
     #[serde(default = "days::<31>")]
     pub keep_records: Period,
 }

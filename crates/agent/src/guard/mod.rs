@@ -456,8 +456,8 @@ impl Guard {
 fn begun(ward: &Ward) -> ClusterState {
     let now = records::now();
     let cluster = &ward.cluster;
-    let from = now.checked_sub(ward.keep_records).unwrap_or(Timestamp::UNIX_EPOCH);
-    let records = records::newest(&ward.own, &cluster.name, from);
+    // What is older than others are kept is what was done last.
+    let records = records::newest(&ward.own, &cluster.name, Timestamp::UNIX_EPOCH);
     let records = records.unwrap_or_default();
     let mut jobs: BTreeMap<_, _> = ward
         .jobs

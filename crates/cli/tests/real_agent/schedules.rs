@@ -146,22 +146,28 @@ fn a_pause_holds_and_a_request_is_served() {
 fn what_was_missed_is_caught_up_and_what_is_old_goes() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
     let place = Place::new();
+    let (own, now) = (place.path("agent/clusters/prod"), records::now());
+    let ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    let missed = ago(60).to_zoned(TimeZone::UTC);
     let config = place.configure(
         "agent",
         &cluster,
         "keepRecords: 40d\n",
-        "  archives: [{place: HERE/archive}]
-  capture: {enabled: false}
+        &format!(
+            "  archives: [{{place: HERE/archive}}]
+  capture: {{enabled: false}}
   snapshots:
-  - {name: monthly, schedule: '@monthly', to: [HERE/monthly.db]}
-  - {name: yearly, schedule: '@every 8000h', to: [HERE/yearly.db]}
+  - {{name: monthly, schedule: '@monthly', to: [HERE/monthly.db]}}
+  - {{name: yearly, schedule: '@every 8000h', to: [HERE/yearly.db]}}
+  - {{name: missed, schedule: '0 0 {} {} *', to: [HERE/missed.db]}}
 ",
+            missed.day(),
+            missed.month()
+        ),
     );
-    let (own, now) = (place.path("agent/clusters/prod"), records::now());
     fs::create_dir_all(&own).unwrap();
     let stores =
         [&own, &place.path("archive")].map(|path| Store::directory(path.as_ref()).unwrap());
-    let ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
     let agent = records::Agent { id: "0".repeat(16), host: "it was".to_owned() };
     let put = |job: &str, slot| {
         let (cluster, job) = ("prod".to_owned(), job.to_owned());
@@ -174,8 +180,11 @@ fn what_was_missed_is_caught_up_and_what_is_old_goes() {
     put(monthly, ago(now.to_zoned(TimeZone::UTC).day().into()));
     put("snapshot-yearly", ago(1));
     put(monthly, ago(42));
+    // It was done before, longer ago than records are kept.
+    put("snapshot-missed", ago(70));
     let mut guarding = Guarding::start(&config);
     guarding.wait_for("snapshot-monthly: done");
+    guarding.wait_for("snapshot-missed: done");
     guarding.stop();
     for store in &stores {
         let kept = records::since(store, Some("prod"), Timestamp::UNIX_EPOCH).unwrap();
