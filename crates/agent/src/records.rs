@@ -9,11 +9,11 @@
 
 use crate::files::Certificate;
 use crate::turns::{Attempt, Attempts};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rekindle_archive::{Listed, Store, StoreFault, StoreFaultKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const FORMAT: u32 = 1;
 const FOLDER: &str = "records";
@@ -244,8 +244,12 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 /// # Errors
 /// [`StoreFault`].
 pub fn attempts(store: &Store, run: &Run) -> Result<Attempts, StoreFault> {
+    attempts_of(store, &store.list(&run.folder())?)
+}
+
+fn attempts_of(store: &Store, listed: &[Listed]) -> Result<Attempts, StoreFault> {
     let mut attempts = Attempts::new();
-    for listed in store.list(&run.folder())? {
+    for listed in listed {
         let stem = listed.name.rsplit('/').next().unwrap_or_default();
         let number = stem.split(['.', '-']).next().and_then(|number| number.parse().ok());
         let Some(number) = number.filter(|number| *number > 0) else { continue };
@@ -277,6 +281,68 @@ pub fn attempts(store: &Store, run: &Run) -> Result<Attempts, StoreFault> {
         }
     }
     Ok(attempts)
+}
+
+/// Which claims are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed {
+    /// Of slots from this one on.
+    pub first: Timestamp,
+    /// Those that were made since.
+    pub since: Timestamp,
+    /// Until now.
+    pub now: Timestamp,
+}
+
+/// An attempt of another agent at another slot of a job that has no record yet: it may be under way. None is of a slot between
+/// the first one and the moment since when claims count.
+///
+/// # Errors
+/// [`StoreFault`].
+pub fn unfinished(
+    store: &Store,
+    run: &Run,
+    me: &str,
+    claimed: Claimed,
+) -> Result<Option<Attempt>, StoreFault> {
+    let Claimed { first, since, now } = claimed;
+    let day = SignedDuration::from_hours(24);
+    // Another one's clock may be ahead.
+    let until = run.slot.max(now).checked_add(day).unwrap_or(Timestamp::MAX);
+    let moments = std::iter::successors(Some(since), |at| at.checked_add(day).ok());
+    let moments = moments.take_while(|at| *at <= until).chain([first, run.slot, until]);
+    let days: BTreeSet<_> = moments.map(|at| at.strftime("%Y%m%d").to_string()).collect();
+    let (own, mut slots) = (run.folder(), BTreeMap::<String, Vec<Listed>>::new());
+    for day in days {
+        for found in store.list(&format!("{FOLDER}/{}/{day}", run.cluster))? {
+            let folder = folder_of(&found.name);
+            let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
+            if folder != own && job.is_some_and(|(_, job)| job == run.job) {
+                slots.entry(folder.to_owned()).or_default().push(found);
+            }
+        }
+    }
+    for listed in slots.values_mut() {
+        let ended: BTreeSet<_> = listed.iter().filter_map(|it| ended_of(&it.name)).collect();
+        listed.retain(|it| claim_of(&it.name).is_some_and(|attempt| !ended.contains(attempt)));
+        let mut claims = attempts_of(store, listed)?.into_values();
+        let found = claims.find(|it| it.agent != me && it.claimed > since);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The attempt that a name is the claim of.
+fn claim_of(name: &str) -> Option<&str> {
+    name.rsplit('/').next()?.strip_suffix(".claim")
+}
+
+/// The attempt that a name is the record of.
+fn ended_of(name: &str) -> Option<String> {
+    let (attempt, _) = name.rsplit('/').next()?.strip_suffix(".json")?.split_once('-')?;
+    Some(attempt.to_owned())
 }
 
 /// The records of a slot; what cannot be read of them is left out.
@@ -498,6 +564,39 @@ mod tests {
         assert_eq!((&*seen[&2].agent, seen[&2].ended), ("b", None));
         let other = Run { job: "snapshot-daily-2".to_owned(), ..run(TEN, 1) };
         assert_eq!(attempts(&store, &other).unwrap(), Attempts::new());
+    }
+
+    /// What takes longer than its period is not begun a second time for the next slot.
+    #[test]
+    fn what_is_under_way_for_another_slot_is_seen() {
+        let store = Store::memory().unwrap();
+        let claimed = |since: &str| Claimed {
+            first: at("2026-11-01T00:00:00Z"),
+            since: at(since),
+            now: at("2026-11-20T10:20:00Z"),
+        };
+        let next = run("2026-11-20T10:20:00Z", 1);
+        let seen = |me: &str, since: &str| unfinished(&store, &next, me, claimed(since)).unwrap();
+        let (yesterday, later) = ("2026-11-19T10:20:00Z", "2026-11-20T10:10:00Z");
+        let other = Run { job: "other".to_owned(), ..run(TEN, 1) };
+        for run in [&other, &next] {
+            assert!(run.claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        }
+        assert_eq!(seen("b", yesterday), None, "those are of another job, and of this slot");
+        assert!(run(TEN, 1).claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        assert_eq!(seen("b", yesterday).unwrap().agent, "a");
+        assert_eq!(
+            seen("a", yesterday),
+            None,
+            "who does one after the other knows that he does none"
+        );
+        assert_eq!(seen("b", later), None, "that one is gone");
+        put(&store, &record(TEN, 1, "a", Outcome::Failed)).unwrap();
+        assert_eq!(seen("b", yesterday), None);
+        // One that was missed, and is made up for.
+        let missed = run("2026-11-01T00:00:00Z", 1);
+        assert!(missed.claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        assert_eq!(seen("b", yesterday).unwrap().agent, "a");
     }
 
     #[test]
