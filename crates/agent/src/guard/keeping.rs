@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often archives are tried that have not got all records.
 const DELIVER_EVERY: SignedDuration = SignedDuration::from_secs(30);
@@ -164,6 +164,9 @@ fn tidy(ward: &Ward, now: Timestamp, keep: SignedDuration) {
             Ok(found) => found.into_iter().for_each(|record| hear(ward, record)),
             Err(fault) => tidied = tidied.and(Err(fault)),
         }
+    }
+    if let Err(error) = ward.requests.tidy(SystemTime::now()) {
+        ward.say(Level::Info, None, format!("looking after requests: {error}"));
     }
     if let Err(fault) = tidied {
         ward.say(Level::Info, None, format!("looking after records: {fault}"));
