@@ -102,6 +102,8 @@ pub struct JobState {
     pub period: Duration,
     /// When it is due.
     pub schedule: Option<Schedule>,
+    /// Up to so much later it begins.
+    pub jitter: Duration,
     /// Since when it is looked after.
     pub since: Option<Timestamp>,
     /// When its next run is due.

@@ -471,7 +471,13 @@ fn begun(ward: &Ward) -> ClusterState {
             let schedule = Some(job.schedule.clone());
             (
                 job.name.clone(),
-                JobState { period, schedule, since: Some(now), ..JobState::default() },
+                JobState {
+                    period,
+                    schedule,
+                    jitter: job.jitter,
+                    since: Some(now),
+                    ..JobState::default()
+                },
             )
         })
         .collect();
