@@ -330,6 +330,8 @@ impl Judge<'_> {
         let begun = resumed.map_or(since, |resumed| since.max(resumed));
         let runs = self.config.alarms.missed_runs;
         let late = job.schedule.as_ref().and_then(|schedule| schedule.late(begun, runs));
+        // It may begin later than it did the last time.
+        let late = late.and_then(|late| late.checked_add(job.jitter).ok());
         // What other agents have done is not known at once.
         let known = job.since.map_or(begun, |since| since.max(begun));
         if self.ago(known) > LATE_MIN && late.is_some_and(|late| self.now > late) {
@@ -495,6 +497,12 @@ mod tests {
         }
         check(with(Some((Outcome::Done, 1))), 250, &[]);
         check(with(Some((Outcome::Done, 1))), 251, &["JobOverdue"]);
+        let spread = |state: &mut ClusterState| {
+            let jitter = Duration::from_secs(20);
+            state.jobs.insert("j".to_owned(), JobState { jitter, ..job(Some((Outcome::Done, 1))) });
+        };
+        check(spread, 270, &[]);
+        check(spread, 271, &["JobOverdue"]);
         let paused = |state: &mut ClusterState| {
             state.jobs.insert("j".to_owned(), job(Some((Outcome::Refused, 1))));
             state.paused = Some("upgrade".to_owned());

@@ -62,6 +62,8 @@ pub struct CaptureState {
     pub differs: Option<(Timestamp, String)>,
     /// The cluster became another one.
     pub another_history: Option<(Timestamp, String)>,
+    /// How often it did.
+    pub histories: u64,
 }
 
 /// Moments that are remembered of an archive that is behind.
@@ -102,6 +104,8 @@ pub struct JobState {
     pub period: Duration,
     /// When it is due.
     pub schedule: Option<Schedule>,
+    /// Up to so much later it begins.
+    pub jitter: Duration,
     /// Since when it is looked after.
     pub since: Option<Timestamp>,
     /// When its next run is due.
@@ -145,6 +149,7 @@ impl CaptureState {
             failure: None,
             differs: None,
             another_history: None,
+            histories: 0,
         }
     }
 }
@@ -200,7 +205,10 @@ impl ClusterState {
                 let state = self.archives.entry(archive).or_default();
                 state.gap_revisions += last.saturating_sub(first).saturating_add(1).max(0);
             }
-            Line::AnotherHistory { text } => capture.another_history = Some((now, text)),
+            Line::AnotherHistory { text } => {
+                capture.histories += 1;
+                capture.another_history = Some((now, text));
+            }
             Line::Note { failed, archive: Some(archive), text } => {
                 let state = self.archives.entry(archive).or_default();
                 state.words.clone_from(&text);

@@ -8,6 +8,10 @@ use crate::schedule::{Schedule, jittered};
 use jiff::Timestamp;
 use std::time::Duration;
 
+/// A fleet does not begin at one second: jobs begin up to so much of their period later, and at most so long.
+const SPREAD_PART: u32 = 10;
+const SPREAD_MAX: Duration = Duration::from_secs(60);
+
 /// What is done at each slot of a schedule.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -127,6 +131,10 @@ pub fn jobs_of(cluster: &Cluster) -> Result<Vec<Job>, String> {
     }
     for job in &mut jobs {
         job.spread = format!("{}/{}", cluster.name, job.name);
+        // Of snapshots it is said in the configuration: who wants one at a minute wants it then.
+        if job.lane != Lane::Save {
+            job.jitter = (job.schedule.shortest() / SPREAD_PART).min(SPREAD_MAX);
+        }
     }
     Ok(jobs)
 }
@@ -314,6 +322,42 @@ mod tests {
 ",
             &[("base-main", "save /backup/etcd")],
         );
+    }
+
+    /// All that many clusters and hosts do at midnight begins at another second, and is of midnight.
+    #[test]
+    fn a_fleet_does_not_begin_at_one_second() {
+        let yaml = |name: &str| {
+            format!(
+                "clusters:
+- name: {name}
+  endpoints: [127.0.0.1:2379]
+  archives: [{{place: /backup/etcd, prune: {{schedule: '@daily'}}, verify: {{schedule: '@every 100s'}}}}]
+  capture: {{bases: '@daily'}}
+  snapshots: [{{name: daily, schedule: '@daily', to: [/a.db]}}]
+  defragment: {{schedule: '@daily'}}
+"
+            )
+        };
+        let slot: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
+        let mut begun = std::collections::BTreeSet::new();
+        for number in 0..20 {
+            let config = Config::parse(&yaml(&format!("c{number}"))).unwrap();
+            for job in jobs_of(&config.clusters[0]).unwrap() {
+                let begins = job.begins(slot);
+                let later = begins.duration_since(slot).as_millis();
+                let most = match &*job.name {
+                    "snapshot-daily" => 1,
+                    "verify-main" => 10_000,
+                    _ => 60_000,
+                };
+                assert!((0..most).contains(&later), "{} begins {later} ms later", job.name);
+                begun.extend((most > 1).then_some(begins));
+                let before = slot.checked_sub(jiff::SignedDuration::from_secs(1)).unwrap();
+                assert_eq!(job.due(before, begins), Some(slot));
+            }
+        }
+        assert!(begun.len() > 70, "80 jobs begin at {} times", begun.len());
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ("rekindle_capture_starts_total", "counter", "How often that process was started."),
     ("rekindle_head_revision", "gauge", "The last revision of the cluster that has come."),
     ("rekindle_behind_revisions", "gauge", "How many revisions the cluster is ahead of that."),
+    (
+        "rekindle_histories_begun_total",
+        "counter",
+        "How often the cluster was found to be another one, or restored: a history of its own began in the archives.",
+    ),
     ("rekindle_heard_time_seconds", "gauge", "When the cluster was last heard of."),
     ("rekindle_archive_revision", "gauge", "The last revision that an archive has for good."),
     (
@@ -51,7 +56,12 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     (
         "rekindle_restore_seconds",
         "gauge",
-        "How long the restore of the last drill took, until etcd answered.",
+        "How long the restore of the last drill took, until etcd answered or it was checked without one.",
+    ),
+    (
+        "rekindle_archive_forks",
+        "gauge",
+        "Parts of an archive's log that its last verification found written in two ways.",
     ),
     (
         "rekindle_certificate_expiry_time_seconds",
@@ -84,6 +94,8 @@ pub fn render(board: &Board, alarms: &[Alarm], now: Timestamp) -> String {
             samples.add("rekindle_capture_starts_total", &one, capture.starts as f64);
             samples.add_if("rekindle_head_revision", &one, capture.head.map(|it| it as f64));
             samples.add("rekindle_behind_revisions", &one, capture.behind as f64);
+            let histories = capture.histories as f64;
+            samples.add("rekindle_histories_begun_total", &one, histories);
             samples.add_if("rekindle_heard_time_seconds", &one, capture.heard.map(seconds));
             for (place, archive) in &state.archives {
                 let two = [cluster, ("archive", &**place)];
@@ -135,6 +147,9 @@ fn of_job(samples: &mut Samples, two: [(&str, &str); 2], state: &JobState) {
     let output = last.and_then(|it| it.output.as_ref());
     let drilled = output.and_then(|it| it.get("seconds")).and_then(serde_json::Value::as_f64);
     samples.add_if("rekindle_restore_seconds", &two, drilled);
+    let findings = output.and_then(|it| it.get("findings")).and_then(serde_json::Value::as_array);
+    let forks = findings.map(|all| all.iter().filter(|it| it["found"] == "FORKED").count() as f64);
+    samples.add_if("rekindle_archive_forks", &two, forks);
     let mut expiry = BTreeMap::<_, Timestamp>::new();
     for Certificate { path, not_after, .. } in &state.certificates {
         let soonest = expiry.entry(path).or_insert(*not_after);
@@ -214,6 +229,9 @@ mod tests {
         let mut board = Board::new(at(5));
         let capture =
             CaptureState { head: Some(7), heard: Some(at(9)), ..CaptureState::new(at(5)) };
+        let mut state = ClusterState { capture: Some(capture), ..ClusterState::default() };
+        let text = "another history".to_owned();
+        state.hear(crate::lines::Line::AnotherHistory { text }, at(9));
         let line = ArchiveLine {
             written: Some(7),
             base: Some(6),
@@ -230,16 +248,18 @@ mod tests {
         };
         let agent = crate::records::Agent { id: "1".to_owned(), host: "h".to_owned() };
         let mut record = crate::records::Record::new(&run, &agent, at(6), at(8), Outcome::Done);
-        record.output = Some(serde_json::json!({ "fileSize": 12, "seconds": 1.5 }));
+        record.output = Some(serde_json::json!({
+            "fileSize": 12, "seconds": 1.5,
+            "findings": [{ "found": "FORKED" }, { "found": "ORPHAN" }, { "found": "FORKED" }],
+        }));
         let mut job = JobState { next: Some(at(60)), ..JobState::default() };
         job.hear(record, true);
         let (path, subject) = ("/etc/a".to_owned(), "CN=a".to_owned());
         job.certificates = vec![Certificate { path, subject, not_after: at(70) }];
         let state = ClusterState {
-            capture: Some(capture),
             archives: [("/a \"b\"".to_owned(), archive)].into(),
             jobs: [("j".to_owned(), job)].into(),
-            ..ClusterState::default()
+            ..state
         };
         board.clusters.insert("a".to_owned(), state);
         let alarm = Alarm {
@@ -267,6 +287,8 @@ mod tests {
                 "rekindle_job_runs_total{cluster=\"a\",job_name=\"j\",result=\"done\"} 1\n"
             )
         );
+        assert!(page.contains("rekindle_archive_forks{cluster=\"a\",job_name=\"j\"} 2\n"));
+        assert!(page.contains("rekindle_histories_begun_total{cluster=\"a\"} 1\n"));
         assert!(page.contains("rekindle_job_duration_seconds{cluster=\"a\",job_name=\"j\"} 2\n"));
     }
 }

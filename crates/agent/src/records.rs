@@ -9,11 +9,11 @@
 
 use crate::files::Certificate;
 use crate::turns::{Attempt, Attempts};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rekindle_archive::{Listed, Store, StoreFault, StoreFaultKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const FORMAT: u32 = 1;
 const FOLDER: &str = "records";
@@ -149,7 +149,11 @@ impl Record {
         let output = self.output.as_ref()?;
         let text = |name: &str| output.get(name).and_then(Value::as_str).map(str::to_owned);
         let number = |name: &str| output.get(name).and_then(Value::as_i64);
-        let revision = || number("revision").map(|revision| format!("revision {revision}"));
+        // What a drill did not do is known of it wherever it is told of.
+        let booted = output.get("booted").and_then(Value::as_bool);
+        let unbooted = if booted == Some(false) { ", no etcd was booted" } else { "" };
+        let revision =
+            || number("revision").map(|revision| format!("revision {revision}{unbooted}"));
         let verdict = || {
             let (verdict, level) = text("verdict").zip(text("level"))?;
             let (good, all) = (number("restorePointsGood")?, number("restorePointsVerified")?);
@@ -240,8 +244,12 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 /// # Errors
 /// [`StoreFault`].
 pub fn attempts(store: &Store, run: &Run) -> Result<Attempts, StoreFault> {
+    attempts_of(store, &store.list(&run.folder())?)
+}
+
+fn attempts_of(store: &Store, listed: &[Listed]) -> Result<Attempts, StoreFault> {
     let mut attempts = Attempts::new();
-    for listed in store.list(&run.folder())? {
+    for listed in listed {
         let stem = listed.name.rsplit('/').next().unwrap_or_default();
         let number = stem.split(['.', '-']).next().and_then(|number| number.parse().ok());
         let Some(number) = number.filter(|number| *number > 0) else { continue };
@@ -273,6 +281,68 @@ pub fn attempts(store: &Store, run: &Run) -> Result<Attempts, StoreFault> {
         }
     }
     Ok(attempts)
+}
+
+/// Which claims are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed {
+    /// Of slots from this one on.
+    pub first: Timestamp,
+    /// Those that were made since.
+    pub since: Timestamp,
+    /// Until now.
+    pub now: Timestamp,
+}
+
+/// An attempt of another agent at another slot of a job that has no record yet: it may be under way. None is of a slot between
+/// the first one and the moment since when claims count.
+///
+/// # Errors
+/// [`StoreFault`].
+pub fn unfinished(
+    store: &Store,
+    run: &Run,
+    me: &str,
+    claimed: Claimed,
+) -> Result<Option<Attempt>, StoreFault> {
+    let Claimed { first, since, now } = claimed;
+    let day = SignedDuration::from_hours(24);
+    // Another one's clock may be ahead.
+    let until = run.slot.max(now).checked_add(day).unwrap_or(Timestamp::MAX);
+    let moments = std::iter::successors(Some(since), |at| at.checked_add(day).ok());
+    let moments = moments.take_while(|at| *at <= until).chain([first, run.slot, until]);
+    let days: BTreeSet<_> = moments.map(|at| at.strftime("%Y%m%d").to_string()).collect();
+    let (own, mut slots) = (run.folder(), BTreeMap::<String, Vec<Listed>>::new());
+    for day in days {
+        for found in store.list(&format!("{FOLDER}/{}/{day}", run.cluster))? {
+            let folder = folder_of(&found.name);
+            let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
+            if folder != own && job.is_some_and(|(_, job)| job == run.job) {
+                slots.entry(folder.to_owned()).or_default().push(found);
+            }
+        }
+    }
+    for listed in slots.values_mut() {
+        let ended: BTreeSet<_> = listed.iter().filter_map(|it| ended_of(&it.name)).collect();
+        listed.retain(|it| claim_of(&it.name).is_some_and(|attempt| !ended.contains(attempt)));
+        let mut claims = attempts_of(store, listed)?.into_values();
+        let found = claims.find(|it| it.agent != me && it.claimed > since);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The attempt that a name is the claim of.
+fn claim_of(name: &str) -> Option<&str> {
+    name.rsplit('/').next()?.strip_suffix(".claim")
+}
+
+/// The attempt that a name is the record of.
+fn ended_of(name: &str) -> Option<String> {
+    let (attempt, _) = name.rsplit('/').next()?.strip_suffix(".json")?.split_once('-')?;
+    Some(attempt.to_owned())
 }
 
 /// The records of a slot; what cannot be read of them is left out.
@@ -334,26 +404,45 @@ pub fn since(
 pub fn newest(store: &Store, cluster: &str, from: Timestamp) -> Result<Vec<Record>, StoreFault> {
     let first = from.strftime("%Y%m%d").to_string();
     let mut listed = store.list(&format!("{FOLDER}/{cluster}"))?;
-    listed.retain(|found| {
-        found.name.ends_with(".json") && day_of(&found.name).is_some_and(|day| day >= &*first)
-    });
-    // By jobs and slots; names are ordered by their slots.
-    let mut left: BTreeMap<String, BTreeMap<String, Vec<Listed>>> = BTreeMap::new();
-    for found in listed {
-        let folder = found.name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+    listed.retain(|found| day_of(&found.name).is_some_and(|day| day >= &*first));
+    let (mut records, _) = back_to_done(store, by_jobs(listed));
+    records.sort_by_key(|record| record.ended);
+    Ok(records)
+}
+
+/// Records by jobs and slots; names of slots are ordered.
+type ByJobs = BTreeMap<String, BTreeMap<String, Vec<Listed>>>;
+
+fn by_jobs(listed: Vec<Listed>) -> ByJobs {
+    let mut jobs = ByJobs::new();
+    for found in listed.into_iter().filter(|found| found.name.ends_with(".json")) {
+        let folder = folder_of(&found.name).to_owned();
         let job = folder.rsplit('/').next().and_then(|name| name.split_once('-'));
         let Some((_, job)) = job else { continue };
-        left.entry(job.to_owned()).or_default().entry(folder).or_default().push(found);
+        jobs.entry(job.to_owned()).or_default().entry(folder).or_default().push(found);
     }
-    let (mut records, mut slots) = (Vec::new(), SLOTS);
+    jobs
+}
+
+/// Reads the newest slots of each job, back to one that was done; and what could not be read, if it was there.
+fn back_to_done(store: &Store, mut left: ByJobs) -> (Vec<Record>, Option<StoreFault>) {
+    let (mut records, mut unread, mut slots) = (Vec::new(), None, SLOTS);
     while !left.is_empty() {
         let newest = |of: &mut BTreeMap<String, Vec<Listed>>| {
             std::iter::from_fn(|| of.pop_last()).take(slots).flat_map(|it| it.1).collect::<Vec<_>>()
         };
         let asked = left.values_mut().flat_map(newest).collect();
-        let read = store.read_starts(asked, BYTES_MAX).into_iter();
-        let read = read.filter_map(|bytes| serde_json::from_slice(&bytes.ok()?).ok());
-        for record in read.filter(|it: &Record| it.format == FORMAT) {
+        for read in store.read_starts(asked, BYTES_MAX) {
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(fault) => {
+                    unread =
+                        unread.or(Some(fault).filter(|it| it.kind != StoreFaultKind::NotFound));
+                    continue;
+                }
+            };
+            let record: Option<Record> = serde_json::from_slice(&bytes).ok();
+            let Some(record) = record.filter(|it| it.format == FORMAT) else { continue };
             if record.outcome == Outcome::Done {
                 left.remove(&record.job);
             }
@@ -363,8 +452,7 @@ pub fn newest(store: &Store, cluster: &str, from: Timestamp) -> Result<Vec<Recor
         // Who fails for weeks is not asked for slot by slot.
         slots *= 2;
     }
-    records.sort_by_key(|record| record.ended);
-    Ok(records)
+    (records, unread)
 }
 
 /// Copies records that a store does not have, such as those of runs while it was away.
@@ -391,20 +479,43 @@ pub fn copy_missing(
     Ok(missing.len())
 }
 
-/// Removes what is of days before that of a moment.
+/// Removes what is of days before that of a moment, but for the newest slot of each job that was done: whatever its age, it
+/// tells whether the job is overdue, and which slots were missed.
 ///
 /// # Errors
-/// [`StoreFault`].
+/// [`StoreFault`]; where it cannot be read which slots were done, nothing is removed.
 pub fn remove_before(store: &Store, cluster: &str, before: Timestamp) -> Result<usize, StoreFault> {
     let first = before.strftime("%Y%m%d").to_string();
-    let mut removed = 0;
-    for found in store.list(&format!("{FOLDER}/{cluster}"))? {
-        if day_of(&found.name).is_some_and(|day| day < &*first) {
-            store.remove(&found.name)?;
-            removed += 1;
-        }
+    let folder = format!("{FOLDER}/{cluster}");
+    let listed = store.list(&folder)?;
+    let is_old = |found: &&Listed| day_of(&found.name).is_some_and(|day| day < &*first);
+    let old: Vec<_> = listed.iter().filter(is_old).cloned().collect();
+    let mut jobs = by_jobs(listed);
+    let of_old = by_jobs(old.clone());
+    jobs.retain(|job, _| of_old.contains_key(job));
+    let (records, unread) = back_to_done(store, jobs);
+    if let Some(fault) = unread {
+        return Err(fault);
     }
+    let mut kept = BTreeMap::new();
+    for record in records.iter().filter(|it| it.outcome == Outcome::Done) {
+        let newest = kept.entry(&*record.job).or_insert(record);
+        *newest = if record.slot > newest.slot { record } else { *newest };
+    }
+    let kept: Vec<_> = kept.values().map(|it| folder_of(&it.name()).to_owned()).collect();
+    let mut removed = 0;
+    for found in old.iter().filter(|it| !kept.iter().any(|kept| folder_of(&it.name) == kept)) {
+        store.remove(&found.name)?;
+        removed += 1;
+    }
+    // Nobody writes into days that are over for so long.
+    store.remove_empty_folders(&folder, |day| day.len() == 8 && day < &*first)?;
     Ok(removed)
+}
+
+/// That of its slot.
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn day_of(name: &str) -> Option<&str> {
@@ -414,6 +525,7 @@ fn day_of(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rekindle_testkit::fault_store::{Fault, FaultStore, When};
     use serde_json::json;
 
     fn at(text: &str) -> Timestamp {
@@ -454,6 +566,39 @@ mod tests {
         assert_eq!(attempts(&store, &other).unwrap(), Attempts::new());
     }
 
+    /// What takes longer than its period is not begun a second time for the next slot.
+    #[test]
+    fn what_is_under_way_for_another_slot_is_seen() {
+        let store = Store::memory().unwrap();
+        let claimed = |since: &str| Claimed {
+            first: at("2026-11-01T00:00:00Z"),
+            since: at(since),
+            now: at("2026-11-20T10:20:00Z"),
+        };
+        let next = run("2026-11-20T10:20:00Z", 1);
+        let seen = |me: &str, since: &str| unfinished(&store, &next, me, claimed(since)).unwrap();
+        let (yesterday, later) = ("2026-11-19T10:20:00Z", "2026-11-20T10:10:00Z");
+        let other = Run { job: "other".to_owned(), ..run(TEN, 1) };
+        for run in [&other, &next] {
+            assert!(run.claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        }
+        assert_eq!(seen("b", yesterday), None, "those are of another job, and of this slot");
+        assert!(run(TEN, 1).claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        assert_eq!(seen("b", yesterday).unwrap().agent, "a");
+        assert_eq!(
+            seen("a", yesterday),
+            None,
+            "who does one after the other knows that he does none"
+        );
+        assert_eq!(seen("b", later), None, "that one is gone");
+        put(&store, &record(TEN, 1, "a", Outcome::Failed)).unwrap();
+        assert_eq!(seen("b", yesterday), None);
+        // One that was missed, and is made up for.
+        let missed = run("2026-11-01T00:00:00Z", 1);
+        assert!(missed.claim(&store, &agent("a"), at("2026-11-20T10:00:01Z")).unwrap());
+        assert_eq!(seen("b", yesterday).unwrap().agent, "a");
+    }
+
     #[test]
     fn who_could_not_see_the_others_record_keeps_his_own() {
         let store = Store::memory().unwrap();
@@ -482,6 +627,52 @@ mod tests {
         assert_eq!(since(&archive, None, at("2026-11-19T02:00:00Z")).unwrap().len(), 1);
         assert_eq!(remove_before(&archive, "prod", at(TEN)).unwrap(), 2);
         assert_eq!(since(&archive, None, Timestamp::UNIX_EPOCH).unwrap().len(), 1);
+    }
+
+    /// A job of every month, and records of a week: it is not overdue as soon as the week is over.
+    #[test]
+    fn what_was_done_last_is_kept_whatever_its_age() {
+        let objects = FaultStore::in_memory();
+        let store = Store::from_objects(objects.clone(), "faulty").unwrap();
+        let slots = ["2026-09-01T00:00:00Z", "2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z"];
+        let outcomes = [Outcome::Done, Outcome::Done, Outcome::Failed];
+        for (slot, outcome) in slots.into_iter().zip(outcomes) {
+            assert!(run(slot, 1).claim(&store, &agent("a"), at(slot)).unwrap());
+            put(&store, &record(slot, 1, "a", outcome)).unwrap();
+            // Another one is done still, and needs nothing that is old.
+            let other = Record { job: "other".to_owned(), ..record(slot, 1, "a", outcome) };
+            put(&store, &other).unwrap();
+        }
+        let other = Record {
+            job: "other".to_owned(),
+            ..record("2026-11-20T09:00:00Z", 1, "a", Outcome::Done)
+        };
+        put(&store, &other).unwrap();
+        // Behind the listing.
+        objects.fail(Fault::Error, When::From(objects.operations() + 2));
+        remove_before(&store, "prod", at(TEN)).unwrap_err();
+        objects.heal();
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 2 * 2 + 3);
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 0);
+        let known = newest(&store, "prod", Timestamp::UNIX_EPOCH).unwrap();
+        let known: Vec<_> = known.iter().map(|it| (&*it.job, it.slot)).collect();
+        assert_eq!(known, [("other", other.slot), ("snapshot-daily", at(slots[1]))]);
+        let claimed = attempts(&store, &run(slots[1], 1)).unwrap();
+        assert_eq!(claimed[&1].ended.unwrap().0, Outcome::Done);
+    }
+
+    /// Those of a minute's job would be a thousand a day.
+    #[test]
+    fn days_that_are_removed_leave_no_folders() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::directory(directory.path()).unwrap();
+        for slot in ["2026-11-18T23:00:00Z", "2026-11-19T01:00:00Z", TEN] {
+            put(&store, &record(slot, 1, "a", Outcome::Done)).unwrap();
+        }
+        assert_eq!(remove_before(&store, "prod", at(TEN)).unwrap(), 2);
+        let days = std::fs::read_dir(directory.path().join("records/prod")).unwrap();
+        let days: Vec<_> = days.map(|day| day.unwrap().file_name()).collect();
+        assert_eq!(days, ["20261120"]);
     }
 
     /// Whoever has failed for long is overdue: that it was done before that has to be known after a restart.
@@ -517,6 +708,8 @@ mod tests {
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("/x.db"), Some(7)));
         record.output = Some(json!({ "revision": 3, "newBytes": 5 }));
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("revision 3"), Some(5)));
+        record.output = Some(json!({ "revision": 3, "booted": false }));
+        assert_eq!(record.made().as_deref(), Some("revision 3, no etcd was booted"));
         record.output = Some(json!({ "removed": 2, "collectedBytes": 5 }));
         assert_eq!((record.made().as_deref(), record.bytes()), (Some("removed: 2"), None));
         record.output = Some(json!({

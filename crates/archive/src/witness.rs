@@ -98,6 +98,14 @@ impl Archive {
         found.sort_by_key(|entry| (entry.facts.last, entry.facts.state));
         Ok(found)
     }
+
+    /// What a witness has said.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Damaged`] and its like of one that cannot be believed.
+    pub fn testimony(&self, entry: &WitnessEntry) -> Result<Testimony, Error> {
+        read(self, entry)
+    }
 }
 
 /// What a witness says.

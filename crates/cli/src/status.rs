@@ -43,6 +43,15 @@ fn verify(source: &Source, wanted: bool) -> Option<Result<Sha256Digest, Failure>
     (wanted && is_snapshot).then(|| source.verify_digest(&AtomicBool::new(false)))
 }
 
+/// Refuses a source in which anything is damaged.
+pub(crate) fn check_sound(source: &Source) -> Result<(), Failure> {
+    let backend = source.backend()?;
+    let status = backend.status(KeyCount::Reckoned);
+    let status = status.map_err(|error| Failure::from(error).at(&source.path))?;
+    let (facts, cut) = (backend.facts(), source.cut(backend.db().page_size()));
+    Report { source, status: &status, facts: &facts, digest: &None, cut }.verdict()
+}
+
 struct Report<'a> {
     source: &'a Source,
     status: &'a Status,

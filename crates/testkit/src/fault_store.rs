@@ -117,6 +117,11 @@ impl FaultStore {
         Arc::new(Self { inner, script: Arc::default() })
     }
 
+    /// One of its own, in memory.
+    pub fn in_memory() -> Arc<Self> {
+        Self::new(Arc::new(object_store::memory::InMemory::new()))
+    }
+
     /// Lets operations fail, in place of what was planned before.
     pub fn fail(&self, fault: Fault, when: When) {
         self.script().plan = Some((fault, when));

@@ -44,7 +44,7 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// What is asked while all is well: whoever is not asked any more raises the alarm.
     pub heartbeat: Option<Heartbeat>,
-    /// How long records of what was done are kept.
+    /// How long records of what was done are kept; of each job the last that was done is, whatever its age.
     #[serde(default = "days::<31>")]
     pub keep_records: Period,
 }
@@ -333,9 +333,10 @@ pub struct Drill {
     pub schedule: String,
     /// Zone of the cron.
     pub time_zone: Option<String>,
-    /// The etcd to start, of the cluster's version; without it that in `PATH`.
+    /// The etcd to start, of the cluster's version; without it that in `PATH`. Where there is none, none is started: what was
+    /// restored is checked, its HashKV is compared, and its record says so.
     pub etcd: Option<PathBuf>,
-    /// Prefixes of which there must be keys, or at least so many: `PREFIX` or `PREFIX=COUNT`.
+    /// Prefixes of which there must be keys, or at least so many: `PREFIX` or `PREFIX=COUNT`. They need an etcd.
     #[serde(default)]
     pub probes: Vec<String>,
     /// It is a failure when one takes longer.

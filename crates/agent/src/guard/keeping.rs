@@ -8,8 +8,9 @@ use rekindle_archive::Identity;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often archives are tried that have not got all records.
 const DELIVER_EVERY: SignedDuration = SignedDuration::from_secs(30);
@@ -81,11 +82,33 @@ pub(super) fn keep(ward: &Ward, record: &Record) {
     }
 }
 
+/// How long records are kept, in seconds: for all clusters, also while they are guarded.
+#[derive(Clone, Debug)]
+pub(super) struct HowLong(Arc<AtomicI64>);
+
+impl HowLong {
+    pub(super) fn new(time: Duration) -> Self {
+        let this = Self(Arc::default());
+        this.set(time);
+        this
+    }
+
+    pub(super) fn set(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// What is looked after now and then.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
     delivered: Option<Timestamp>,
-    tidied: Option<Timestamp>,
+    /// When, and how long records were kept then.
+    tidied: Option<(Timestamp, SignedDuration)>,
 }
 
 impl Keeping {
@@ -100,10 +123,12 @@ impl Keeping {
             self.delivered = Some(now);
             deliver(ward);
         }
-        if is_due(self.tidied, TIDY_EVERY) {
-            self.tidied = Some(now);
+        let keep = ward.keep_records.get();
+        let tidied = self.tidied.filter(|(_, kept)| *kept == keep);
+        if is_due(tidied.map(|(at, _)| at), TIDY_EVERY) {
+            self.tidied = Some((now, keep));
             look_around(ward);
-            tidy(ward, now);
+            tidy(ward, now, keep);
         }
     }
 }
@@ -124,10 +149,10 @@ fn deliver(ward: &Ward) {
 }
 
 /// Archives get records that they have not, those of other agents are heard, and old ones go.
-fn tidy(ward: &Ward, now: Timestamp) {
+fn tidy(ward: &Ward, now: Timestamp, keep: SignedDuration) {
     let cluster = &ward.cluster.name;
     let back = |time| now.checked_sub(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    let (from, before) = (back(BACK), back(ward.keep_records));
+    let (from, before) = (back(BACK), back(keep));
     let own = &ward.own;
     let mut tidied = records::remove_before(own, cluster, before).map(drop);
     for archive in &ward.cluster.archives {
@@ -139,6 +164,9 @@ fn tidy(ward: &Ward, now: Timestamp) {
             Ok(found) => found.into_iter().for_each(|record| hear(ward, record)),
             Err(fault) => tidied = tidied.and(Err(fault)),
         }
+    }
+    if let Err(error) = ward.requests.tidy(SystemTime::now()) {
+        ward.say(Level::Info, None, format!("looking after requests: {error}"));
     }
     if let Err(fault) = tidied {
         ward.say(Level::Info, None, format!("looking after records: {fault}"));

@@ -123,20 +123,19 @@ impl<'a> Worker<'a> {
         }
         let (archive, unasked) = match self.coordinator(job).transpose() {
             Ok(archive) => (archive, None),
-            Err(fault) if job.needs_agreement => return self.hold(job, over, &fault),
+            Err(fault) if job.needs_agreement => return self.hold(job, over, &unheard(fault)),
             Err(fault) => (None, Some(fault)),
         };
-        self.held.remove(&*job.name);
         let (cluster, name) = (self.ward.cluster.name.clone(), job.name.clone());
         let mut run = Run { cluster, job: name, slot, attempt: 1 };
         let mut attempts = self.attempts(&run, archive.as_ref());
         if let Some((_, made)) = self.made.get(&*job.name).filter(|(of, _)| *of == slot) {
             attempts.extend(made.clone());
         }
-        let patience = job.schedule.period(now).saturating_mul(PATIENCE_PERIODS);
-        let patience = patience.clamp(PATIENCE_MIN, JOB_MAX);
+        let patience = patience(job, now);
         match turn(&attempts, &self.ward.agent.id, now, patience) {
             Turn::Over => {
+                self.held.remove(&*job.name);
                 self.hear_of_others(&run, archive.as_ref());
                 self.wait_for(job, slot, next_of(job, slot));
             }
@@ -157,22 +156,72 @@ impl<'a> Worker<'a> {
                     let text = format!("done without asking other agents: {fault}");
                     self.ward.say(Level::Warning, Some(&job.name), text);
                 }
-                if self.claim(job, &run, archive.as_ref()) {
-                    // Whether it is tried again is decided the next time.
-                    let made = self.make(job, &run);
-                    self.remember(job, slot, made);
-                }
+                self.claim_and_make(job, &run, archive.as_ref(), over);
             }
         }
     }
 
-    /// Other agents cannot be asked, and what is done twice at a time does harm.
-    fn hold(&mut self, job: &'a Job, over: Timestamp, fault: &str) {
-        if self.held.insert(&job.name) {
-            let text = format!("it waits until other agents can be asked: {fault}");
-            self.ward.say(Level::Warning, Some(&job.name), text);
+    fn claim_and_make(
+        &mut self,
+        job: &'a Job,
+        run: &Run,
+        archive: Option<&Archive>,
+        over: Timestamp,
+    ) {
+        if let Some(why) = self.still_runs(job, run, archive) {
+            return self.hold(job, over, &why);
         }
-        let again = SignedDuration::try_from(RECKON_EVERY).unwrap_or(SignedDuration::ZERO);
+        if !self.claim(job, run, archive) {
+            return;
+        }
+        // Of two that have claimed different slots meanwhile, one at least sees the other's claim now.
+        let made = match self.still_runs(job, run, archive) {
+            Some(why) => Some(self.withdraw(run, why)),
+            None => {
+                self.held.remove(&*job.name);
+                self.make(job, run)
+            }
+        };
+        // Whether it is tried again is decided the next time.
+        self.remember(job, run.slot, made);
+    }
+
+    /// Why a job that does harm twice at a time is not to be done now: another agent does it for another slot, and has not
+    /// ended; or nobody knows.
+    fn still_runs(&self, job: &Job, run: &Run, archive: Option<&Archive>) -> Option<String> {
+        let store = archive.filter(|_| job.needs_agreement)?.store();
+        let now = now();
+        let patience = SignedDuration::try_from(patience(job, now)).unwrap_or(SignedDuration::MAX);
+        let since = now.checked_sub(patience).unwrap_or(Timestamp::UNIX_EPOCH);
+        // Nobody has claimed an earlier one since.
+        let first = job.schedule.latest(Timestamp::UNIX_EPOCH, since).unwrap_or(since);
+        let me = &self.ward.agent.id;
+        match records::unfinished(store, run, me, records::Claimed { first, since, now }) {
+            Ok(None) => None,
+            Ok(Some(Attempt { agent, claimed, .. })) => {
+                Some(format!("it waits for agent {agent}, which does it since {claimed}"))
+            }
+            Err(fault) => Some(unheard(fault)),
+        }
+    }
+
+    /// It was claimed, and is not done.
+    fn withdraw(&self, run: &Run, why: String) -> Record {
+        let now = now();
+        let record = Record::new(run, &self.ward.agent, now, now, Outcome::Interrupted);
+        let record = Record { reason: Some(why), ..record };
+        keeping::keep(self.ward, &record);
+        self.tell(&record);
+        record
+    }
+
+    /// It is not done now: what is done twice at a time does harm.
+    fn hold(&mut self, job: &'a Job, over: Timestamp, why: &str) {
+        if self.held.insert(&job.name) {
+            self.ward.say(Level::Warning, Some(&job.name), why);
+        }
+        let again = job.schedule.period(now()).clamp(LOOK_EVERY, RECKON_EVERY);
+        let again = SignedDuration::try_from(again).unwrap_or(SignedDuration::ZERO);
         self.wait_for(job, over, now().checked_add(again).unwrap_or(Timestamp::MAX));
     }
 
@@ -442,6 +491,19 @@ fn add_output(output: &mut Option<Value>, printed: Option<Value>) {
         }
         _ => {}
     }
+}
+
+/// How long a claim without a record is believed: where it does harm when two do it, as long as anything may take.
+fn patience(job: &Job, now: Timestamp) -> Duration {
+    if job.needs_agreement {
+        return JOB_MAX;
+    }
+    let patience = job.schedule.period(now).saturating_mul(PATIENCE_PERIODS);
+    patience.clamp(PATIENCE_MIN, JOB_MAX)
+}
+
+fn unheard(fault: impl std::fmt::Display) -> String {
+    format!("it waits until other agents can be asked: {fault}")
 }
 
 /// When the slot behind one begins.

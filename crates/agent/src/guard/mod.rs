@@ -16,7 +16,7 @@ use crate::jobs::{Job, Lane, jobs_of};
 use crate::notify::Notifier;
 use crate::records;
 use following::Following;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rekindle_archive::{Archive, Store};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -146,7 +146,7 @@ struct Ward {
     /// What archives have not got of them.
     owed: keeping::Owed,
     away: keeping::Away,
-    keep_records: SignedDuration,
+    keep_records: keeping::HowLong,
     open: OpenArchive,
     spool: PathBuf,
     shared: Shared,
@@ -203,6 +203,7 @@ pub struct Guard {
     /// Those that end; others may begin in their place afterwards.
     ending: Vec<Guarded>,
     notifier: Notifier,
+    keep_records: keeping::HowLong,
     raised: BTreeMap<Key, Alarm>,
     _lock: File,
 }
@@ -221,6 +222,7 @@ impl Guard {
         let who = records::Agent { id, host: agent.host.clone() };
         let shared = Shared(Arc::new(Mutex::new(Board::new(records::now()))));
         let notifier = Notifier::start(&config, Arc::clone(&agent.log))?;
+        let keep_records = keeping::HowLong::new(config.keep_records.0);
         let mut guard = Self {
             agent,
             config,
@@ -229,6 +231,7 @@ impl Guard {
             guarded: Vec::new(),
             ending: Vec::new(),
             notifier,
+            keep_records,
             raised: BTreeMap::new(),
             _lock: lock,
         };
@@ -304,7 +307,6 @@ impl Guard {
             // Hosts with the same configuration do not all begin at once.
             job.spread = format!("{}/{}", self.who.id, job.spread);
         }
-        let keep = SignedDuration::try_from(self.config.keep_records.0);
         let also = [
             "--config".to_owned(),
             kept(&self.config.state).display().to_string(),
@@ -319,7 +321,7 @@ impl Guard {
             own: Store::directory(&directory)?,
             owed: keeping::Owed::default(),
             away: keeping::Away::default(),
-            keep_records: keep.unwrap_or(SignedDuration::MAX),
+            keep_records: self.keep_records.clone(),
             open: Arc::clone(&self.agent.open),
             spool: self.config.spool_of(cluster),
             shared: self.shared.clone(),
@@ -389,6 +391,8 @@ impl Guard {
             self.say(Level::Info, format!("{}: changed, and begun anew", guarded.cluster.name));
             self.ending.push(guarded);
         }
+        // Clusters that go on as they are keep no longer what others do not.
+        self.keep_records.set(config.keep_records.0);
         self.config = config;
         self.say(Level::Info, "the configuration was read anew");
     }
@@ -456,8 +460,8 @@ impl Guard {
 fn begun(ward: &Ward) -> ClusterState {
     let now = records::now();
     let cluster = &ward.cluster;
-    let from = now.checked_sub(ward.keep_records).unwrap_or(Timestamp::UNIX_EPOCH);
-    let records = records::newest(&ward.own, &cluster.name, from);
+    // What is older than others are kept is what was done last.
+    let records = records::newest(&ward.own, &cluster.name, Timestamp::UNIX_EPOCH);
     let records = records.unwrap_or_default();
     let mut jobs: BTreeMap<_, _> = ward
         .jobs
@@ -467,7 +471,13 @@ fn begun(ward: &Ward) -> ClusterState {
             let schedule = Some(job.schedule.clone());
             (
                 job.name.clone(),
-                JobState { period, schedule, since: Some(now), ..JobState::default() },
+                JobState {
+                    period,
+                    schedule,
+                    jitter: job.jitter,
+                    since: Some(now),
+                    ..JobState::default()
+                },
             )
         })
         .collect();

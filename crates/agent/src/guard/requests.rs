@@ -7,9 +7,12 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 const PAUSE: &str = "pause.json";
 const REQUESTS: &str = "requests";
+/// Whoever has not fetched his answer for so long will not.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
 
 /// Nothing is done by schedule for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +115,24 @@ impl Requests {
         let _ = put(&path.with_extension("done"), &records);
         let _ = std::fs::remove_file(path);
     }
+
+    /// Removes answers that nobody waits for any more, and what was begun by somebody who was killed.
+    pub(super) fn tidy(&self, now: SystemTime) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let is_left = path.extension().is_some_and(|it| it == "done" || it == "part");
+            let age = |written| now.duration_since(written).unwrap_or_default();
+            if is_left && age(entry.metadata()?.modified()?) > LEFT {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Request {
@@ -172,6 +193,24 @@ mod tests {
             let found = std::fs::metadata(path).unwrap();
             assert_eq!((found.uid(), found.gid()), (12, 34), "{}", path.display());
         }
+    }
+
+    /// Whoever does not wait fetches no answer.
+    #[test]
+    fn answers_that_nobody_fetches_go_after_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let requests = Requests::of(directory.path());
+        requests.tidy(SystemTime::now()).unwrap();
+        let answer = Request { asked: at(1) }.ask(directory.path()).unwrap();
+        Requests::answer(&requests.first().unwrap().0, &[]);
+        Request { asked: at(2) }.ask(directory.path()).unwrap();
+        let part = answer.with_file_name("3.part");
+        std::fs::write(&part, "{").unwrap();
+        requests.tidy(SystemTime::now()).unwrap();
+        assert!(answer.exists() && part.exists());
+        requests.tidy(SystemTime::now() + LEFT + Duration::from_secs(60)).unwrap();
+        assert!(!answer.exists() && !part.exists());
+        assert_eq!(requests.first().unwrap().1.asked, at(2), "that one is to be answered still");
     }
 
     #[test]

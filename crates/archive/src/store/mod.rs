@@ -3,6 +3,7 @@
 //! What may never happen here: a secret in a message; an object that is seen before it is whole.
 
 mod fault;
+mod folders;
 mod http;
 mod lock;
 mod open;

@@ -76,7 +76,7 @@ fn is_staged(name: &str) -> bool {
     })
 }
 
-fn fault(doing: &'static str, path: &Path, error: &io::Error) -> StoreFault {
+pub(super) fn fault(doing: &'static str, path: &Path, error: &io::Error) -> StoreFault {
     let kind = match error.kind() {
         io::ErrorKind::PermissionDenied => StoreFaultKind::Denied,
         _ => StoreFaultKind::Failed,

@@ -2,7 +2,7 @@
 
 use crate::archive::open_configured;
 use crate::connect;
-use crate::drill::find_program;
+use crate::drill::{NOT_BOOTED, find_etcd};
 use crate::failure::{Code, Failure};
 use jiff::Timestamp;
 use rekindle_agent::config::{Archive, Cluster, Config, Secret, Store as StoreConfig};
@@ -47,9 +47,22 @@ fn plan(config: &Config, cluster: &Cluster) -> Result<String, Failure> {
         let next = job.schedule.next(Timestamp::now());
         let next = next.map(|next| next.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         let place = if job.place.is_empty() { String::new() } else { format!(": {}", job.place) };
-        text += &format!("  {}, next at {}{place}\n", job.name, next.unwrap_or_default());
+        let how = drilled(cluster, &job.name).unwrap_or_default();
+        text += &format!("  {}, next at {}{place}{how}\n", job.name, next.unwrap_or_default());
     }
     Ok(text)
+}
+
+/// What a drill starts, if the job is one.
+fn drilled(cluster: &Cluster, job: &str) -> Option<String> {
+    let name = job.strip_prefix("drill-")?;
+    let drill = cluster.archives.iter().find(|it| it.name == name)?.drill.as_ref()?;
+    Some(match find_etcd(drill.etcd.as_deref(), !drill.probes.is_empty()).ok()? {
+        Some(etcd) => format!(", boots {}", etcd.display()),
+        None => {
+            format!(", without an etcd, for there is none in PATH: {NOT_BOOTED} is in its records")
+        }
+    })
 }
 
 struct Check {
@@ -137,11 +150,10 @@ impl Check {
     fn archive(&mut self, about: &str, archive: &Archive) {
         self.store(about, &archive.store);
         self.file(about, archive.identities.iter().chain(&archive.signing_key));
-        if let Some(drill) = &archive.drill {
-            let program = drill.etcd.as_deref().unwrap_or(Path::new("etcd"));
-            if let Err(failure) = find_program(program) {
-                self.fault(about, format!("drill: {}", failure.what));
-            }
+        if let Some(drill) = &archive.drill
+            && let Err(failure) = find_etcd(drill.etcd.as_deref(), !drill.probes.is_empty())
+        {
+            self.fault(about, format!("drill: {}", failure.what));
         }
         match open_configured(archive) {
             Ok(opened) => self.keys(about, archive, &opened),

@@ -1,6 +1,9 @@
 //! Members whose files are mostly empty are defragmented, one after the other.
 
 use crate::harness::{DEADLINE, Guarding, Place, rekindle, told};
+use jiff::SignedDuration;
+use rekindle_agent::records;
+use rekindle_archive::Store;
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members};
 use serde_json::Value;
@@ -98,4 +101,32 @@ fn an_agent_defragments_where_it_is_worth_it() {
     agent.stop();
     let record = place.records().into_iter().find(|it| it["output"]["defragmented"] == 3).unwrap();
     assert!(record["output"]["freedBytes"].as_u64() > Some(9 << 20), "{record}");
+}
+
+/// Another agent has begun for an earlier slot, and is not done: two at a time would take a cluster its majority.
+#[test]
+fn what_is_under_way_for_an_earlier_slot_is_waited_for() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let fields = "  archives: [{place: HERE/archive}]
+  capture: {enabled: false}
+  defragment: {schedule: '@every 1s'}
+";
+    let config = place.configure("agent", &cluster, "", fields);
+    let (store, now) = (Store::directory(place.path("archive").as_ref()).unwrap(), records::now());
+    let slot = now.checked_sub(SignedDuration::from_hours(3)).unwrap();
+    let (name, job) = ("prod".to_owned(), "defragment".to_owned());
+    let run = records::Run { cluster: name, job, slot, attempt: 1 };
+    let other = records::Agent { id: "0".repeat(16), host: "other".to_owned() };
+    assert!(run.claim(&store, &other, slot).unwrap());
+    let mut agent = Guarding::start(&config);
+    agent.wait_for("defragment: it waits for agent 0000000000000000, which does it since");
+    let made =
+        |place: &Place| place.records().iter().filter(|it| it["job"] == "defragment").count();
+    assert_eq!(made(&place), 0);
+    let record = records::Record::new(&run, &other, slot, now, records::Outcome::Done);
+    records::put(&store, &record).unwrap();
+    agent.wait_for("defragment: done");
+    agent.stop();
+    assert!(made(&place) >= 2);
 }

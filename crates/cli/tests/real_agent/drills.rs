@@ -1,6 +1,9 @@
 //! Drills: what is restored into a throwaway etcd is what the archive has, and where it is not, that is said.
 
 use crate::harness::{Guarding, Place, done, rekindle, told};
+use rekindle_archive::format::header::Moment;
+use rekindle_archive::format::witness::Testimony;
+use rekindle_archive::{Archive, MemberHash, Store};
 use rekindle_testkit::Version;
 use rekindle_testkit::etcd::{Cluster, Members};
 use serde_json::Value;
@@ -115,6 +118,97 @@ fn damage_turns_a_drill_red() {
         }
     }
     report(&drill(&place, &[]));
+}
+
+/// Where no etcd is named and none is in PATH: tests have none there.
+fn drill_natively(place: &Place, more: &[&str]) -> Output {
+    let (archive, spool) = (place.path("archive"), place.path("drills"));
+    let words = ["drill", &archive, "--spool", &spool];
+    rekindle(words.iter().chain(more)).output().unwrap()
+}
+
+#[test]
+fn without_an_etcd_what_was_restored_is_proven_natively() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    archived(&place, &cluster);
+    let in_words = drill_natively(&place, &[]);
+    assert!(in_words.status.success(), "{}", told(&in_words));
+    assert!(told(&in_words).contains("no etcd was booted"), "{}", told(&in_words));
+    let json = || report(&drill_natively(&place, &["-w=json"]));
+    let seen = json();
+    assert_eq!((&seen["booted"], &seen["verdict"]), (&Value::from(false), &Value::from("OK")));
+    assert_eq!((&seen["level"], &seen["witnessRevision"]), (&Value::from("read"), &Value::Null));
+    assert_eq!(report(&drill(&place, &[]))["booted"], true);
+    report(&drill_natively(&place, &["--random", "-w=json"]));
+    // What needs an etcd that runs is refused.
+    let probed = drill_natively(&place, &["--probe=/shop/"]);
+    assert_eq!(probed.status.code(), Some(2), "{}", told(&probed));
+    assert!(told(&probed).contains("probes need one that runs"), "{}", told(&probed));
+    // What a member has said counts, whatever the archive says of itself.
+    let hash = u32::try_from(seen["hash"].as_u64().unwrap()).unwrap();
+    witness(&place, hash);
+    let seen = json();
+    assert_eq!((&seen["level"], &seen["witnessRevision"]), (&"proven".into(), &Value::from(3)));
+    witness(&place, hash ^ 1);
+    let other = drill_natively(&place, &[]);
+    assert_eq!(other.status.code(), Some(3), "{}", told(&other));
+    assert!(told(&other).contains("of revision 3, and what was restored has"), "{}", told(&other));
+    change(Path::new(&place.path("archive")), ".pack", |bytes| flip(bytes, 2));
+    let damaged = drill_natively(&place, &[]);
+    assert_eq!(damaged.status.code(), Some(3), "{}", told(&damaged));
+}
+
+/// Somebody says that of the newest point of an archive.
+fn witness(place: &Place, hash: u32) {
+    let store = Store::directory(Path::new(&place.path("archive"))).unwrap();
+    let archive = Archive::open(store).unwrap();
+    let listing = archive.list().unwrap();
+    let facts = &listing.bases.last().unwrap().header.facts;
+    let at = Moment(facts.state.0 + archive.witnesses().unwrap().len() as i64);
+    let said = MemberHash {
+        cluster: facts.cluster,
+        member: facts.member,
+        term: facts.term,
+        etcd: facts.etcd.clone(),
+        revision: facts.last,
+        compact: facts.compact,
+        at,
+        said: Testimony { hash, took_ms: 1 },
+    };
+    archive.add_witness(facts.timeline, &said, at).unwrap();
+}
+
+/// It is known beforehand which drill it will be, and afterwards which one it was.
+#[test]
+fn an_agent_without_an_etcd_says_so() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    archived(&place, &cluster);
+    let configure = |drill: &str| {
+        let capture = "  capture: {enabled: false, bases: '@every 1000h'}";
+        let archives = format!("  archives:\n  - place: HERE/archive\n    drill: {{{drill}}}");
+        place.configure("agent", &cluster, "", &format!("{archives}\n{capture}\n"))
+    };
+    let check = |config: &Path| {
+        let words = ["agent", "--check", "--config", config.to_str().unwrap()];
+        rekindle(words).output().unwrap()
+    };
+    let named = check(&configure(&format!("etcd: {}", etcd())));
+    assert!(told(&named).contains(&format!("boots {}", etcd())), "{}", told(&named));
+    let probed = check(&configure("probes: [/shop/]"));
+    assert_eq!(probed.status.code(), Some(2), "{}", told(&probed));
+    assert!(told(&probed).contains("probes need one that runs"), "{}", told(&probed));
+    let config = configure("schedule: '@every 1s'");
+    let checked = check(&config);
+    assert!(told(&checked).contains("without an etcd, for there is none"), "{}", told(&checked));
+    let mut agent = Guarding::start(&config);
+    let line = agent.wait_for("drill-main: done");
+    assert!(line.contains("no etcd was booted"), "{line}");
+    agent.stop();
+    let records = place.records();
+    let record = records.iter().find(|record| record["job"] == "drill-main").unwrap();
+    assert_eq!(record["output"]["booted"], false, "{record}");
 }
 
 /// The agent drills by schedule; whatever is damaged, the next drill is red, and it is green when that is mended.

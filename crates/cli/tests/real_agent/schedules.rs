@@ -1,6 +1,6 @@
 //! What is done by schedule, of a cluster with TLS and users.
 
-use crate::harness::{Guarding, Place, done, rekindle, told};
+use crate::harness::{DEADLINE, Guarding, Place, done, rekindle, told};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rekindle_agent::records;
 use rekindle_archive::Store;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 /// Each slot has one run, each run one record, and what was made can be restored.
 #[track_caller]
@@ -141,41 +142,90 @@ fn a_pause_holds_and_a_request_is_served() {
     check_once(&place.records());
 }
 
+/// Somebody did it at that time.
+fn put_done(store: &Store, job: &str, slot: Timestamp) {
+    let agent = records::Agent { id: "0".repeat(16), host: "it was".to_owned() };
+    let (cluster, job) = ("prod".to_owned(), job.to_owned());
+    let run = records::Run { cluster, job, slot, attempt: 1 };
+    let record = records::Record::new(&run, &agent, slot, slot, records::Outcome::Done);
+    records::put(store, &record).unwrap();
+}
+
+/// It changes how long records are kept, and nothing else: clusters go on, and keep no more.
+#[test]
+fn records_are_kept_as_a_changed_configuration_says() {
+    let cluster = Cluster::start(Version::LATEST, Members(1));
+    let place = Place::new();
+    let fields = "  snapshots: [{name: one, schedule: '@every 8000h', to: [HERE/one.db]}]\n";
+    let config = place.configure("agent", &cluster, "keepRecords: 40d\n", fields);
+    let own = place.path("agent/clusters/prod");
+    fs::create_dir_all(&own).unwrap();
+    let store = Store::directory(own.as_ref()).unwrap();
+    let ago =
+        |days: i64| records::now().checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    for days in [60, 20, 1] {
+        put_done(&store, "snapshot-one", ago(days));
+    }
+    let wait_for = |want: usize| {
+        let deadline = Instant::now() + DEADLINE;
+        let count = || {
+            let all = records::since(&store, Some("prod"), Timestamp::UNIX_EPOCH).unwrap();
+            // The slot of these thousands of hours may be between them.
+            all.iter().filter(|it| it.host == "it was").count()
+        };
+        while count() != want {
+            assert!(Instant::now() < deadline, "{} records are left", count());
+            std::thread::yield_now();
+        }
+    };
+    let mut agent = Guarding::start(&config);
+    wait_for(2);
+    place.configure("agent", &cluster, "keepRecords: 10d\n", fields);
+    agent.signal("-HUP");
+    agent.wait_for("the configuration was read anew");
+    wait_for(1);
+    let said = agent.stop();
+    assert!(!said.iter().any(|line| line.contains("begun anew")), "{said:#?}");
+}
+
 /// An agent that was away for a night does what was due meanwhile once; records that are too old go, everywhere.
 #[test]
 fn what_was_missed_is_caught_up_and_what_is_old_goes() {
     let cluster = Cluster::start(Version::LATEST, Members(1));
     let place = Place::new();
+    let (own, now) = (place.path("agent/clusters/prod"), records::now());
+    let ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    let missed = ago(60).to_zoned(TimeZone::UTC);
     let config = place.configure(
         "agent",
         &cluster,
         "keepRecords: 40d\n",
-        "  archives: [{place: HERE/archive}]
-  capture: {enabled: false}
+        &format!(
+            "  archives: [{{place: HERE/archive}}]
+  capture: {{enabled: false}}
   snapshots:
-  - {name: monthly, schedule: '@monthly', to: [HERE/monthly.db]}
-  - {name: yearly, schedule: '@every 8000h', to: [HERE/yearly.db]}
+  - {{name: monthly, schedule: '@monthly', to: [HERE/monthly.db]}}
+  - {{name: yearly, schedule: '@every 8000h', to: [HERE/yearly.db]}}
+  - {{name: missed, schedule: '0 0 {} {} *', to: [HERE/missed.db]}}
 ",
+            missed.day(),
+            missed.month()
+        ),
     );
-    let (own, now) = (place.path("agent/clusters/prod"), records::now());
     fs::create_dir_all(&own).unwrap();
     let stores =
         [&own, &place.path("archive")].map(|path| Store::directory(path.as_ref()).unwrap());
-    let ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
-    let agent = records::Agent { id: "0".repeat(16), host: "it was".to_owned() };
-    let put = |job: &str, slot| {
-        let (cluster, job) = ("prod".to_owned(), job.to_owned());
-        let run = records::Run { cluster, job, slot, attempt: 1 };
-        let record = records::Record::new(&run, &agent, slot, slot, records::Outcome::Done);
-        stores.iter().for_each(|store| records::put(store, &record).unwrap());
-    };
+    let put = |job: &str, slot| stores.iter().for_each(|store| put_done(store, job, slot));
     // The first of a month lies between.
     let monthly = "snapshot-monthly";
     put(monthly, ago(now.to_zoned(TimeZone::UTC).day().into()));
     put("snapshot-yearly", ago(1));
     put(monthly, ago(42));
+    // It was done before, longer ago than records are kept.
+    put("snapshot-missed", ago(70));
     let mut guarding = Guarding::start(&config);
     guarding.wait_for("snapshot-monthly: done");
+    guarding.wait_for("snapshot-missed: done");
     guarding.stop();
     for store in &stores {
         let kept = records::since(store, Some("prod"), Timestamp::UNIX_EPOCH).unwrap();

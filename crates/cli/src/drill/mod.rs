@@ -13,7 +13,7 @@ use clap::Args as ClapArgs;
 use rekindle_agent::child::end_with_parent;
 use rekindle_agent::config::Drill;
 use rekindle_agent::probe::Probe;
-use rekindle_archive::BaseEntry;
+use rekindle_archive::{BaseEntry, WitnessEntry};
 use rekindle_client::{Keys, Range};
 use rekindle_etcd::{HashKv, HashRequest, Revision};
 use serde_json::json;
@@ -25,16 +25,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+mod native;
+
 /// How often is looked whether etcd answers.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// So much of what a failed etcd has said is shown.
 const SAID_BYTES: u64 = 2000;
+/// What has to be said of a drill without one.
+pub(crate) const NOT_BOOTED: &str = "no etcd was booted";
 
 /// Restore into a throwaway etcd, and see that it answers with what the source has.
 ///
 /// Restores one member into a directory of its own in the spool, starts it on loopback, compares its HashKV with that of the
 /// source, asks it what --probe says, ends it and removes everything. Exit code 3 where it has not what the
-/// source has.
+/// source has. Where no etcd is named and none is in PATH, none is started: what was restored is checked, and its HashKV compared
+/// with that of the source and with what a member has said of it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DrillArgs {
     /// ARCHIVE[@POINT], a snapshot file or URL, or the data directory of a stopped member.
@@ -43,7 +48,7 @@ pub(crate) struct DrillArgs {
     /// Of an archive: any point but the newest, by chance.
     #[arg(long)]
     pub random: bool,
-    /// The etcd to start [default: that of the drill in --config; else etcd, in PATH]
+    /// The etcd to start [default: that of the drill in --config; else etcd in PATH, and without one none]
     #[arg(long, value_name = "PROGRAM")]
     pub etcd: Option<PathBuf>,
     /// There must be keys with this prefix, or at least so many: PREFIX or PREFIX=COUNT. Several may be given [default:
@@ -74,7 +79,10 @@ pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
     let calls = Calls::new(terminal::stop_flag()?)?;
     let path = args.store.source(args.source.as_deref())?;
     let Terms { program, probes, within } = Terms::new(args, configured(&path));
-    let program = find_program(&program)?;
+    let program = find_etcd(program.as_deref(), !probes.is_empty())?;
+    if program.is_none() {
+        eprintln!("warning: there is no etcd in PATH: {NOT_BOOTED}, name one with --etcd");
+    }
     let path = if args.random { by_chance(&path, args)? } else { path };
     let site = Site::new(&Spool::new(args.spool.directory(), "drill")?)?;
     let access = Access {
@@ -87,56 +95,97 @@ pub(crate) fn run(args: &DrillArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let source = Source::open_any(&path, None, &access)?;
     let want = hash_of(&source)?;
-    let (client_port, peer_port) = (port()?, port()?);
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let (client, peer) = (url(port()?), url(port()?));
     let restoring = Instant::now();
-    crate::restore::into_directory(&source, &site.data_dir(), &url(peer_port))
+    crate::restore::into_directory(&source, &site.data_dir(), &peer)
         .map_err(|failure| source.with_what_remains(failure))?;
     let restored = restoring.elapsed();
-    let starting = Instant::now();
-    let mut etcd = site.start(&program, &url(client_port), &url(peer_port))?;
-    let user = args.user.clone();
-    let connect_args =
-        ConnectArgs { endpoints: Some(url(client_port)), user, ..ConnectArgs::default() };
-    let client = connect(&connect_args)?.client;
-    loop {
-        match calls.wait(client.linearizable_revision()) {
-            Ok(_) => break,
-            Err(failure) if failure.code == Code::Interrupted => return Err(failure),
-            Err(failure) => etcd.check(&failure, starting.elapsed() >= args.start_timeout)?,
+    let looking = Instant::now();
+    let seen = match &program {
+        Some(program) => {
+            let etcd = site.start(program, &client, &peer)?;
+            let trial = Trial { args, calls: &calls, client: &client, probes: &probes };
+            trial.ask(etcd, &want)?
         }
-        std::thread::sleep(LOOK_EVERY);
+        None => {
+            let native::Seen { hash, witness } = native::look(&source, &site.data_dir())?;
+            let took = looking.elapsed();
+            Seen { is_same: hash == want, found: Vec::new(), took, witness, booted: false }
+        }
+    };
+    let report = Report { source: &source, want, restored, seen, all: began.elapsed() };
+    report.output(&probes).print(args.output.format())?;
+    judge(within, &probes, &report.seen, report.all)
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// What was seen of what was restored.
+struct Seen {
+    /// Whether it has the HashKV of the source.
+    is_same: bool,
+    /// Keys of each probe.
+    found: Vec<i64>,
+    /// How long it took until etcd answered; or until it was looked at.
+    took: Duration,
+    /// A member that has said the same of its own.
+    witness: Option<WitnessEntry>,
+    /// An etcd has served it.
+    booted: bool,
+}
+
+/// Asking the etcd that was started.
+struct Trial<'a> {
+    args: &'a DrillArgs,
+    calls: &'a Calls,
+    client: &'a str,
+    probes: &'a [Probe],
+}
+
+impl Trial<'_> {
+    fn ask(&self, mut etcd: Etcd, want: &HashKv) -> Result<Seen, Failure> {
+        let Self { args, calls, client, probes } = self;
+        let starting = Instant::now();
+        let (endpoints, user) = (Some((*client).to_owned()), args.user.clone());
+        let client = connect(&ConnectArgs { endpoints, user, ..ConnectArgs::default() })?.client;
+        loop {
+            match calls.wait(client.linearizable_revision()) {
+                Ok(_) => break,
+                Err(failure) if failure.code == Code::Interrupted => return Err(failure),
+                Err(failure) => etcd.check(&failure, starting.elapsed() >= args.start_timeout)?,
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let took = starting.elapsed();
+        let member =
+            client.members().first().ok_or_else(|| Failure::new(Code::Failed, "no member"))?;
+        let got = calls.wait(member.hash_kv(want.revision.get()))?;
+        let found = probes.iter().map(|probe| {
+            let range = Range::new(Keys::prefix(probe.prefix.clone())).count_only();
+            calls.wait(client.range(range)).map(|answer| answer.count)
+        });
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        let compact = want.compact_revision.map_or(-1, Revision::get);
+        let is_same = (got.hash, got.compact_revision) == (want.hash, compact);
+        Ok(Seen { is_same, found, took, witness: None, booted: true })
     }
-    let started = starting.elapsed();
-    let member = client.members().first().ok_or_else(|| Failure::new(Code::Failed, "no member"))?;
-    let got = calls.wait(member.hash_kv(want.revision.get()))?;
-    let found = probes.iter().map(|probe| {
-        let range = Range::new(Keys::prefix(probe.prefix.clone())).count_only();
-        calls.wait(client.range(range)).map(|answer| answer.count)
-    });
-    let found = found.collect::<Result<Vec<_>, _>>()?;
-    drop(etcd);
-    let compact = want.compact_revision.map_or(-1, Revision::get);
-    let is_same = (got.hash, got.compact_revision) == (want.hash, compact);
-    let report = Report { source: &source, want, restored, started, all: began.elapsed() };
-    report.output(&probes, &found, is_same).print(args.output.format())?;
-    judge(within, &probes, &found, is_same, report.all)
 }
 
 fn judge(
     within: Option<Duration>,
     probes: &[Probe],
-    found: &[i64],
-    is_same: bool,
+    seen: &Seen,
     all: Duration,
 ) -> Result<(), Failure> {
-    if !is_same {
-        let what = "the etcd that was restored has another HashKV than the source".to_owned();
+    if !seen.is_same {
+        let what = "what was restored has another HashKV than the source".to_owned();
         return Err(Failure::new(Code::BadData, what).remedy(
             "rekindle archive verify --level proven says what is wrong; keep other backups",
         ));
     }
-    let missing = probes.iter().zip(found).find(|(probe, found)| **found < probe.least);
+    let missing = probes.iter().zip(&seen.found).find(|(probe, found)| **found < probe.least);
     if let Some((probe, found)) = missing {
         let (prefix, least) = (&probe.prefix, probe.least);
         let what = format!("there are {found} keys with {prefix}, and {least} should be there");
@@ -156,7 +205,7 @@ fn judge(
 
 /// What is wanted of a drill: flags go before what a configuration says.
 struct Terms {
-    program: PathBuf,
+    program: Option<PathBuf>,
     probes: Vec<Probe>,
     within: Option<Duration>,
 }
@@ -167,7 +216,7 @@ impl Terms {
         let configured = configured.filter_map(|text| Probe::parse(text).ok()).collect();
         let etcd = args.etcd.clone().or_else(|| drill?.etcd.clone());
         Self {
-            program: etcd.unwrap_or_else(|| PathBuf::from("etcd")),
+            program: etcd,
             probes: if args.probes.is_empty() { configured } else { args.probes.clone() },
             within: args.within.or_else(|| Some(drill?.within.as_ref()?.0)),
         }
@@ -182,18 +231,37 @@ fn configured(source: &Path) -> Option<&'static Drill> {
     cluster.archive(text).or_else(|| cluster.archive(place))?.drill.as_ref()
 }
 
-/// Before anything is restored it is known whether it can be started.
-pub(crate) fn find_program(named: &Path) -> Result<PathBuf, Failure> {
-    let is_program = |path: &PathBuf| {
-        let found = path.metadata();
-        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+/// The etcd that is started: the one that is named, or the one in PATH. Where there is none, what was restored is looked at
+/// without one, unless it is to be asked for keys. Known before anything is restored.
+pub(crate) fn find_etcd(named: Option<&Path>, probes: bool) -> Result<Option<PathBuf>, Failure> {
+    if let Some(named) = named {
+        return find_program(named).map(Some);
+    }
+    let found = in_path(Path::new("etcd"));
+    if found.is_none() && probes {
+        let what = "there is no etcd in PATH, and probes need one that runs".to_owned();
+        return Err(Failure::usage(what).remedy(
+            "name the etcd of the cluster's version: --etcd, or drill.etcd in --config; or leave the probes out",
+        ));
+    }
+    Ok(found)
+}
+
+fn is_program(path: &Path) -> bool {
+    let found = path.metadata();
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn in_path(name: &Path) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_program(path))
+}
+
+fn find_program(named: &Path) -> Result<PathBuf, Failure> {
     let is_path = named.components().count() > 1 || named.is_absolute();
     let found = match is_path {
-        true => Some(named.to_owned()).filter(is_program),
-        false => std::env::var_os("PATH").and_then(|folders| {
-            std::env::split_paths(&folders).map(|folder| folder.join(named)).find(is_program)
-        }),
+        true => Some(named.to_owned()).filter(|path| is_program(path)),
+        false => in_path(named),
     };
     found.ok_or_else(|| {
         let within = if is_path { "" } else { " in PATH" };
@@ -203,65 +271,102 @@ pub(crate) fn find_program(named: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// What was seen.
+/// What came of it.
 struct Report<'a> {
     source: &'a Source,
     want: HashKv,
     restored: Duration,
-    started: Duration,
+    seen: Seen,
     all: Duration,
 }
 
 impl Report<'_> {
-    fn output(&self, probes: &[Probe], found: &[i64], is_same: bool) -> Output {
-        let revision = self.want.revision.get();
-        let verdict = if is_same { "OK" } else { "CONTRADICTS" };
+    fn output(&self, probes: &[Probe]) -> Output {
+        let (seen, revision) = (&self.seen, self.want.revision.get());
+        let verdict = if seen.is_same { "OK" } else { "CONTRADICTS" };
         let mut out = Output { simple: format!("{verdict}, {revision}"), ..Output::default() };
         out.add("verdict", "Verdict", verdict);
-        out.add("level", "Level", "drilled");
+        out.add("level", "Level", seen.level());
+        out.add("booted", "Booted", seen.booted);
         out.add("source", "Source", self.source.path.display().to_string());
         out.add("revision", "Revision", revision);
         out.add("hash", "Hash", self.want.hash);
+        if !seen.booted {
+            let witness = seen.witness.as_ref().map(|entry| entry.facts.last.get());
+            out.add("witnessRevision", "Witness revision", witness);
+        }
         let seconds = |time: Duration| (time.as_secs_f64() * 1000.0).round() / 1000.0;
         out.add("restoreSeconds", "Restore seconds", seconds(self.restored));
-        out.add("startSeconds", "Start seconds", seconds(self.started));
+        match seen.booted {
+            true => out.add("startSeconds", "Start seconds", seconds(seen.took)),
+            false => out.add("checkSeconds", "Check seconds", seconds(seen.took)),
+        }
         out.add("seconds", "Seconds", seconds(self.all));
         let told: Vec<_> = probes
             .iter()
-            .zip(found)
+            .zip(&seen.found)
             .map(|(probe, found)| json!({ "prefix": probe.prefix, "least": probe.least, "keys": found }))
             .collect();
         out.json.insert("probes".to_owned(), told.into());
-        let mut rows = vec![
-            (
-                "verdict",
-                format!(
-                    "{verdict}: etcd answers with HashKV {} of revision {}",
-                    self.want.hash,
-                    grouped(revision)
-                ),
+        out.text = output::lines(&self.rows(probes, verdict));
+        out
+    }
+
+    fn rows(&self, probes: &[Probe], verdict: &str) -> Vec<(&'static str, String)> {
+        let (seen, hash) = (&self.seen, self.want.hash);
+        let revision = grouped(self.want.revision.get());
+        let (said, until) = match seen.booted {
+            true => (
+                format!("{verdict}: etcd answers with HashKV {hash} of revision {revision}"),
+                "until etcd answered",
             ),
-            (
-                "took",
+            false => (
                 format!(
-                    "{:.1} s: {:.1} s to restore, {:.1} s until etcd answered",
-                    self.all.as_secs_f64(),
-                    self.restored.as_secs_f64(),
-                    self.started.as_secs_f64()
+                    "{verdict}: what was restored is sound, and has HashKV {hash} of revision {revision}; {NOT_BOOTED}"
                 ),
+                "to look at it",
             ),
-        ];
+        };
+        let took = format!(
+            "{:.1} s: {:.1} s to restore, {:.1} s {until}",
+            self.all.as_secs_f64(),
+            self.restored.as_secs_f64(),
+            seen.took.as_secs_f64()
+        );
+        let mut rows = vec![("verdict", said)];
         if let Kind::Base(base) = &self.source.kind {
-            rows.insert(
-                1,
-                ("point", format!("revision {} of {}", base.revision(), shown(base.time()))),
-            );
+            let point = format!("revision {} of {}", base.revision(), shown(base.time()));
+            rows.push(("point", point));
         }
-        for (probe, found) in probes.iter().zip(found) {
+        if !seen.booted {
+            rows.push(("witness", seen.witnessed()));
+        }
+        rows.push(("took", took));
+        for (probe, found) in probes.iter().zip(&seen.found) {
             rows.push(("probe", format!("{}: {} keys", probe.prefix, grouped(found))));
         }
-        out.text = output::lines(&rows);
-        out
+        rows
+    }
+}
+
+impl Seen {
+    /// What is known of the point by it.
+    fn level(&self) -> &'static str {
+        match (self.booted, &self.witness) {
+            (true, _) => "drilled",
+            (false, Some(_)) => "proven",
+            (false, None) => "read",
+        }
+    }
+
+    fn witnessed(&self) -> String {
+        match &self.witness {
+            Some(entry) => {
+                let (member, revision) = (entry.facts.member, grouped(entry.facts.last.get()));
+                format!("member {member} has said the same HashKV of revision {revision}")
+            }
+            None => "none: no member was asked for its HashKV at a revision of this".to_owned(),
+        }
     }
 }
 
