@@ -5,7 +5,7 @@ use super::local::SeenData;
 use super::replay::replay;
 use super::{Here, MemberArgs, local};
 use crate::args::{Args, Command, ConnectArgs};
-use crate::drill::find_program;
+use crate::drill::in_path;
 use crate::failure::{Code, Failure};
 use crate::output;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -173,7 +173,7 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
         restored_from,
         opened,
         data,
-        etcd: find_program(Path::new("etcd")).ok(),
+        etcd: in_path(Path::new("etcd")),
         fault,
     })
 }

@@ -63,17 +63,7 @@ pub(super) fn plan(
         From::Host(at) => {
             let _ = writeln!(text, "All are restored from {}.", member(&seen[at].name));
             let own = seen[at].data;
-            let beyond = own.map_or(0, |data| data.facts().beyond);
-            if beyond > 0 {
-                let fate = match etcd_of(&seen[at], etcd) {
-                    Some(etcd) => format!("{} applies them to a copy", etcd.display()),
-                    None => "they are lost, for want of an etcd there (--etcd)".to_owned(),
-                };
-                let _ = writeln!(
-                    text,
-                    "  {beyond} entries of its log are committed and not in its database: {fate}"
-                );
-            }
+            text += &of_log_alone(&seen[at], etcd);
             text += "  what others have committed without it is lost\n";
             if let (Some(backup), Some(own)) = (backup, own) {
                 let _ = writeln!(
@@ -105,6 +95,17 @@ pub(super) fn plan(
         );
     }
     text
+}
+
+/// What becomes of entries that only the log of who all are restored from has.
+fn of_log_alone(seen: &Seen, etcd: Option<&Path>) -> String {
+    let beyond = seen.data.map_or(0, |data| data.beyond);
+    let fate = match etcd_of(seen, etcd) {
+        _ if beyond == 0 => return String::new(),
+        Some(etcd) => format!("{} applies them to a copy", etcd.display()),
+        None => "they are lost, for want of an etcd there (--etcd)".to_owned(),
+    };
+    format!("  {beyond} entries of its log are committed and not in its database: {fate}\n")
 }
 
 fn state(seen: &Seen) -> String {
