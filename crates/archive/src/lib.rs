@@ -36,7 +36,6 @@ mod witness;
 mod write;
 
 pub use archive::{Archive, BaseEntry, Listing};
-pub use changed::Changed;
 pub use earlier::Earlier;
 pub use error::Error;
 pub use forget::{ForgetPlan, ForgetPoint, ForgetRequest, Forgot, Forgotten, plan_forget};

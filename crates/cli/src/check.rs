@@ -150,7 +150,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn told(observed: &Observed, health: &Health, history: Option<&History>) -> Output {
+pub(crate) fn told(observed: &Observed, health: &Health, history: Option<&History>) -> Output {
     let Health { verdict, voters, serving, quorum, leader, findings } = health;
     let verdict = word(*verdict);
     let mut out = Output { simple: format!("{verdict}, {serving}, {voters}"), ..Output::default() };

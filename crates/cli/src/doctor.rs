@@ -20,6 +20,7 @@ use rekindle_recovery::doctor::{
     Backups, Claim, DataDir, KeyPair, backups, claims, data_dir, disk, fragmented, key_pair,
 };
 use rekindle_recovery::health::{Finding, Observed, Severity, judge, observe};
+use rekindle_recovery::host::manifest_now;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -96,7 +97,8 @@ fn urgent(name: &'static str, what: String) -> Finding {
 fn manifest(args: &DoctorArgs) -> Result<Option<Manifest>, Failure> {
     let configured = configured::cluster().and_then(|cluster| cluster.manifest.clone());
     let path = args.connect.from_manifest.clone().or(configured);
-    let path = path.or_else(|| Path::new(KUBEADM).exists().then(|| PathBuf::from(KUBEADM)));
+    let path =
+        path.or_else(|| manifest_now(Path::new(KUBEADM)).exists().then(|| PathBuf::from(KUBEADM)));
     path.as_deref().map(Manifest::read).transpose()
 }
 

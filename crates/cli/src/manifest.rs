@@ -4,6 +4,7 @@
 //! container and are mapped to the host's through the `hostPath` volumes.
 
 use crate::failure::{Code, Failure};
+use rekindle_recovery::host::manifest_now;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,11 +85,13 @@ impl Manifest {
             Failure::io("reading manifest", path, &error)
                 .remedy("name the manifest: --from-manifest=FILE")
         };
-        let size = std::fs::metadata(path).map_err(io)?.len();
+        // While a cluster is brought back it does not lie where it runs.
+        let now = manifest_now(path);
+        let size = std::fs::metadata(&now).map_err(io)?.len();
         if size > SIZE_MAX {
             return Err(bad(path, "it is larger than any manifest"));
         }
-        Self::parse(path, &std::fs::read_to_string(path).map_err(io)?)
+        Self::parse(path, &std::fs::read_to_string(&now).map_err(io)?)
     }
 
     fn parse(path: &Path, yaml: &str) -> Result<Self, Failure> {

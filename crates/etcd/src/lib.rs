@@ -13,6 +13,7 @@
 )]
 
 mod backend;
+mod changed;
 mod crc;
 pub mod digest;
 mod error;
@@ -35,6 +36,7 @@ pub mod wal;
 mod wire;
 
 pub use backend::{Alarm, AlarmKind, Auth, Backend, Compaction, Downgrade, Facts};
+pub use changed::{Changed, Changes, kind_of};
 pub use crc::Crc32c;
 pub use error::{Error, PairFault, RecordDamage, RecordFault};
 pub use hashkv::{HashKv, HashKvHasher, HashRequest, TombstonesAtCompaction};

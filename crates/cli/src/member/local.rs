@@ -5,10 +5,11 @@ use crate::source::{Kind, Source};
 use rekindle_datadir::{Disk, Place, RealDisk, fence_at};
 use rekindle_etcd::raft::Metadata;
 use rekindle_etcd::wal::{Chain, Record, SegmentName, SegmentReader};
-use rekindle_etcd::{Backend, KeyCount};
+use rekindle_etcd::{Backend, Changed, KeyCount, Revision, kind_of};
 use rekindle_recovery::recover::Data;
 use rekindle_recovery::replace::Local;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -63,29 +64,62 @@ pub(crate) fn metadata(directory: &Path) -> Option<Metadata> {
 }
 
 /// See [`Data`].
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SeenData {
     cluster: u64,
     voters: usize,
     last_term: u64,
     last_index: u64,
+    applied: u64,
     pub beyond: u64,
     pub revision: i64,
     sound: bool,
+    /// What it has changed behind the revision that was asked for.
+    pub newer: Option<Newer>,
 }
 
-impl SeenData {
-    pub(crate) fn facts(self) -> Data {
-        let Self { cluster, voters, last_term, last_index, beyond, revision, sound } = self;
-        Data { cluster, voters, last: (last_term, last_index), beyond, revision, sound }
+/// Keys that were changed behind a revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Newer {
+    pub created: u64,
+    pub deleted: u64,
+    pub written: u64,
+    /// Those that came or went, by Kubernetes' kinds.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+impl From<Changed> for Newer {
+    fn from(changed: Changed) -> Self {
+        let mut kinds = BTreeMap::new();
+        for key in changed.created.iter().chain(&changed.deleted) {
+            *kinds.entry(kind_of(key)).or_default() += 1;
+        }
+        kinds.remove("");
+        Self {
+            created: changed.created.len() as u64,
+            deleted: changed.deleted.len() as u64,
+            written: changed.written,
+            kinds,
+        }
     }
 }
 
-/// What is in a stopped member's data directory, and what is wrong with it, if anything is.
+impl SeenData {
+    pub(crate) fn facts(&self) -> Data {
+        let Self {
+            cluster, voters, last_term, last_index, applied, beyond, revision, sound, ..
+        } = *self;
+        Data { cluster, voters, last: (last_term, last_index), applied, beyond, revision, sound }
+    }
+}
+
+/// What is in a stopped member's data directory, and what is wrong with it, if anything is; and what it has changed `since`.
 pub(crate) fn facts(
     data: &Path,
     wal: Option<&Path>,
+    since: Option<Revision>,
 ) -> Result<(SeenData, Option<String>), Failure> {
     let source = Source::open(data, wal)?.reading_ahead();
     let Kind::DataDir(log) = &source.kind else {
@@ -105,6 +139,10 @@ pub(crate) fn facts(
     };
     // One that has never written to its database has applied nothing.
     let applied = facts.consistent_index.unwrap_or_default();
+    let revision = facts.revision();
+    let newer = since.filter(|since| *since <= revision && fault.is_none());
+    let newer = newer.map(|since| backend.changed_behind(since)).transpose();
+    let newer = newer.map_err(Failure::from)?.map(Newer::from);
     let data = SeenData {
         cluster: metadata.cluster.0,
         // Too many rather than too few: of what is in the log alone it is not known what it does.
@@ -112,9 +150,11 @@ pub(crate) fn facts(
             + log.state.changes_beyond(applied),
         last_term: term.0,
         last_index: index.0,
+        applied: applied.0,
         beyond: log.state.committed_beyond(applied),
-        revision: facts.revision().get(),
+        revision: revision.get(),
         sound: fault.is_none(),
+        newer,
     };
     Ok((data, fault))
 }
@@ -122,7 +162,7 @@ pub(crate) fn facts(
 /// Whether what is in it is good.
 pub(crate) fn check(place: &Place) -> Result<(), Failure> {
     let wal = place.wal.as_ref().map(|wal| wal.wal_dir.as_path());
-    match facts(&place.data_dir, wal)? {
+    match facts(&place.data_dir, wal, None)? {
         (_, Some(fault)) => Err(Failure::new(Code::BadData, fault)),
         (_, None) => Ok(()),
     }

@@ -6,7 +6,8 @@ mod reconfigure;
 mod replace;
 mod replay;
 
-pub(crate) use on_host::{OnHostArgs, Seen, run as on_host};
+pub(crate) use local::{Newer, SeenData};
+pub(crate) use on_host::{OnHostArgs, Seen, Staged, run as on_host};
 pub(crate) use reconfigure::{ReconfigureArgs, run as reconfigure};
 pub(crate) use replace::{ReplaceArgs, run as replace};
 
@@ -17,7 +18,8 @@ use crate::manifest::{KUBEADM, Manifest};
 use crate::restore::resolve;
 use clap::Args as ClapArgs;
 use rekindle_datadir::{Error, Fence, Place, RealDisk};
-use rekindle_recovery::host::{Fault, Host};
+use rekindle_recovery::host::{Fault, Host, manifest_now};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,6 +29,9 @@ const HEADING: &str = "This host's member";
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Flags in which the hosts of a cluster should agree.
+const COMPARED: [&str; 3] =
+    ["quota-backend-bytes", "auto-compaction-mode", "auto-compaction-retention"];
 /// Whatever starts it again and again may do so between stop and fence: then it is stopped anew.
 const STOPS: usize = 20;
 
@@ -77,6 +82,8 @@ pub(crate) struct Here {
     pub peer_urls: Vec<String>,
     pub place: Place,
     pub host: Host,
+    /// Those of [`COMPARED`] that its manifest has.
+    pub flags: BTreeMap<String, String>,
 }
 
 impl MemberArgs {
@@ -92,7 +99,8 @@ impl MemberArgs {
         let configured = configured::cluster();
         let member = configured.and_then(|cluster| cluster.member.as_ref());
         let runs_else = self.unit.is_some() || self.start_command.is_some() || member.is_some();
-        let implied = || (!runs_else && Path::new(KUBEADM).exists()).then(|| KUBEADM.into());
+        let implied =
+            || (!runs_else && manifest_now(Path::new(KUBEADM)).exists()).then(|| KUBEADM.into());
         let path = connect.from_manifest.clone();
         let path = path.or_else(|| configured?.manifest.clone()).or_else(implied);
         let manifest = path.as_deref().map(Manifest::read).transpose()?;
@@ -131,7 +139,9 @@ impl MemberArgs {
             }
         };
         let peer_urls = urls.split(',').map(|url| url.trim().to_owned()).collect();
-        Ok(Here { name, peer_urls, place: resolve(&data_dir, wal_dir.as_deref())?, host })
+        let flags = COMPARED.iter().filter_map(|name| Some(((*name).to_owned(), flag(name)?)));
+        let flags = flags.collect();
+        Ok(Here { name, peer_urls, place: resolve(&data_dir, wal_dir.as_deref())?, host, flags })
     }
 }
 

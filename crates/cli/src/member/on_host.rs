@@ -8,12 +8,15 @@ use crate::args::{Args, Command, ConnectArgs};
 use crate::drill::in_path;
 use crate::failure::{Code, Failure};
 use crate::output;
+use crate::source::Source;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use rekindle_datadir::{Fence, Fenced, RealDisk, fence_at};
 use rekindle_etcd::digest::SnapshotDigest;
+use rekindle_etcd::{Backend, HashRequest, Revision};
 use rekindle_recovery::host::Settings;
 use rekindle_recovery::replace::Local;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How long one that was started may take until its process is there.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+const QUOTA: &str = "quota-backend-bytes";
+/// Where it has no such flag (etcd `server/storage/quota.go`).
+const QUOTA_DEFAULT: u64 = 2 << 30;
 
 /// Take one step on this host: what rekindle recover runs, here and over ssh.
 #[derive(Debug, ClapArgs)]
@@ -41,6 +47,9 @@ pub(crate) enum HostStep {
         /// Of this recovery.
         #[arg(long)]
         id: String,
+        /// And what its data have changed behind this revision.
+        #[arg(long)]
+        since: Option<i64>,
     },
     /// Stop etcd, and fence its data directory.
     Fence {
@@ -80,8 +89,11 @@ pub(crate) enum HostStep {
         #[arg(long)]
         initial_cluster: String,
     },
-    /// Start it with what it has.
-    Start,
+    /// It serves: let those run again that read it and were stopped with it.
+    Finish {
+        #[arg(long)]
+        id: String,
+    },
     /// Take all back; what has run before is started again.
     Undo {
         #[arg(long)]
@@ -104,6 +116,8 @@ pub(crate) struct Seen {
     /// It is in place.
     pub opened: bool,
     pub data: Option<SeenData>,
+    /// Flags of its etcd in which hosts should agree.
+    pub flags: BTreeMap<String, String>,
     /// An etcd that could apply what its log has and its database has not.
     pub etcd: Option<PathBuf>,
     /// Why its data cannot be read, or are not good.
@@ -113,11 +127,7 @@ pub(crate) struct Seen {
 pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
     let here = args.member.find(&args.connect)?;
     match &args.step {
-        HostStep::Look { id } => {
-            let seen = serde_json::to_string(&look(&here, id)?);
-            let failed = |error: serde_json::Error| Failure::new(Code::Failed, error.to_string());
-            output::print(&format!("{}\n", seen.map_err(failed)?))
-        }
+        HostStep::Look { id, since } => say(&look(&here, id, since.and_then(Revision::new))?),
         HostStep::Fence { id } => fence(&here, id),
         HostStep::Send { id, etcd } => send(&here, id, etcd.as_deref()),
         HostStep::Receive { id } => receive(&here, id),
@@ -132,7 +142,7 @@ pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
             ];
             start(&here, &Settings::from(settings))
         }
-        HostStep::Start => start(&here, &Settings::new()),
+        HostStep::Finish { id } => finish(&here, id),
         HostStep::Undo { id } => undo(&here, id),
     }
 }
@@ -147,7 +157,14 @@ fn data_of(here: &Here, fence: &Fence<'_>) -> Result<(PathBuf, Option<PathBuf>),
     })
 }
 
-fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
+/// As JSON, in a line of its own.
+fn say(what: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(what);
+    let failed = |error: serde_json::Error| Failure::new(Code::Failed, error.to_string());
+    output::print(&format!("{}\n", text.map_err(failed)?))
+}
+
+fn look(here: &Here, id: &str, since: Option<Revision>) -> Result<Seen, Failure> {
     let fence = Fence::new(&here.place, id)?;
     let (stops, starts) = here.host.words();
     let runs = local::runs(&here.place)?;
@@ -156,7 +173,7 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
     let found = match runs && !opened {
         true => Err("its etcd runs".to_owned()),
         false => data_of(here, &fence)
-            .and_then(|(data, wal)| local::facts(&data, wal.as_deref()))
+            .and_then(|(data, wal)| local::facts(&data, wal.as_deref(), since))
             .map_err(|failure| failure.what),
     };
     let (data, fault) = match found {
@@ -173,9 +190,23 @@ fn look(here: &Here, id: &str) -> Result<Seen, Failure> {
         restored_from,
         opened,
         data,
+        flags: here.flags.clone(),
         etcd: in_path(Path::new("etcd")),
         fault,
     })
+}
+
+/// What was restored on a host: each has to have the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Staged {
+    pub revision: i64,
+    /// -1 where nothing is compacted, as etcd has it.
+    pub compact_revision: i64,
+    /// Its HashKV, as an etcd will give it.
+    pub hash: u32,
+    /// Keys by kind.
+    pub kinds: BTreeMap<String, u64>,
 }
 
 fn fence(here: &Here, id: &str) -> Result<(), Failure> {
@@ -185,6 +216,11 @@ fn fence(here: &Here, id: &str) -> Result<(), Failure> {
             here.fence(id, "The whole cluster is being brought back: rekindle recover.")
         }
     }
+}
+
+/// What it is.
+fn proof(fence: &Fence<'_>) -> PathBuf {
+    fence.staged_data_dir().with_added_extension("proof")
 }
 
 /// What is said of what was restored.
@@ -241,7 +277,9 @@ fn stage(
 ) -> Result<(), Failure> {
     let fence = Fence::new(&here.place, id)?;
     if fence.state(&RealDisk)? == Fenced::Opened {
-        return Ok(());
+        let proof = std::fs::read_to_string(proof(&fence));
+        let proof = proof.map_err(|error| Failure::io("reading", &note(&fence), &error))?;
+        return output::print(&proof);
     }
     fence.clear_staged(&RealDisk)?;
     let mut words: Vec<OsString> = ["rekindle", "restore"].map(OsString::from).to_vec();
@@ -263,10 +301,41 @@ fn stage(
     let parsed = Args::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
     let Command::Restore(args) = parsed.command else { return Err(Failure::usage("no restore")) };
     crate::restore::run(&args)?;
-    let note = note(&fence);
-    std::fs::write(&note, from).map_err(|error| Failure::io("writing", &note, &error))?;
+    let staged = staged(here, &fence)?;
+    let text = serde_json::to_string(&staged).unwrap_or_default() + "\n";
+    // What is restored is done once its source is noted.
+    for (path, text) in [(proof(&fence), &*text), (note(&fence), from)] {
+        std::fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
+    }
     let _ = std::fs::remove_file(received);
-    Ok(())
+    output::print(&text)
+}
+
+/// Reads what was restored as etcd will, and says what it holds.
+fn staged(here: &Here, fence: &Fence<'_>) -> Result<Staged, Failure> {
+    let source = Source::open(&fence.staged_data_dir(), fence.staged_wal_dir().as_deref())?;
+    let source = source.reading_ahead();
+    let backend = Backend::open(&source).map_err(Failure::from)?;
+    let bytes = backend.db().size();
+    let quota = here.flags.get(QUOTA).and_then(|quota| quota.parse().ok());
+    let quota = quota.filter(|quota| *quota > 0).unwrap_or(QUOTA_DEFAULT);
+    if bytes > quota {
+        let what = format!(
+            "{}: what was restored has {}, and its etcd's quota is {}: it would accept no writes",
+            here.name,
+            output::bytes(bytes),
+            output::bytes(quota),
+        );
+        return Err(Failure::refused(what)
+            .remedy("raise --quota-backend-bytes of the etcds of all hosts first"));
+    }
+    let hash = source.hash_kv(&HashRequest::default())?;
+    Ok(Staged {
+        revision: hash.revision.get(),
+        compact_revision: hash.compact_revision.map_or(-1, Revision::get),
+        hash: hash.hash,
+        kinds: backend.keys_by_kind().map_err(Failure::from)?,
+    })
 }
 
 fn start(here: &Here, settings: &Settings) -> Result<(), Failure> {
@@ -289,18 +358,31 @@ fn start(here: &Here, settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
+fn finish(here: &Here, id: &str) -> Result<(), Failure> {
+    // Whoever is fenced by something else is not ours to let go.
+    Fence::new(&here.place, id)?.state(&RealDisk)?;
+    Ok(here.host.finish()?)
+}
+
 fn undo(here: &Here, id: &str) -> Result<(), Failure> {
     let fence = Fence::new(&here.place, id)?;
     if fence.state(&RealDisk)? == Fenced::Opened {
         here.host.stop()?;
     }
     fence.undo(&RealDisk)?;
-    for path in [note(&fence), received(&fence)] {
+    for path in [note(&fence), proof(&fence), received(&fence)] {
         let _ = std::fs::remove_file(path);
     }
+    here.host.restore_settings()?;
     match local::look(&here.place)? {
         // One that is started on nothing would be a cluster of its own.
-        Local::Nothing | Local::Fenced => Ok(()),
-        Local::Member(_) | Local::Unreadable => Ok(here.host.start(&Settings::new())?),
+        Local::Nothing | Local::Fenced => {
+            eprintln!("{} stays stopped: it has no data", here.name);
+            Ok(())
+        }
+        Local::Member(_) | Local::Unreadable => {
+            here.host.start(&Settings::new())?;
+            Ok(here.host.finish()?)
+        }
     }
 }

@@ -54,6 +54,10 @@ pub(crate) fn run(args: &ReplaceArgs) -> Result<(), Failure> {
     let calls = Calls::new(terminal::stop_flag()?)?;
     let replacing = Replacing { here, calls, client: connect(&args.connect)?.client, args };
     let situation = replacing.look()?;
+    if let (Err(Refusal::Serves), true) = (situation.plan(), replacing.here.host.is_unfinished()) {
+        replacing.here.host.finish()?;
+        return output::print("it serves; whoever was stopped with it runs again\n");
+    }
     let plan = situation.plan().map_err(|refusal| replacing.refused(refusal))?;
     output::print(&replacing.text(&situation, &plan)?)?;
     if args.dry_run {
@@ -115,7 +119,8 @@ impl Replacing<'_> {
             self.take(step, &situation)?;
             done += 1;
         }
-        let Here { name, .. } = &self.here;
+        let Here { name, host, .. } = &self.here;
+        host.finish()?;
         output::print(&format!("{name} is replaced, votes and serves\n"))
     }
 

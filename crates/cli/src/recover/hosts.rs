@@ -1,7 +1,8 @@
 //! Reaching hosts: each step is a run of this program, here or over the user's own ssh.
 
 use crate::failure::{Code, Failure};
-use crate::member::{HostStepWords, Seen};
+use crate::member::HostStepWords;
+use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -94,9 +95,11 @@ impl Reach {
         Err(failed(if why.is_empty() { status.to_string() } else { why.to_owned() }))
     }
 
-    pub(crate) fn look(&self, id: &str) -> Result<Seen, Failure> {
-        let printed = self.take(&HostStepWords::new(["look", "--id", id]), None)?;
-        serde_json::from_slice(&printed).map_err(|error| {
+    /// Takes a step, and what it says in its last line.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, step: &HostStepWords) -> Result<T, Failure> {
+        let printed = self.take(step, None)?;
+        let last = printed.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+        serde_json::from_slice(last.unwrap_or_default()).map_err(|error| {
             Failure::new(
                 Code::Failed,
                 format!("{}: it says nothing of itself: {error}", self.name()),

@@ -1,24 +1,26 @@
 //! `rekindle recover`: a whole cluster, from what loses least.
 
+mod backup;
 mod hosts;
 mod text;
 
-use crate::archive::{ReadKeys, shown};
+use crate::archive::ReadKeys;
 use crate::args::{ConnectArgs, PointArgs, SpoolArgs, StoreArgs};
 use crate::connect::connect;
 use crate::failure::{Code, Failure};
-use crate::member::{HostStepWords, MemberArgs, Seen};
+use crate::member::{HostStepWords, MemberArgs, Seen, Staged};
 use crate::output;
-use crate::source::{Access, Kind, Source, Users};
 use crate::terminal::{self, Calls, confirm};
 use crate::time::{self, parse_duration};
+use backup::Backup;
 use clap::Args as ClapArgs;
 use hosts::Reach;
-use rekindle_client::Client;
+use rekindle_client::{Client, Error, EtcdFault};
 use rekindle_recovery::health::{Health, Observed, Verdict, judge, observe};
-use rekindle_recovery::recover::{From, Hopeless, HostFacts, choose};
+use rekindle_recovery::recover::{From, Hopeless, HostFacts, choose, went_back};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long all members have to say how they are.
@@ -27,9 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Bring a whole cluster back: from the data of its members where a quorum of them is good, else from what loses least.
 ///
-/// Looks at what each host has and at the backup, says what would be lost, and asks once. Then every etcd is stopped and
-/// its data directory fenced, each member is restored beside it, all are put in place and started, and looked at until they
-/// serve. What was there is set aside, and nothing is deleted. Whatever fails before the first member is put in place is taken
+/// Looks at what each host has and at the backup, says what would be lost, and asks once; ARCHIVE@POINT, or a flag that says the
+/// same, goes back to that point whatever the hosts have. Then every etcd is stopped and its data directory fenced, each member is
+/// restored beside it, all are put in place and started, and looked at until they serve and have the HashKV of what was
+/// restored; kube-apiserver, controllers and schedulers of static pods are stopped with them, and run again then. What was there is set aside, and nothing is deleted. Whatever fails before the first member is put in place is taken
 /// back; later, the same command with --id goes on, or with --id and --undo takes all back.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RecoverArgs {
@@ -93,32 +96,24 @@ pub(crate) struct RecoverArgs {
     pub connect: ConnectArgs,
 }
 
-/// The backup, and the words with which each host restores it.
-#[derive(Clone, Debug)]
-struct Backup {
-    name: String,
-    revision: i64,
-    /// When it was so, of an archive's.
-    time: Option<String>,
-    words: Vec<OsString>,
-    /// It is a file, which other hosts have not got.
-    file: Option<PathBuf>,
-}
-
 pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
     let id = args.id.clone().unwrap_or_else(|| format!("recover-{}", time::for_names()));
     let hosts = args.reach()?;
     let calls = Calls::new(terminal::stop_flag()?)?;
     let client = connect(&args.connect)?.client;
-    let recovery = Recovery { args, id, hosts, calls, client };
+    let recovery =
+        Recovery { args, id, hosts, calls, client, begun: AtomicBool::new(args.id.is_some()) };
     if args.undo {
         return recovery.undo_all();
     }
-    let backup = args.source.is_some().then(|| args.backup()).transpose()?;
-    let seen = recovery.look()?;
-    recovery.check_it_does_not_serve(&seen)?;
-    let seen = recovery.stop_first(seen)?;
-    recovery.bring_back(&seen, backup.as_ref()).map_err(|failure| recovery.with_id(failure))
+    let has_backup = args.source.is_some() || args.store.storage_provider.is_some();
+    let backup = has_backup.then(|| Backup::find(args)).transpose()?;
+    let backup = backup.as_ref();
+    let seen = recovery.look(backup)?;
+    recovery.check_it_does_not_serve(&seen, backup)?;
+    let seen = recovery.stop_first(seen, backup);
+    seen.and_then(|seen| recovery.bring_back(&seen, backup))
+        .map_err(|failure| recovery.with_id(failure))
 }
 
 impl RecoverArgs {
@@ -168,36 +163,6 @@ impl RecoverArgs {
         }
         words
     }
-
-    fn backup(&self) -> Result<Backup, Failure> {
-        let path = self.store.source(self.source.as_deref())?;
-        let access = Access {
-            store: &self.store,
-            spool: self.spool.directory(),
-            keys: &self.keys,
-            point: Some(&self.point),
-            users: Users::Accepted(None),
-        };
-        let source = Source::open_any(&path, None, &access)?;
-        let name = path.display().to_string();
-        let mut words: Vec<OsString> = Vec::new();
-        if let Kind::Base(base) = &source.kind {
-            let (place, revision) =
-                (name.rsplit_once('@').map_or(&*name, |it| it.0), base.revision());
-            let timeline = base.entry.header.facts.timeline;
-            let exact = format!("{place}@{}", revision.get());
-            words.extend([place.into(), "--to-revision".into(), revision.to_string().into()]);
-            words.extend(["--timeline".into(), timeline.to_string().into()]);
-            crate::restore::for_words(&self.store, &self.keys, &mut words);
-            let time = Some(shown(base.time()));
-            return Ok(Backup { name: exact, revision: revision.get(), time, words, file: None });
-        }
-        let revision = source.backend()?.facts().map_err(Failure::from)?.revision().get();
-        words.push("-".into());
-        let skip = !matches!(source.kind, Kind::Snapshot(_));
-        words.extend(skip.then(|| "--skip-hash-check".into()));
-        Ok(Backup { name, revision, time: None, words, file: Some(path) })
-    }
 }
 
 struct Recovery<'a> {
@@ -206,6 +171,8 @@ struct Recovery<'a> {
     hosts: Vec<Reach>,
     calls: Calls,
     client: Client,
+    /// Something was done already, and can be gone on with or taken back.
+    begun: AtomicBool,
 }
 
 impl Recovery<'_> {
@@ -230,8 +197,12 @@ impl Recovery<'_> {
         HostStepWords::new(words.into_iter().chain(id))
     }
 
-    fn look(&self) -> Result<Vec<Seen>, Failure> {
-        let seen = self.on_all(|_, host| host.look(&self.id))?;
+    fn look(&self, backup: Option<&Backup>) -> Result<Vec<Seen>, Failure> {
+        let mut words = self.step(["look"]);
+        if let Some(backup) = backup {
+            words.add(["--since", &backup.revision.to_string()]);
+        }
+        let seen: Vec<Seen> = self.on_all(|_, host| host.ask(&words))?;
         let mut names: Vec<_> = seen.iter().map(|it| &*it.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -249,24 +220,39 @@ impl Recovery<'_> {
         Ok((observed, health))
     }
 
-    fn check_it_does_not_serve(&self, seen: &[Seen]) -> Result<(), Failure> {
+    fn check_it_does_not_serve(
+        &self,
+        seen: &[Seen],
+        backup: Option<&Backup>,
+    ) -> Result<(), Failure> {
         let begun = seen.iter().any(|it| it.restored_from.is_some());
         if begun || self.args.although_it_serves {
             return Ok(());
         }
-        match self.observe()?.1.serving {
-            0 => Ok(()),
-            count => Err(Failure::refused(format!("the cluster serves: {count} members do"))
-                .remedy(
-                    "where one member is lost, rekindle replace brings it back and loses nothing; to go back to a \
-                     backup all the same, pass --although-it-serves",
-                )),
+        let (observed, Health { serving, .. }) = self.observe()?;
+        if serving == 0 {
+            return Ok(());
         }
+        let revisions = observed.members.iter().filter_map(|it| Some(it.status()?.header.revision));
+        let revision = revisions.max().unwrap_or_default();
+        Err(match backup.filter(|backup| backup.revision > revision) {
+            Some(backup) => Failure::refused(format!(
+                "the cluster serves, and is at revision {revision}, where the backup has {}: it was started empty, or from \
+                 something older",
+                backup.revision
+            ))
+            .remedy("to bring it back from the backup, pass --although-it-serves"),
+            None => Failure::refused(format!("the cluster serves ({serving} of its members)")).remedy(
+                "where one member is lost, rekindle replace brings it back and loses nothing; to go back to a \
+                 backup all the same, pass --although-it-serves",
+            ),
+        })
     }
 
     /// What an etcd has is known once it has ended.
-    fn stop_first(&self, seen: Vec<Seen>) -> Result<Vec<Seen>, Failure> {
-        let is_chosen = self.args.from.as_deref().is_some_and(|from| from != "start");
+    fn stop_first(&self, seen: Vec<Seen>, backup: Option<&Backup>) -> Result<Vec<Seen>, Failure> {
+        let is_named = backup.is_some_and(|backup| backup.is_named);
+        let is_chosen = self.args.from.as_deref().map_or(is_named, |from| from != "start");
         let running: Vec<_> = seen.iter().filter(|it| it.runs && !it.opened).collect();
         if running.is_empty() || is_chosen || self.args.dry_run {
             return Ok(seen);
@@ -277,15 +263,20 @@ impl Recovery<'_> {
             confirm(&question)?;
         }
         self.fence()?;
-        self.look()
+        self.look(backup)
     }
 
     fn fence(&self) -> Result<(), Failure> {
+        self.begun.store(true, Ordering::Relaxed);
         self.or_undo(self.on_all(|_, host| host.take(&self.step(["fence"]), None).map(drop)))
+            .map(drop)
     }
 
-    fn or_undo<T>(&self, done: Result<Vec<T>, Failure>) -> Result<(), Failure> {
-        let Err(failure) = done else { return Ok(()) };
+    fn or_undo<T>(&self, done: Result<T, Failure>) -> Result<T, Failure> {
+        let failure = match done {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        };
         eprintln!("{}", failure.what);
         eprintln!("all is taken back");
         match self.undo_all() {
@@ -297,24 +288,41 @@ impl Recovery<'_> {
         }
     }
 
+    /// As long as no member serves, nobody has written anything to what was restored.
+    fn or_undo_unserved<T>(&self, done: Result<T, Failure>) -> Result<T, Failure> {
+        match done {
+            Err(failure) if failure.code == Code::Interrupted => Err(failure),
+            Err(failure) if self.observe()?.1.serving == 0 => self.or_undo(Err(failure)),
+            done => done,
+        }
+    }
+
     fn undo_all(&self) -> Result<(), Failure> {
-        self.on_all(|_, host| host.take(&self.step(["undo"]), None)).map(drop)
+        self.on_all(|_, host| host.take(&self.step(["undo"]), None))?;
+        self.begun.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     fn with_id(&self, failure: Failure) -> Failure {
+        if !self.begun.load(Ordering::Relaxed) {
+            return failure;
+        }
         let id = &self.id;
         failure.and(&format!("--id {id} goes on with it, and --id {id} --undo takes it back"))
     }
 
     fn bring_back(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<(), Failure> {
         let from = self.choose(seen, backup)?;
-        output::print(&text::plan(
-            &self.id,
+        let plan = text::Plan {
+            id: &self.id,
             seen,
-            &self.hosts,
-            (from, backup),
-            self.args.etcd.as_deref(),
-        ))?;
+            hosts: &self.hosts,
+            from,
+            backup,
+            etcd: self.args.etcd.as_deref(),
+            went_back: went_back(&facts(seen), backup.map(Backup::facts)),
+        };
+        output::print(&plan.text())?;
         if self.args.dry_run {
             return Ok(());
         }
@@ -325,14 +333,62 @@ impl Recovery<'_> {
             return if stopped { self.undo_all().and(Err(failure)) } else { Err(failure) };
         }
         let began = Instant::now();
-        match from {
-            From::Start => self.start(seen)?,
-            From::Host(at) => self.restore(seen, &self.of_host(seen, at)?)?,
-            From::Backup => self.restore(seen, backup.ok_or_else(no_backup)?)?,
-        }
-        let health = self.wait_until_it_serves(from, seen)?;
+        let staged = match from {
+            From::Start => self.start(seen).map(|()| None)?,
+            From::Host(at) => Some(self.restore(seen, &self.of_host(seen, at)?)?),
+            From::Backup => Some(self.restore(seen, backup.ok_or_else(no_backup)?)?),
+        };
+        let served = self.wait_until_it_serves(from, seen);
+        let (observed, health) = match from {
+            From::Start => served?,
+            From::Host(_) | From::Backup => self.or_undo_unserved(served)?,
+        };
         let took = began.elapsed().as_secs_f64();
-        output::print(&text::result(&health, took, &self.id))
+        let proof = staged.as_ref().map(|staged| self.prove(staged)).transpose()?;
+        output::print(&text::result(&observed, &health, took, &self.id))?;
+        if let Some((staged, proven)) = staged.zip(proof) {
+            let all = self.client.members().len();
+            output::print(&text::restored(&staged, proven, all))?;
+        }
+        self.on_all(|at, host| match from == From::Start && seen[at].data.is_none() {
+            // Where nothing was started, those that would read it have nothing to read.
+            true => Ok(()),
+            false => host.take(&self.step(["finish"]), None).map(drop),
+        })
+        .map(drop)
+    }
+
+    /// Each member has what was restored, as it says itself; how many have said so.
+    fn prove(&self, staged: &Staged) -> Result<usize, Failure> {
+        let mut proven = 0;
+        for member in self.client.members() {
+            let asked = member.hash_kv(staged.revision);
+            match self.calls.wait(async { Ok::<_, Failure>(asked.await) })? {
+                Ok(said) if said.hash == staged.hash => proven += 1,
+                Ok(said) if said.compact_revision == staged.compact_revision => {
+                    let what = format!(
+                        "{} has HashKV {} at revision {}, and what was restored has {}",
+                        member.endpoint(),
+                        said.hash,
+                        staged.revision,
+                        staged.hash
+                    );
+                    return Err(Failure::new(Code::BadData, what).remedy(
+                        "do not let anything use it: keep what was set aside, and restore from another point",
+                    ));
+                }
+                // Somebody has compacted meanwhile, or it takes a password.
+                Ok(_)
+                | Err(Error::Etcd {
+                    fault: EtcdFault::Compacted | EtcdFault::PermissionDenied,
+                    ..
+                }) => {}
+                Err(error) => {
+                    eprintln!("warning: {}: its HashKV is not known: {error}", member.endpoint());
+                }
+            }
+        }
+        Ok(proven)
     }
 
     fn choose(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<From, Failure> {
@@ -348,15 +404,7 @@ impl Recovery<'_> {
             };
         }
         match self.args.from.as_deref() {
-            None => {
-                let facts = |it: &Seen| HostFacts {
-                    name: it.name.clone(),
-                    data: it.data.map(super::member::local::SeenData::facts),
-                    runs: it.runs,
-                };
-                let facts: Vec<_> = seen.iter().map(facts).collect();
-                choose(&facts, backup.map(|it| it.revision)).map_err(hopeless)
-            }
+            None => choose(&facts(seen), backup.map(Backup::facts)).map_err(hopeless),
             Some("start") => Ok(From::Start),
             Some("backup") => backup.map(|_| From::Backup).ok_or_else(no_backup),
             Some(name) => {
@@ -378,26 +426,26 @@ impl Recovery<'_> {
 
     /// The data of a host, brought over.
     fn of_host(&self, seen: &[Seen], at: usize) -> Result<Backup, Failure> {
-        let revision = seen[at].data.map_or(0, |data| data.revision);
+        let data = seen[at].data.as_ref();
         self.fence()?;
         let name = text::member(&seen[at].name);
         let place = self.args.spool.directory().map_or_else(std::env::temp_dir, Path::to_owned);
         let file = place.join(format!("{}.db", self.id));
         let mut send = self.step(["send"]);
-        let beyond = seen[at].data.map_or(0, |data| data.beyond);
+        let beyond = data.map_or(0, |data| data.beyond);
         if let Some(etcd) =
             text::etcd_of(&seen[at], self.args.etcd.as_deref()).filter(|_| beyond > 0)
         {
             send.0.extend(["--etcd".into(), etcd.into_os_string()]);
         }
         let fetched = self.hosts[at].fetch(&send, &file);
-        self.or_undo(fetched.map(|()| vec![()]))?;
-        Ok(Backup { name, revision, time: None, words: vec!["-".into()], file: Some(file) })
+        self.or_undo(fetched)?;
+        Ok(Backup::of_host(name, data.map_or(0, |data| data.revision), file))
     }
 
-    fn restore(&self, seen: &[Seen], backup: &Backup) -> Result<(), Failure> {
+    fn restore(&self, seen: &[Seen], backup: &Backup) -> Result<Staged, Failure> {
         self.fence()?;
-        self.or_undo(self.calls.go_on().map(|()| vec![()]))?;
+        self.or_undo(self.calls.go_on())?;
         let initial_cluster = text::initial_cluster(seen);
         if let Some(file) = &backup.file {
             let receive = |_: usize, host: &Reach| host.take(&self.step(["receive"]), Some(file));
@@ -406,24 +454,29 @@ impl Recovery<'_> {
         let mut words = self.step(["stage"]);
         words.add(["--from", &backup.name, "--initial-cluster", &initial_cluster, "--"]);
         words.0.extend(backup.words.iter().cloned());
-        self.or_undo(self.on_all(|_, host| host.take(&words, None)))?;
-        self.or_undo(self.calls.go_on().map(|()| vec![()]))?;
+        let staged = self.on_all(|_, host| host.ask::<Staged>(&words)).and_then(all_alike);
+        let staged = self.or_undo(staged)?;
+        self.or_undo(self.calls.go_on())?;
         // From here on it is a new cluster.
         let mut words = self.step(["open"]);
         words.add(["--initial-cluster", &initial_cluster]);
-        self.on_all(|_, host| host.take(&words, None))?;
+        self.or_undo_unserved(self.on_all(|_, host| host.take(&words, None)))?;
         if backup.name.starts_with(text::MEMBER)
             && let Some(file) = &backup.file
         {
             let _ = std::fs::remove_file(file);
         }
-        Ok(())
+        Ok(staged)
     }
 
-    fn wait_until_it_serves(&self, from: From, seen: &[Seen]) -> Result<Health, Failure> {
+    fn wait_until_it_serves(
+        &self,
+        from: From,
+        seen: &[Seen],
+    ) -> Result<(Observed, Health), Failure> {
         let until = Instant::now() + self.args.serves_within;
         loop {
-            let (_, health) = self.observe()?;
+            let (observed, health) = self.observe()?;
             let is_well = match from {
                 From::Start => health.serving > health.voters / 2,
                 From::Host(_) | From::Backup => {
@@ -431,7 +484,7 @@ impl Recovery<'_> {
                 }
             };
             if is_well {
-                return Ok(health);
+                return Ok((observed, health));
             }
             if Instant::now() >= until {
                 let worst = health.findings.first().map(|it| it.what.clone()).unwrap_or_default();
@@ -449,6 +502,24 @@ impl Recovery<'_> {
                 Ok::<_, Failure>(())
             })?;
         }
+    }
+}
+
+fn facts(seen: &[Seen]) -> Vec<HostFacts> {
+    let facts = |it: &Seen| HostFacts {
+        name: it.name.clone(),
+        data: it.data.as_ref().map(crate::member::SeenData::facts),
+        runs: it.runs,
+    };
+    seen.iter().map(facts).collect()
+}
+
+/// All hosts have restored the same.
+fn all_alike(staged: Vec<Staged>) -> Result<Staged, Failure> {
+    let first = staged.first().cloned();
+    match first.filter(|first| staged.iter().all(|it| it == first)) {
+        Some(first) => Ok(first),
+        None => Err(Failure::new(Code::BadData, "the hosts have not restored the same")),
     }
 }
 

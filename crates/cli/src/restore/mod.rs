@@ -12,7 +12,7 @@ use crate::output;
 use crate::source::{Access, Kind, Source, Users, read_log};
 use crate::{terminal, time};
 use clap::Parser;
-use rekindle_archive::{Changed, UsersFrom};
+use rekindle_archive::UsersFrom;
 use rekindle_bolt::{Layout, check};
 use rekindle_datadir::{
     Disk, Job, Place, Progress, RealDisk, Restored, Target, check_resume, check_target,
@@ -22,7 +22,7 @@ use rekindle_etcd::digest::{Sha256Digest, SnapshotDigest};
 use rekindle_etcd::restore::{
     Plan, Records, Request, Source as Content, SourceFacts, default_token, plan,
 };
-use rekindle_etcd::{AlarmKind, Backend, Facts, wal};
+use rekindle_etcd::{AlarmKind, Backend, Changed, Facts, wal};
 pub(crate) use request::resolve;
 use request::{Directories, Wanted};
 use std::cell::RefCell;
@@ -31,6 +31,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use text::PlanText;
+pub(crate) use text::some_of;
 
 /// Bytes to which leaves are filled. With values of some kilobytes this packs a database a good
 /// deal denser than pages of 4 KiB, and etcd boots on it no slower (see BENCHMARKS.md).

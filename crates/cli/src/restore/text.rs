@@ -5,10 +5,9 @@ use crate::archive::shown;
 use crate::output::{self, grouped};
 use crate::source::{CHANGED_BYTES_MAX, Kind, Source};
 use crate::status::{alarm_name, boots_line};
-use rekindle_archive::Changed;
 use rekindle_datadir::{Ended, Place, Restored, Target, Undo};
-use rekindle_etcd::Facts;
 use rekindle_etcd::restore::{AlarmFate, BumpRequest, LeaseFate, Plan};
+use rekindle_etcd::{Changed, Facts};
 use std::collections::BTreeSet;
 
 /// So many keys are named of each fate.
@@ -224,7 +223,7 @@ impl PlanText<'_> {
 }
 
 /// The first of some keys.
-fn some_of(keys: &[Vec<u8>]) -> String {
+pub(crate) fn some_of(keys: &[Vec<u8>]) -> String {
     let shown = keys.iter().take(KEYS_SHOWN);
     let shown = shown.map(|key| String::from_utf8_lossy(key).escape_debug().to_string());
     let more = match keys.len().saturating_sub(KEYS_SHOWN) {

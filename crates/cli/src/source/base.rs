@@ -4,13 +4,14 @@ use crate::archive::{Point, now, shown, with_what_remains};
 use crate::failure::Failure;
 use crate::output::grouped;
 use jiff::SignedDuration;
+use rekindle_archive::format::TimelineId;
 use rekindle_archive::format::base::Base;
 use rekindle_archive::format::header::Moment;
 use rekindle_archive::{
-    Archive, BaseEntry, Changed, Earlier, Error, Listing, StoreFaultKind, Tail, UsersFrom,
-    read_base,
+    Archive, BaseEntry, Earlier, Error, Listing, StoreFaultKind, Tail, UsersFrom, read_base,
 };
-use rekindle_etcd::Revision;
+use rekindle_etcd::{Changed, Revision};
+use std::collections::BTreeMap;
 
 /// So much of the log is read at most to say what is not brought back.
 pub(crate) const CHANGED_BYTES_MAX: u64 = 64 << 20;
@@ -163,6 +164,66 @@ fn with_users(
     }
 }
 
+/// Another history of the cluster that has got further than the newest one: an etcd that is started on an emptied directory
+/// begins one with next to nothing in it, and that is not what anybody wants back.
+fn further_history(
+    archive: &Archive,
+    listing: &Listing,
+    entry: &BaseEntry,
+    last: Revision,
+) -> Result<Option<Failure>, Failure> {
+    let own = &entry.header.facts;
+    let mut newest = BTreeMap::new();
+    for base in &listing.bases {
+        let facts = &base.header.facts;
+        if facts.cluster == own.cluster && facts.timeline != own.timeline {
+            let known = newest.entry(facts.timeline).or_insert(base);
+            if known.header.facts.last < facts.last {
+                *known = base;
+            }
+        }
+    }
+    for (timeline, base) in newest {
+        let reached = archive.following(base)?.last().max(base.header.facts.last);
+        if reached > last {
+            let since = shown(first_of(listing, own.timeline).unwrap_or(own.state));
+            let what = format!(
+                "the newest history of the cluster, which begins at {since}, has got to revision {last}, and another one to \
+                 {reached}: etcd was started empty then, or restored from something older"
+            );
+            let remedy = format!(
+                "name the one that is meant: @{timeline}:latest is the one that got further, @{}:latest the newest one; or a \
+                 time",
+                own.timeline
+            );
+            return Ok(Some(Failure::refused(what).remedy(remedy)));
+        }
+    }
+    Ok(None)
+}
+
+/// Nobody restores the newest history unasked where another got further.
+fn check_none_got_further(
+    archive: &Archive,
+    listing: &Listing,
+    entry: &BaseEntry,
+    last: Revision,
+    users: Users,
+) -> Result<(), Failure> {
+    match (further_history(archive, listing, entry, last)?, users) {
+        (Some(failure), Users::Accepted(_)) => return Err(failure),
+        (Some(failure), Users::OfPoint) => eprintln!("warning: {}", failure.what),
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// When the first base of a history was made.
+fn first_of(listing: &Listing, timeline: TimelineId) -> Option<Moment> {
+    let of_it = listing.bases.iter().filter(|base| base.header.facts.timeline == timeline);
+    of_it.map(|base| base.header.facts.state).min()
+}
+
 impl ArchivedBase {
     /// Opens the base that a point of an archive stands on.
     pub(super) fn open(archive: Archive, point: &Point, users: Users) -> Result<Self, Failure> {
@@ -215,6 +276,10 @@ impl ArchivedBase {
                 grouped(base.erased),
                 entry.header.facts.last
             );
+        }
+        if *point.bare() == Point::Latest && !matches!(point, Point::OfTimeline(..)) {
+            let last = tail.as_ref().map_or(entry.header.facts.last, |tail| tail.to);
+            check_none_got_further(&archive, &listing, &entry, last, users)?;
         }
         let newest = newest_base(&listing, &entry).clone();
         let (base, users_of) = match users {

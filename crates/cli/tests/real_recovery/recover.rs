@@ -101,6 +101,7 @@ fn all_disks_are_gone_and_the_archive_brings_the_cluster_back() {
     assert!(told(&planned).contains("All are restored from the backup"), "{}", told(&planned));
     let text = done(scene.recover(&[&scene.path("archive")]));
     assert!(text.contains("3 of 3 members"), "{text}");
+    assert!(text.contains("proven    3 of 3 endpoints answer with this HashKV"), "{text}");
     scene.has(10);
 }
 
@@ -170,6 +171,78 @@ fn what_only_a_log_has_is_applied_to_a_copy() {
     let left = fs::read_dir(scene.hosts.host(1).data_dir.parent().unwrap()).unwrap();
     let left: Vec<_> = left.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.contains("replay")), "{left:?}");
+}
+
+/// Disks are emptied, and etcd is started on them: it is healthy and knows nothing. Bringing that back is what nobody wants.
+#[test]
+fn a_cluster_that_was_started_empty_is_not_what_comes_back() {
+    let scene = Scene::new(3);
+    let archive = scene.path("archive");
+    scene.fill(0, 10);
+    scene.save();
+    scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::lose);
+    let all: Vec<_> = scene.hosts.iter().map(rekindle_testkit::etcd::Host::initial).collect();
+    scene.hosts.iter().for_each(|host| host.begin_as(&all.join(","), "new"));
+    scene.hosts.wait_until_they_serve();
+    let refused = told(&scene.run(&[&archive]));
+    assert!(refused.contains("it was started empty, or from something older"), "{refused}");
+    // Whoever guards it saves what it is now: that is the newest history, and not what is meant either.
+    scene.save();
+    let refused = scene.run(&[&archive, "--although-it-serves"]);
+    assert_eq!(refused.status.code(), Some(4));
+    let refused = told(&refused);
+    assert!(refused.contains("etcd was started empty then"), "{refused}");
+    let further = refused.split_once('@').and_then(|(_, rest)| rest.split_once(' ')).unwrap().0;
+    let restore = rekindle(["restore", &archive, "--data-dir", &scene.path("data"), "--dry-run"])
+        .args(["--name=m0", "--initial-cluster=m0=http://127.0.0.1:1"])
+        .output()
+        .unwrap();
+    assert!(told(&restore).contains(further), "{}", told(&restore));
+    let text = done(scene.recover(&[&format!("{archive}@{further}"), "--although-it-serves"]));
+    assert!(text.contains("All are restored from the backup"), "{text}");
+    scene.has(10);
+}
+
+/// All is well with the disks, and the wrong things are on them.
+#[test]
+fn a_point_that_is_named_is_gone_back_to() {
+    let scene = Scene::new(1);
+    let archive = scene.path("archive");
+    scene.fill(0, 5);
+    scene.save();
+    scene.fill(3, 9);
+    scene.hosts.etcdctl(&["del", "/0"]);
+    scene.save();
+    let point = format!("{archive}@6");
+    let plan = told(&scene.run(&[&point, "--although-it-serves", "--dry-run"]));
+    assert!(plan.contains("All are restored from the backup"), "{plan}");
+    let text = done(scene.recover(&[&point, "--although-it-serves"]));
+    assert!(text.contains("proven    1 of 1 endpoints"), "{text}");
+    scene.has(5);
+}
+
+/// It was put in place, and does not come up: a wrong flag, say.
+#[test]
+fn what_does_not_come_up_is_taken_back() {
+    let scene = Scene::new(1);
+    scene.fill(0, 5);
+    scene.save();
+    scene.fill(5, 7);
+    let host = scene.hosts.host(0);
+    let start = Path::new(&host.start);
+    let good = fs::read_to_string(start).unwrap();
+    let wrong = scene.path("wrong");
+    fs::write(&wrong, "").unwrap();
+    // Once.
+    let failing =
+        format!("#!/bin/sh\nrm {wrong} 2>/dev/null && {{ echo wrong flag >&2; exit 1; }}\n");
+    fs::write(start, good.replacen("#!/bin/sh\n", &failing, 1)).unwrap();
+    let words = ["--from=backup", "--although-it-serves", &scene.path("archive")];
+    let failed = told(&scene.run(&words));
+    assert!(failed.contains("wrong flag") && failed.contains("all was taken back"), "{failed}");
+    scene.has(7);
+    done(scene.recover(&words));
+    scene.has(5);
 }
 
 /// One host cannot do its part: nothing changes anywhere.

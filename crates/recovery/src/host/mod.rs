@@ -6,6 +6,7 @@ mod static_pod;
 mod systemd;
 
 pub use manifest::patch;
+pub use static_pod::{held_manifests, manifest_now};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -80,7 +81,7 @@ impl Host {
         }
     }
 
-    /// Lets it be started again, as what it is to be, and starts it.
+    /// Lets it be started again, as what it is to be, and starts it: alone, where others would read it at once.
     ///
     /// # Errors
     /// [`Fault`].
@@ -89,6 +90,40 @@ impl Host {
             Self::Command { start, .. } => command::shell(start, settings, WITHIN),
             Self::Systemd { unit } => systemd::start(unit, settings),
             Self::StaticPod { manifest } => static_pod::start(manifest, settings),
+        }
+    }
+
+    /// Takes back what [`Self::start`] has told it to be, without starting it.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn restore_settings(&self) -> Result<(), Fault> {
+        match self {
+            Self::Command { .. } => Ok(()),
+            Self::Systemd { unit } => systemd::restore_settings(unit),
+            Self::StaticPod { manifest } => static_pod::restore_settings(manifest),
+        }
+    }
+
+    /// It serves: whoever reads it and was stopped with it runs again, and what it was told before is forgotten.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn finish(&self) -> Result<(), Fault> {
+        match self {
+            Self::Command { .. } => Ok(()),
+            Self::Systemd { unit } => systemd::finish(unit),
+            Self::StaticPod { manifest } => static_pod::finish(manifest),
+        }
+    }
+
+    /// It was stopped, and [`Self::finish`] has not been since.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        match self {
+            Self::Command { .. } => false,
+            Self::Systemd { unit } => systemd::is_unfinished(unit),
+            Self::StaticPod { manifest } => static_pod::is_unfinished(manifest),
         }
     }
 
@@ -104,7 +139,11 @@ impl Host {
             Self::StaticPod { manifest } => {
                 let held = static_pod::held(manifest);
                 (
-                    format!("{} moves to {}", manifest.display(), held.display()),
+                    format!(
+                        "{} and its readers' move to {}",
+                        manifest.display(),
+                        held.parent().unwrap_or(&held).display()
+                    ),
                     format!("{} moves back", manifest.display()),
                 )
             }

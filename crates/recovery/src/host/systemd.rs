@@ -10,8 +10,11 @@ const UNITS: &str = "/etc/systemd/system";
 const HELD: &str = "90-rekindle-held.conf";
 /// What it is to be.
 const SETTINGS: &str = "80-rekindle.conf";
+/// What it was to be before; systemd reads no such file. An empty one says that nothing was said.
+const BEFORE: &str = "80-rekindle.conf.before";
 
 pub(super) fn stop(unit: &str) -> Result<(), Fault> {
+    keep_before(&drop_in(unit, SETTINGS), &drop_in(unit, BEFORE))?;
     let path = drop_in(unit, HELD);
     let text = format!(
         "# rekindle keeps {unit} from starting while its data is not what it should be.\n[Unit]\nAssertPathExists=!{}\n",
@@ -29,17 +32,54 @@ pub(super) fn start(unit: &str, settings: &Settings) -> Result<(), Fault> {
             .map_err(|why| Fault::Unfit(format!("what {unit} starts cannot be changed: {why}")))?;
         write(&drop_in(unit, SETTINGS), &text)?;
     }
-    let held = drop_in(unit, HELD);
-    match std::fs::remove_file(&held) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(at("removing", &held)(error));
-        }
-        _ => {}
-    }
+    remove(&drop_in(unit, HELD))?;
     systemctl(&["daemon-reload"])?;
     // It may have been tried too often meanwhile.
     let _ = systemctl(&["reset-failed", unit]);
     systemctl(&["start", "--no-block", unit]).map(drop)
+}
+
+/// It is to be what it was before.
+pub(super) fn restore_settings(unit: &str) -> Result<(), Fault> {
+    restore(&drop_in(unit, SETTINGS), &drop_in(unit, BEFORE))
+}
+
+pub(super) fn finish(unit: &str) -> Result<(), Fault> {
+    remove(&drop_in(unit, BEFORE))
+}
+
+pub(super) fn is_unfinished(unit: &str) -> bool {
+    drop_in(unit, BEFORE).exists()
+}
+
+/// What was kept already is what was there before anything was changed.
+fn keep_before(settings: &Path, before: &Path) -> Result<(), Fault> {
+    if before.exists() {
+        return Ok(());
+    }
+    let text = match std::fs::read_to_string(settings) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(at("reading", settings))?,
+    };
+    write(before, &text)
+}
+
+fn restore(settings: &Path, before: &Path) -> Result<(), Fault> {
+    match std::fs::read_to_string(before) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at("reading", before)(error)),
+        Ok(text) if text.is_empty() => remove(settings),
+        Ok(text) => write(settings, &text),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(at("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What it starts, with these flags instead of those that it has. An etcd that finds one in its environment as well ends at
@@ -98,6 +138,25 @@ mod tests {
 
     const SHOWN: &str = "{ path=/usr/bin/etcd ; argv[]=/usr/bin/etcd --name m1 --initial-cluster m1=http://a:1 \
                          --initial-cluster-state=new -v ; ignore_errors=no ; start_time=[n/a] }";
+
+    #[test]
+    fn what_it_was_to_be_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (settings, before) = (directory.path().join(SETTINGS), directory.path().join(BEFORE));
+        for was in [None, Some("was")] {
+            if let Some(was) = was {
+                write(&settings, was).unwrap();
+            }
+            keep_before(&settings, &before).unwrap();
+            write(&settings, "is").unwrap();
+            keep_before(&settings, &before).unwrap();
+            restore(&settings, &before).unwrap();
+            assert_eq!(std::fs::read_to_string(&settings).ok().as_deref(), was);
+            remove(&before).unwrap();
+            restore(&settings, &before).unwrap();
+            assert_eq!(std::fs::read_to_string(&settings).ok().as_deref(), was);
+        }
+    }
 
     #[test]
     fn only_what_etcd_is_to_be_changes() {
