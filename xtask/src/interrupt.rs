@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether someone wants this process to end. Listening, it no longer ends by itself.
 #[derive(Clone, Debug)]
@@ -26,5 +30,23 @@ impl Interrupt {
             bail!("interrupted");
         }
         Ok(())
+    }
+
+    /// Looks again and again until there is something to see.
+    pub fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + within;
+        loop {
+            self.check()?;
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "not within {} s: {what}", within.as_secs());
+            thread::sleep(POLL_INTERVAL);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod checkout;
 mod etcd;
 mod fuzz;
 mod interrupt;
+mod node;
 mod planted;
 mod quickstart;
 mod recovery_times;
@@ -44,6 +45,7 @@ const COMMANDS: &[Command] = &[
     recovery_times::COMMAND,
     alerts::COMMAND,
     systemd::COMMAND,
+    node::COMMAND,
     tools::COMMAND,
     tidy::COMMAND,
 ];

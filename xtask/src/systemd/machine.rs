@@ -90,7 +90,7 @@ impl Machine {
 
     fn wait_until_booted(&mut self) -> Result<()> {
         let pid = self.child.id();
-        self.init = until("process 1 is systemd", BOOT_WITHIN, &self.interrupt, || {
+        self.init = self.interrupt.clone().until("process 1 is systemd", BOOT_WITHIN, || {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the machine ended ({status})");
             }
@@ -149,7 +149,7 @@ impl Machine {
         within: Duration,
         mut look: impl FnMut(&Self) -> Result<Option<T>>,
     ) -> Result<T> {
-        until(what, within, &self.interrupt, || look(self))
+        self.interrupt.until(what, within, || look(self))
     }
 }
 
@@ -191,23 +191,6 @@ fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(cgroup)
-}
-
-fn until<T>(
-    what: &str,
-    within: Duration,
-    interrupt: &Interrupt,
-    mut look: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let deadline = Instant::now() + within;
-    loop {
-        interrupt.check()?;
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < deadline, "not within {} s: {what}", within.as_secs());
-        thread::sleep(POLL_INTERVAL);
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! it, with the end of the machine's journal.
 
 mod machine;
+mod recover;
 mod steps;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ Usage: cargo xtask systemd
 Takes root, and Debian's packages: makes the files of a machine with mmdebstrap (once; they are kept in
 $REKINDLE_MACHINES, else beside the tools of `cargo xtask tools`), boots systemd on them in namespaces
 and a cgroup of its own, and installs rekindle there as the README says. Then the agent is started,
-killed, frozen, reloaded and stopped, and a timer saves a snapshot. Of etcd it takes the newest that is
+killed, frozen, reloaded and stopped, a timer saves a snapshot, and an etcd of a unit is fenced and brought back. Of etcd it takes the newest that is
 pinned; that runs beside the machine, on a free port of 127.0.0.1.",
     run,
 };

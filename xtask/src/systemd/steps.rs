@@ -30,7 +30,7 @@ const SETTINGS: &str = "[Service]\nReadWritePaths=/backup\nRestartSec=1\n";
 const WATCHDOG: &str = "WatchdogSec=3\n";
 
 /// How long anything may take that is not a unit's own timeout.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(super) const WITHIN: Duration = Duration::from_secs(60);
 /// The unit's `TimeoutStopSec`.
 const STOP_WITHIN: Duration = Duration::from_secs(120);
 /// How much of the journal a failure shows.
@@ -40,7 +40,8 @@ const EXPOSURE_MAX: [(&str, f64); 2] = [(AGENT, 2.0), (SAVE, 2.2)];
 
 /// The machine, and an etcd outside of it.
 pub struct Trial {
-    machine: Machine,
+    pub(super) machine: Machine,
+    pub(super) programs: PathBuf,
     site: Site,
     _etcd: Etcd,
     rekindle: PathBuf,
@@ -63,14 +64,21 @@ impl Trial {
         words.extend(etcd::founding_arguments(&site, std::slice::from_ref(&site)));
         let mut etcd = Etcd::start(&site, etcd::command(&words), &folder.path().join("log"))?;
         etcd.wait_until_healthy(WITHIN, interrupt)?;
+        let (rekindle, programs) = (rekindle.to_path_buf(), programs.to_path_buf());
+        let trial = Self { machine, programs, site, _etcd: etcd, rekindle, _folder: folder };
         for key in 1..REVISION {
-            let etcdctl = programs.join("etcdctl").display().to_string();
-            let (endpoint, key) = (site.endpoint(), format!("/key/{key}"));
-            let words = [&*etcdctl, "--endpoints", &endpoint, "put", &key, "value"];
-            checkout::run_quietly(&mut etcd::command(&words))?;
+            trial.etcdctl(&trial.site, &["put", &format!("/key/{key}"), "value"])?;
         }
-        let rekindle = rekindle.to_path_buf();
-        Ok(Self { machine, site, _etcd: etcd, rekindle, _folder: folder })
+        Ok(trial)
+    }
+
+    /// What etcdctl says of a member.
+    pub(super) fn etcdctl(&self, site: &Site, words: &[&str]) -> Result<String> {
+        let etcdctl = self.programs.join("etcdctl").display().to_string();
+        let endpoint = site.endpoint();
+        let words = [&[&*etcdctl, "--endpoints", &endpoint], words].concat();
+        let output = checkout::run_quietly(&mut etcd::command(&words))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The end of what the machine's journal says.
@@ -95,6 +103,7 @@ impl Trial {
             ("stop", Trial::stops_with_all_it_started),
             ("timer", Trial::timer_saves_a_snapshot),
             ("confined", Trial::saves_write_where_they_may),
+            ("recovered", Trial::brings_a_member_back),
         ];
         for (name, step) in STEPS {
             println!("{name:<10} {}", step(self).with_context(|| format!("step `{name}`"))?);

@@ -29,7 +29,7 @@ Usage: cargo xtask tools [NAME...]
 
 Gets what `tools/versions` names into $REKINDLE_TOOLS, else $XDG_CACHE_HOME/rekindle/tools, else
 ~/.cache/rekindle/tools, a folder NAME-VERSION each. Without a NAME: all that the tests need, which
-leaves out cargo-fuzz and promtool. What is there already is not had again.
+leaves out Kubernetes, cargo-fuzz and promtool. What is there already is not had again.
 
 It takes Go, npm and the package registries; etcd 3.4 comes from Debian's packages, or from a Go module
 (3.4.15) where those cannot be had.

@@ -35,6 +35,10 @@ enum Source {
     Cargo,
 }
 
+/// What a Kubernetes asks for its version, which its build has to say.
+const KUBERNETES_VERSIONS: [&str; 2] =
+    ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
+
 /// Where npm puts what can be run.
 const NPM_BIN: &str = "node_modules/.bin";
 
@@ -77,6 +81,26 @@ const RECIPES: &[Recipe] = &[
     },
     Recipe { name: "azurite", binaries: &["azurite-blob"], for_tests: true, source: Source::Npm },
     Recipe {
+        name: "kubernetes-1.34",
+        binaries: &[
+            "kube-apiserver",
+            "kubectl",
+            "kubelet",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+        ],
+        for_tests: false,
+        source: Source::Go(&[
+            "k8s.io/kubernetes/cmd/kube-apiserver",
+            "k8s.io/kubernetes/cmd/kubectl",
+            "k8s.io/kubernetes/cmd/kubelet",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            "k8s.io/kubernetes/cmd/kube-proxy",
+        ]),
+    },
+    Recipe {
         name: "cargo-fuzz",
         binaries: &["cargo-fuzz"],
         for_tests: false,
@@ -102,25 +126,37 @@ impl Recipe {
     /// Puts the binaries into the place, saying each step.
     pub fn build(&self, pin: &Pin, place: &Place, say: &mut dyn FnMut(&str)) -> Result<()> {
         match &self.source {
-            Source::Go(packages) => self.build_go(packages, place, say),
+            Source::Go(packages) => self.build_go(packages, pin, place, say),
             Source::Debian { packages, series, go } => {
                 say("Debian packages");
                 let Err(error) = self.unpack_debian(packages, series, pin, place, say) else {
                     return Ok(());
                 };
                 say(&format!("cannot be had ({error:#}); the Go module instead:"));
-                self.build_go(go, place, say)
+                self.build_go(go, pin, place, say)
             }
             Source::Npm => self.install_npm(place, say),
             Source::Cargo => self.install_crate(pin, place, say),
         }
     }
 
-    fn build_go(&self, packages: &[&str], place: &Place, say: &mut dyn FnMut(&str)) -> Result<()> {
+    fn build_go(
+        &self,
+        packages: &[&str],
+        pin: &Pin,
+        place: &Place,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let mut flags = "-ldflags=-s -w".to_owned();
+        if self.name.starts_with("kubernetes-") {
+            for package in KUBERNETES_VERSIONS {
+                flags += &format!(" -X {package}.gitVersion=v{}", pin.version);
+            }
+        }
         for (package, binary) in packages.iter().zip(self.binaries) {
             say(binary);
             let mut go = Command::new("go");
-            go.args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
+            go.args(["build", "-trimpath", "-buildvcs=false", &flags, "-o"])
                 .arg(place.binaries.join(binary))
                 .arg(package)
                 .current_dir(checkout::root().join("tools/go").join(self.name))

@@ -1,6 +1,7 @@
 //! `rekindle recover`: a whole cluster, from what loses least.
 
 mod backup;
+mod carried;
 mod hosts;
 mod text;
 
@@ -64,6 +65,14 @@ pub(crate) struct RecoverArgs {
     /// committed and the database has not [default: etcd, in PATH there]
     #[arg(long, value_name = "FILE")]
     pub etcd: Option<PathBuf>,
+    /// No host is reached: a directory for each member, DIR/NAME, to be carried there by hand, and DIR/NAME.txt with what is to be
+    /// typed on its host. Needs --initial-cluster.
+    #[arg(long, value_name = "DIR", requires = "initial_cluster",
+          conflicts_with_all = ["hosts", "from", "id"], help_heading = "Hosts")]
+    pub members: Option<PathBuf>,
+    /// All members as NAME=PEER-URL,...: with --members.
+    #[arg(long, value_name = "MEMBERS", requires = "members", help_heading = "Hosts")]
+    pub initial_cluster: Option<String>,
     /// Also where it serves: what it has now is set aside.
     #[arg(long)]
     pub although_it_serves: bool,
@@ -97,6 +106,9 @@ pub(crate) struct RecoverArgs {
 }
 
 pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
+    if let Some(folder) = &args.members {
+        return carried::write(args, folder);
+    }
     let id = args.id.clone().unwrap_or_else(|| format!("recover-{}", time::for_names()));
     let hosts = args.reach()?;
     let calls = Calls::new(terminal::stop_flag()?)?;

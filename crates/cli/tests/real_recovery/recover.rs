@@ -298,6 +298,33 @@ fn whoever_is_killed_while_it_recovers_goes_on() {
     }
 }
 
+/// Nobody can reach the hosts: what is carried there makes one cluster, and the paper says how.
+#[test]
+fn directories_are_carried_to_hosts_by_hand() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::lose);
+    let all: Vec<_> = scene.hosts.iter().map(rekindle_testkit::etcd::Host::initial).collect();
+    let (archive, folder) = (scene.path("archive"), scene.path("carried"));
+    let mut command = rekindle(["recover", &archive, "--members", &folder]);
+    command.args([&format!("--initial-cluster={}", all.join(",")), "--data-dir=/data/etcd"]);
+    done(command);
+    for host in scene.hosts.iter() {
+        let text = fs::read_to_string(format!("{folder}/{}.txt", host.name)).unwrap();
+        for line in [
+            "mv /data/etcd /data/etcd.before",
+            &format!("rsync -a {folder}/{}/ root@HOST:/data/etcd/", host.name),
+            &format!("--initial-cluster={}", all.join(",")),
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+        fs::rename(format!("{folder}/{}", host.name), &host.data_dir).unwrap();
+        host.begin_as(&all.join(","), "existing");
+    }
+    scene.has(5);
+}
+
 /// One host alone, with flags and no configuration.
 #[test]
 fn a_cluster_of_one_comes_back_from_a_snapshot_file() {
