@@ -83,8 +83,9 @@ impl Trial {
             format!("--initial-advertise-peer-urls={}", site.peer_url()),
             format!("--endpoints={}", site.endpoint()),
         ];
-        let words = std::iter::once("rekindle").chain(words.iter().copied());
-        self.machine.run(&words.chain(flags.iter().map(String::as_str)).collect::<Vec<_>>())
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let (verb, rest) = words.split_at(1);
+        self.machine.run(&[&["rekindle"], verb, &flags, rest].concat())
     }
 
     fn wait_for_member(&self, site: &Site) -> Result<()> {
