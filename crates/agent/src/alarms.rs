@@ -2,6 +2,7 @@
 
 use crate::board::{Board, CaptureState, ClusterState, JobState};
 use crate::config::Config;
+use crate::health::Health;
 use crate::records::Outcome;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -69,6 +70,28 @@ pub const ALARMS: &[(&str, &str, &str)] = &[
         "critical",
         "Following a cluster and doing its jobs cannot be begun; it is tried again each second.",
     ),
+    (
+        "NoQuorum",
+        "critical",
+        "No member serves, `check.failsAfter` times in a row, until one does `check.wellAfter` times.",
+    ),
+    (
+        "MemberUnwell",
+        "critical, warning",
+        "Something is wrong with a member (Down, NotServing, NoSpace, Corrupt, Quota, Lags, Certificate, Clock and so on), so \
+         often in a row; critical where it is urgent.",
+    ),
+    (
+        "ClusterUnwell",
+        "critical, warning",
+        "The same of the whole cluster (NoLeader, Hashes, Elections, Versions and so on).",
+    ),
+    (
+        "RecoveryWanted",
+        "critical",
+        "Something is to be done about members that is not done unasked; the remedy is what to type.",
+    ),
+    ("NotChecked", "warning", "Members cannot be looked at."),
     ("OneDestination", "warning", "All backups are in one place."),
     (
         "ArchiveInCluster",
@@ -225,6 +248,7 @@ impl Judge<'_> {
         if let Some(capture) = &state.capture {
             self.capture(capture, state);
         }
+        self.health(&state.health);
         self.certificates(state);
         self.muted = state.paused.is_some();
         for (name, job) in &state.jobs {
@@ -276,6 +300,44 @@ impl Judge<'_> {
                 self.raise(("BaseFailed", Severity::Warning), place, text.clone(), remedy, *since);
             }
         }
+    }
+
+    fn health(&mut self, health: &Health) {
+        for ((name, member), seen) in health.seen.iter().filter(|(_, seen)| seen.is_believed) {
+            let severity = match &*seen.finding.severity {
+                "urgent" => Severity::Critical,
+                _ => Severity::Warning,
+            };
+            let (kind, subject) = match (&**name, &**member) {
+                ("NoQuorum", _) => ("NoQuorum", String::new()),
+                (name, "") => ("ClusterUnwell", name.to_owned()),
+                (name, member) => ("MemberUnwell", format!("{member} {name}")),
+            };
+            let (what, remedy) = (seen.finding.what.clone(), &seen.finding.remedy);
+            self.raise((kind, severity), &subject, what, remedy, seen.since);
+        }
+        if let Some((since, next)) = &health.wanted {
+            let repairs = next.decision == "do" && next.here && self.repairs();
+            let why = health.hindrance.clone().or_else(|| next.why.clone());
+            // What is being done needs nobody.
+            if !repairs || health.hindrance.is_some() {
+                let whose = next.member.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+                let step = next.step.as_deref().unwrap_or_default();
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                let remedy = next.command.as_deref().unwrap_or_default();
+                let kind = ("RecoveryWanted", Severity::Critical);
+                self.raise(kind, "", format!("{step}{whose}{why}"), remedy, *since);
+            }
+        }
+        if let Some((since, why)) = &health.failure {
+            let summary = format!("members cannot be looked at: {why}");
+            let remedy = "rekindle check --config FILE by hand says more";
+            self.raise(("NotChecked", Severity::Warning), "", summary, remedy, *since);
+        }
+    }
+
+    fn repairs(&self) -> bool {
+        self.config.cluster(Some(&self.cluster)).is_some_and(|cluster| cluster.check.repair)
     }
 
     /// Of several files with one certificate, and several archives with one file, one is told.

@@ -1,6 +1,7 @@
 //! What an agent knows of its clusters: what metrics show, and what alarms are judged by.
 
 use crate::files::Certificate;
+use crate::health::Health;
 use crate::lines::{ArchiveLine, Line};
 use crate::records::{Outcome, Record};
 use crate::schedule::Schedule;
@@ -37,6 +38,8 @@ pub struct ClusterState {
     pub unguarded: Option<(Timestamp, String)>,
     /// What makes backups go down with what they are of.
     pub surroundings: Vec<Warning>,
+    /// How its members are.
+    pub health: Health,
 }
 
 /// The process that follows a cluster.

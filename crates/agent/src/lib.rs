@@ -17,6 +17,7 @@ pub mod config;
 pub mod defragment;
 pub mod files;
 pub mod guard;
+pub mod health;
 pub mod jobs;
 pub mod lines;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use crate::alarms::Alarm;
 use crate::board::{Board, JobState};
 use crate::files::Certificate;
+use crate::health::Health;
 use crate::records::Outcome;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -63,6 +64,31 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "gauge",
         "Parts of an archive's log that its last verification found written in two ways.",
     ),
+    ("rekindle_check_time_seconds", "gauge", "When the members were looked at last."),
+    ("rekindle_voting_members", "gauge", "Members that vote."),
+    ("rekindle_serving_members", "gauge", "Of these, those that have answered a read as of then."),
+    ("rekindle_quorum_members", "gauge", "So many of them have to serve."),
+    ("rekindle_member_serves", "gauge", "Whether a member has answered a read as of then."),
+    ("rekindle_member_read_seconds", "gauge", "How long that took."),
+    ("rekindle_member_revision", "gauge", "The last revision that it has."),
+    (
+        "rekindle_member_unapplied_entries",
+        "gauge",
+        "Entries of its raft log that its database has not yet.",
+    ),
+    ("rekindle_member_db_bytes", "gauge", "Size of its database."),
+    ("rekindle_member_db_in_use_bytes", "gauge", "What is in use of that."),
+    ("rekindle_member_db_quota_bytes", "gauge", "What it may have; etcd says so from 3.6 on."),
+    (
+        "rekindle_member_clock_ahead_seconds",
+        "gauge",
+        "Its clock is ahead of the agent's by so much.",
+    ),
+    (
+        "rekindle_member_certificate_expiry_time_seconds",
+        "gauge",
+        "When the certificate that it serves with expires.",
+    ),
     (
         "rekindle_certificate_expiry_time_seconds",
         "gauge",
@@ -119,11 +145,37 @@ pub fn render(board: &Board, alarms: &[Alarm], now: Timestamp) -> String {
                 }
             }
         }
+        of_health(&mut samples, cluster, &state.health);
         for (job, state) in &state.jobs {
             of_job(&mut samples, [cluster, ("job_name", &**job)], state);
         }
     }
     samples.render()
+}
+
+fn of_health(samples: &mut Samples, cluster: (&str, &str), health: &Health) {
+    let Some(at) = health.at else { return };
+    let report = &health.report;
+    samples.add("rekindle_check_time_seconds", &[cluster], seconds(at));
+    samples.add("rekindle_voting_members", &[cluster], f64::from(report.voters));
+    samples.add("rekindle_serving_members", &[cluster], f64::from(report.serving));
+    samples.add("rekindle_quorum_members", &[cluster], f64::from(report.quorum));
+    for member in report.members.iter().filter(|member| !member.name.is_empty()) {
+        let two = [cluster, ("member", &*member.name)];
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);
+        samples.add("rekindle_member_serves", &two, flag(member.serves));
+        samples.add_if("rekindle_member_read_seconds", &two, member.read_seconds);
+        samples.add_if("rekindle_member_revision", &two, member.revision.map(|it| it as f64));
+        let lag = member.raft_index.zip(member.applied_index);
+        let lag = lag.map(|(last, applied)| last.saturating_sub(applied));
+        samples.add_if("rekindle_member_unapplied_entries", &two, bytes(lag));
+        samples.add_if("rekindle_member_db_bytes", &two, bytes(member.db_size));
+        samples.add_if("rekindle_member_db_in_use_bytes", &two, bytes(member.db_size_in_use));
+        samples.add_if("rekindle_member_db_quota_bytes", &two, bytes(member.db_size_quota));
+        samples.add_if("rekindle_member_clock_ahead_seconds", &two, member.clock_ahead_seconds);
+        let expiry = member.certificate_expires.map(seconds);
+        samples.add_if("rekindle_member_certificate_expiry_time_seconds", &two, expiry);
+    }
 }
 
 fn of_job(samples: &mut Samples, two: [(&str, &str); 2], state: &JobState) {
@@ -256,7 +308,23 @@ mod tests {
         job.hear(record, true);
         let (path, subject) = ("/etc/a".to_owned(), "CN=a".to_owned());
         job.certificates = vec![Certificate { path, subject, not_after: at(70) }];
+        let member = crate::health::Member {
+            name: "m1".to_owned(),
+            serves: true,
+            read_seconds: Some(0.5),
+            revision: Some(7),
+            raft_index: Some(9),
+            applied_index: Some(7),
+            db_size: Some(5),
+            db_size_in_use: Some(4),
+            db_size_quota: Some(6),
+            certificate_expires: Some(at(80)),
+            clock_ahead_seconds: Some(0.25),
+        };
+        let report = crate::health::Report { members: vec![member], ..Default::default() };
+        let health = Health { report, at: Some(at(9)), ..Health::default() };
         let state = ClusterState {
+            health,
             archives: [("/a \"b\"".to_owned(), archive)].into(),
             jobs: [("j".to_owned(), job)].into(),
             ..state
@@ -287,6 +355,9 @@ mod tests {
                 "rekindle_job_runs_total{cluster=\"a\",job_name=\"j\",result=\"done\"} 1\n"
             )
         );
+        let two = "cluster=\"a\",member=\"m1\"";
+        assert!(page.contains(&format!("rekindle_member_unapplied_entries{{{two}}} 2\n")));
+        assert!(page.contains(&format!("rekindle_member_serves{{{two}}} 1\n")));
         assert!(page.contains("rekindle_archive_forks{cluster=\"a\",job_name=\"j\"} 2\n"));
         assert!(page.contains("rekindle_histories_begun_total{cluster=\"a\"} 1\n"));
         assert!(page.contains("rekindle_job_duration_seconds{cluster=\"a\",job_name=\"j\"} 2\n"));

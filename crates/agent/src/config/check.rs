@@ -76,6 +76,26 @@ impl Check {
         }
     }
 
+    fn looking(&mut self, at: &str, cluster: &Cluster) {
+        let check = &cluster.check;
+        if check.every.0 < Duration::from_secs(1) {
+            self.fault(&format!("{at}.every"), "at least 1s makes sense");
+        }
+        if check.fails_after == 0 || check.well_after == 0 {
+            self.fault(at, "failsAfter and wellAfter are 1 at least");
+        }
+        let has_member = cluster.member.is_some() || cluster.manifest.is_some();
+        if check.repair && !(check.enabled && has_member) {
+            let what =
+                "it needs the etcd of this host: give member or manifest, and leave it enabled";
+            self.fault(&format!("{at}.repair"), what);
+        }
+        if check.repair && cluster.archives.is_empty() {
+            let what = "agents agree in an archive on who repairs what: give one";
+            self.fault(&format!("{at}.repair"), what);
+        }
+    }
+
     fn url(&mut self, at: &str, url: &Secret) {
         if let Some(text) = url.literal()
             && !["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
@@ -116,6 +136,7 @@ impl Check {
             self.archive(&at, archive);
         }
         self.capture(&format!("{at}.capture"), cluster);
+        self.looking(&format!("{at}.check"), cluster);
         if let Some(defragment) = &cluster.defragment {
             let at = format!("{at}.defragment");
             let zone = defragment.time_zone.as_deref();

@@ -75,6 +75,9 @@ pub struct Cluster {
     pub paused: Option<String>,
     /// The etcd member of this host, where commands are to stop, replace or recover it; a `manifest` says it, too.
     pub member: Option<LocalMember>,
+    /// How its members are looked at.
+    #[serde(default)]
+    pub check: Check,
     /// Its archives. The first one also keeps agents from doing a job twice.
     #[serde(default)]
     pub archives: Vec<Archive>,
@@ -86,6 +89,35 @@ pub struct Cluster {
     pub snapshots: Vec<Snapshots>,
     /// Members whose files are mostly empty are defragmented, one after the other, the leader last, while all are well.
     pub defragment: Option<Defragment>,
+}
+
+/// Looking at members.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Check {
+    /// Look at them.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// So often.
+    #[serde(default = "seconds::<30>")]
+    pub every: Period,
+    /// What is wrong is believed once it was seen so often in a row.
+    #[serde(default = "thrice")]
+    pub fails_after: u32,
+    /// And it is over once it was not seen so often in a row.
+    #[serde(default = "twice")]
+    pub well_after: u32,
+    /// Start the etcd of this host's `member` again where it has crashed, and replace it where its data are gone or damaged,
+    /// unasked, while the others serve: one in an hour.
+    #[serde(default)]
+    pub repair: bool,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        let (every, fails_after, well_after) = (seconds::<30>(), thrice(), twice());
+        Self { enabled: true, every, fails_after, well_after, repair: false }
+    }
 }
 
 /// The etcd member of a host.
@@ -495,6 +527,10 @@ fn days<const N: u64>() -> Period {
 
 fn twice() -> u32 {
     2
+}
+
+fn thrice() -> u32 {
+    3
 }
 
 fn journal() -> Bytes {

@@ -2,6 +2,7 @@
 //! watches, tells and is told.
 
 mod following;
+mod health;
 mod keeping;
 mod lane;
 mod requests;
@@ -12,6 +13,7 @@ use crate::alarms::{Alarm, Key, alarms};
 use crate::board::{Board, CaptureState, ClusterState, JobState};
 use crate::child::{Program, Stop};
 use crate::config::{self, Cluster, Config};
+use crate::health::Health;
 use crate::jobs::{Job, Lane, jobs_of};
 use crate::notify::Notifier;
 use crate::records;
@@ -149,6 +151,8 @@ struct Ward {
     keep_records: keeping::HowLong,
     open: OpenArchive,
     spool: PathBuf,
+    /// Where this host keeps what is of the cluster.
+    directory: PathBuf,
     shared: Shared,
     stop: Stop,
     log: Log,
@@ -329,6 +333,7 @@ impl Guard {
             log: Arc::clone(&self.agent.log),
             following: Arc::default(),
             requests: requests::Requests::of(&directory),
+            directory,
             cluster: cluster.clone(),
         };
         let paused = self.pause_of(cluster, records::now());
@@ -337,6 +342,9 @@ impl Guard {
         let ward = Arc::new(ward);
         if cluster.is_followed() {
             threads.push(thread("follows", &ward, following::run)?);
+        }
+        if cluster.check.enabled {
+            threads.push(thread("looks", &ward, health::run)?);
         }
         for lane in [Lane::Base, Lane::Save, Lane::Keep] {
             threads.push(thread("jobs", &ward, move |ward| lane::run(ward, lane))?);
@@ -488,6 +496,7 @@ fn begun(ward: &Ward) -> ClusterState {
         }
     }
     ClusterState {
+        health: Health::default(),
         paused: None,
         resumed: None,
         capture: cluster.is_followed().then(|| CaptureState::new(now)),

@@ -21,12 +21,16 @@ use rekindle_datadir::{Error, Fence, Place, RealDisk};
 use rekindle_recovery::host::{Fault, Host, manifest_now};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const HEADING: &str = "This host's member";
 /// How long an etcd may take to end once it was told to.
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
+/// And how long it may still be heard after it was told.
+const SILENT_WITHIN: Duration = Duration::from_secs(15);
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Flags in which the hosts of a cluster should agree.
@@ -157,10 +161,29 @@ impl Here {
             }
             match fence.put(&RealDisk, why) {
                 Err(Error::InUse { .. }) if left > 0 => {}
-                put => return Ok(put?),
+                put => {
+                    put?;
+                    break;
+                }
             }
         }
+        self.wait_until_silent();
         Ok(())
+    }
+
+    /// One whose files are gone holds no lock, and serves until it has ended. Who still answers then is somebody else.
+    fn wait_until_silent(&self) {
+        let until = Instant::now() + SILENT_WITHIN;
+        let answers = |url: &String| {
+            let address = url.split_once("://").map_or(&**url, |(_, rest)| rest);
+            let found = address.trim_end_matches('/').to_socket_addrs();
+            found.is_ok_and(|mut found| {
+                found.any(|address| TcpStream::connect_timeout(&address, CONNECT_WITHIN).is_ok())
+            })
+        };
+        while self.peer_urls.iter().any(answers) && Instant::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) enum HostStep {
         #[arg(long)]
         initial_cluster: String,
     },
+    /// Start it again with the data that it has, if they are good.
+    Start,
     /// It serves: let those run again that read it and were stopped with it.
     Finish {
         #[arg(long)]
@@ -142,6 +144,7 @@ pub(crate) fn run(args: &OnHostArgs) -> Result<(), Failure> {
             ];
             start(&here, &Settings::from(settings))
         }
+        HostStep::Start => start_again(&here),
         HostStep::Finish { id } => finish(&here, id),
         HostStep::Undo { id } => undo(&here, id),
     }
@@ -356,6 +359,22 @@ fn start(here: &Here, settings: &Settings) -> Result<(), Failure> {
         std::thread::sleep(LOOK_EVERY);
     }
     Ok(())
+}
+
+fn start_again(here: &Here) -> Result<(), Failure> {
+    match local::look(&here.place)? {
+        Local::Member(_) => {}
+        Local::Nothing | Local::Unreadable | Local::Fenced => {
+            return Err(Failure::refused(format!(
+                "{}: it has no data to be started with",
+                here.name
+            )));
+        }
+    }
+    if !local::runs(&here.place)? {
+        local::check(&here.place)?;
+    }
+    start(here, &Settings::new())
 }
 
 fn finish(here: &Here, id: &str) -> Result<(), Failure> {

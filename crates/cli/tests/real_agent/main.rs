@@ -8,6 +8,7 @@ mod fleet;
 mod harness;
 mod hour;
 mod idle;
+mod repair;
 mod runbook;
 mod samples;
 mod schedules;

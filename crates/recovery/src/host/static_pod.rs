@@ -188,10 +188,19 @@ fn process_of(line: &[String]) -> Option<u32> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .find(|(_, path): &(u32, PathBuf)| {
-            std::fs::read(path.join("cmdline")).is_ok_and(|found| is_started_so(&found, line))
-        })
+        .find(|(_, path): &(u32, PathBuf)| is_started_so(&command_line(path), line))
         .map(|(pid, _)| pid)
+}
+
+/// One whose first thread has ended has none there, and is not over while others end.
+fn command_line(process: &Path) -> Vec<u8> {
+    let read = |path: &Path| std::fs::read(path.join("cmdline")).unwrap_or_default();
+    let own = read(process);
+    if !own.is_empty() {
+        return own;
+    }
+    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    threads.map(|thread| read(&thread.path())).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
 /// Words with a variable in them may have become any.

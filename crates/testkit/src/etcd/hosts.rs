@@ -187,10 +187,11 @@ impl Host {
             "start",
             &format!("rm -f {at}/held\nsetsid {at}/run >> {at}/log 2>&1 < /dev/null &"),
         );
-        // One without a quorum ends after some seconds; nobody waits for that here.
+        // One without a quorum ends after some seconds; nobody waits for that here. A zombie whose threads still end has its
+        // sockets.
         let stop = format!(
             "touch {at}/held\nfor file in {at}/pid {at}/child; do\n[ -e $file ] || continue\npid=$(cat $file)\n\
-             kill -CONT $pid 2>/dev/null; kill $pid 2>/dev/null\ntries=0\nwhile [ -e /proc/$pid ] && ! grep -q '^State:.Z' /proc/$pid/status; do\n\
+             kill -CONT $pid 2>/dev/null; kill $pid 2>/dev/null\ntries=0\nwhile [ -e /proc/$pid ] && {{ ! grep -q '^State:.Z' /proc/$pid/status || [ -n \"$(ls /proc/$pid/task | grep -v ^$pid$)\" ]; }}; do\n\
              tries=$((tries + 1)); [ $tries -lt ${{PATIENCE:-50}} ] || kill -KILL $pid 2>/dev/null\nsleep 0.02\ndone\n\
              rm -f $file\ndone\ntrue"
         );

@@ -1,5 +1,7 @@
 //! `rekindle check`: how a cluster is, in a table and in an exit code.
 
+mod next;
+
 use crate::args::{ConnectArgs, OutputArgs};
 use crate::connect::connect;
 use crate::failure::{Code, Failure};
@@ -61,13 +63,24 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         history.hear(&observed, &mut health, args.thresholds());
         write_state(path, history)?;
     }
-    told(&observed, &health, history.as_ref()).print(args.output.format())?;
+    args.told(&observed, &health, history.as_ref()).print(args.output.format())?;
     end(&health)
 }
 
 impl CheckArgs {
     fn thresholds(&self) -> Thresholds {
         Thresholds { fails: self.fails_after, well: self.well_after }
+    }
+
+    /// And what is to be done, where it is known for how long it goes on.
+    fn told(&self, observed: &Observed, health: &Health, history: Option<&History>) -> Output {
+        let mut out = told(observed, health, history);
+        if let Some(history) = history {
+            let next = next::next(&self.connect, observed, health, history, self.thresholds());
+            out.json.insert("next".to_owned(), next.json());
+            out.text += &next.text();
+        }
+        out
     }
 }
 
@@ -94,7 +107,7 @@ fn watch(args: &CheckArgs, calls: &Calls, client: &Client, every: Duration) -> R
         });
         if is_new {
             output::print(&format!("{}\n", observed.at.strftime("%Y-%m-%dT%H:%M:%SZ")))?;
-            told(&observed, &health, Some(&history)).print(args.output.format())?;
+            args.told(&observed, &health, Some(&history)).print(args.output.format())?;
             let _ = std::io::stdout().flush();
         }
         before = Some(health);
