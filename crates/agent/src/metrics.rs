@@ -275,6 +275,24 @@ mod tests {
     use crate::board::{ArchiveState, CaptureState, ClusterState};
     use crate::lines::ArchiveLine;
 
+    fn health(at: Timestamp) -> Health {
+        let member = crate::health::Member {
+            name: "m1".to_owned(),
+            serves: true,
+            read_seconds: Some(0.5),
+            revision: Some(7),
+            raft_index: Some(9),
+            applied_index: Some(7),
+            db_size: Some(5),
+            db_size_in_use: Some(4),
+            db_size_quota: Some(6),
+            certificate_expires: Some(at),
+            clock_ahead_seconds: Some(0.25),
+        };
+        let report = crate::health::Report { members: vec![member], ..Default::default() };
+        Health { report, at: Some(at), ..Health::default() }
+    }
+
     #[test]
     fn every_metric_is_shown_with_its_help() {
         let at = |second| Timestamp::from_second(second).unwrap();
@@ -308,21 +326,7 @@ mod tests {
         job.hear(record, true);
         let (path, subject) = ("/etc/a".to_owned(), "CN=a".to_owned());
         job.certificates = vec![Certificate { path, subject, not_after: at(70) }];
-        let member = crate::health::Member {
-            name: "m1".to_owned(),
-            serves: true,
-            read_seconds: Some(0.5),
-            revision: Some(7),
-            raft_index: Some(9),
-            applied_index: Some(7),
-            db_size: Some(5),
-            db_size_in_use: Some(4),
-            db_size_quota: Some(6),
-            certificate_expires: Some(at(80)),
-            clock_ahead_seconds: Some(0.25),
-        };
-        let report = crate::health::Report { members: vec![member], ..Default::default() };
-        let health = Health { report, at: Some(at(9)), ..Health::default() };
+        let health = health(at(9));
         let state = ClusterState {
             health,
             archives: [("/a \"b\"".to_owned(), archive)].into(),

@@ -1,8 +1,9 @@
 //! What makes backups go down with what they are of: where they lie, and where the keys to them do.
 
 use crate::config::{Archive, Cluster, Store};
+use rekindle_archive::Identity;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Something that is not as it should be, though all is done as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,21 @@ fn host_of(url: &str) -> &str {
         return rest.split(']').next().unwrap_or_default();
     }
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// How many owners an archive has whose identities are not on this host, as far as these open it.
+pub fn other_owners(
+    archive: &Archive,
+    open: impl FnOnce() -> Option<rekindle_archive::Archive>,
+) -> Option<usize> {
+    let read = |path: &PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
+    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
+    if own.is_empty() {
+        return None;
+    }
+    let opened = open()?.with_identities(&own).ok()?;
+    let own: Vec<_> = own.iter().map(Identity::public).collect();
+    Some(opened.recipients().iter().filter(|owner| !own.contains(owner)).count())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::archive::open_configured;
 use crate::args::{ConnectArgs, OutputArgs};
 use crate::configured;
 use crate::connect::connect;
+use crate::drill::in_path;
 use crate::failure::{Code, Failure};
 use crate::manifest::{KUBEADM, Manifest};
 use crate::member::{Here, MemberArgs, local};
@@ -14,13 +15,15 @@ use crate::time::parse_duration;
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use rekindle_agent::records::{self, Outcome};
-use rekindle_agent::surroundings::{Look, warnings};
+use rekindle_agent::surroundings::{Look, other_owners, warnings};
+use rekindle_archive::{Archive, BaseEntry, Identity, Listing};
 use rekindle_datadir::{RealDisk, fence_at};
+use rekindle_etcd::{Boots, Version};
 use rekindle_recovery::doctor::{
     Backups, Claim, DataDir, KeyPair, backups, claims, data_dir, disk, fragmented, key_pair,
 };
 use rekindle_recovery::health::{Finding, Observed, Severity, judge, observe};
-use rekindle_recovery::host::manifest_now;
+use rekindle_recovery::host::{Host, held_manifests, manifest_now};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Times that a few bytes are made durable.
 const SYNCS: usize = 30;
+/// So many of what members have said last are compared.
+const WITNESSES: usize = 50;
 /// As much as etcd's log writes at a time, about.
 const SYNC_BYTES: usize = 2048;
 
@@ -110,7 +115,7 @@ fn of_host(
 ) -> Result<Vec<Finding>, Failure> {
     let ids: Vec<_> = observed.members.iter().filter_map(|member| member.id).collect();
     let listed = observed.cluster.map(|cluster| (cluster, ids.as_slice()));
-    let dir = look(here)?;
+    let dir = look(here, manifest)?;
     let mut found = data_dir(&dir, listed);
     found.extend(claims(&said(here, observed, manifest, dir.whose)));
     let parent = here.place.data_dir.parent().unwrap_or(Path::new("/"));
@@ -121,7 +126,7 @@ fn of_host(
     Ok(found)
 }
 
-fn look(here: &Here) -> Result<DataDir, Failure> {
+fn look(here: &Here, manifest: Option<&Manifest>) -> Result<DataDir, Failure> {
     let path = &here.place.data_dir;
     let runs = local::runs(&here.place)?;
     let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir);
@@ -144,9 +149,45 @@ fn look(here: &Here) -> Result<DataDir, Failure> {
         stranger: stranger.map(|path| path.display().to_string()),
         whose: local::metadata(&local::log_directory(&here.place))
             .map(|it| (it.cluster.0, it.member.0)),
+        orphan: orphan(here).filter(|_| !has_member && !runs),
+        held: match &here.host {
+            Host::StaticPod { manifest } => held_manifests(manifest),
+            Host::Command { .. } | Host::Systemd { .. } => Vec::new(),
+        }
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect(),
+        refused_by: match has_member && !runs && damage.is_none() {
+            true => refused_by(here, manifest),
+            false => None,
+        },
         damage,
         runs,
     })
+}
+
+/// An etcd that was started on the data directory.
+fn orphan(here: &Here) -> Option<u32> {
+    process(&here.place.data_dir, &Claim::default())?.who.rsplit(' ').next()?.parse().ok()
+}
+
+/// The etcd of this host, where its data are of a newer one.
+fn refused_by(here: &Here, manifest: Option<&Manifest>) -> Option<String> {
+    let (name, version) = match manifest.and_then(Manifest::image) {
+        Some(image) => (image.to_owned(), image.rsplit_once(':')?.1.to_owned()),
+        None => {
+            let program = in_path(Path::new("etcd"))?;
+            let said = std::process::Command::new(&program).arg("--version").output().ok()?;
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            let version = said.lines().next()?.rsplit(' ').next()?.to_owned();
+            (program.display().to_string(), version)
+        }
+    };
+    let line = Version::parse(&version)?.line();
+    let wal = here.place.wal.as_ref().map(|wal| wal.wal_dir.as_path());
+    let source = Source::open(&here.place.data_dir, wal).ok()?;
+    let marks = source.backend().ok()?.facts().ok()?.marks;
+    (marks.boots_on(line) != Boots::Yes).then(|| format!("{name} ({version})"))
 }
 
 /// Who says what of the flags: the manifest or the configuration, the process, the cluster.
@@ -313,7 +354,8 @@ fn of_backups(revision: Option<i64>, now: Timestamp) -> Vec<Finding> {
         path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev())
     };
     let at_rest = rekindle_agent::files::at_rest_config();
-    let look = Look { at_rest: at_rest.as_deref(), other_owners: &|_| None, disk: &device };
+    let others = |archive: &_| other_owners(archive, || open_configured(archive).ok());
+    let look = Look { at_rest: at_rest.as_deref(), other_owners: &others, disk: &device };
     found.extend(warnings(cluster, look).into_iter().map(|warning| Finding {
         name: warning.name,
         severity: Severity::Warning,
@@ -327,16 +369,20 @@ fn of_backups(revision: Option<i64>, now: Timestamp) -> Vec<Finding> {
 fn newest(archive: &rekindle_agent::config::Archive, cluster: &str) -> Result<Backups, Failure> {
     let opened = open_configured(archive)?;
     let mut seen = Backups { place: archive.place.clone(), ..Backups::default() };
-    if opened.list()?.bases.is_empty() {
+    let listing = opened.list()?;
+    if listing.bases.is_empty() {
         return Ok(seen);
     }
     let (store, keys) = (crate::args::StoreArgs::default(), crate::archive::ReadKeys::default());
-    let users = Users::Accepted(None);
+    // What is the newest is told, and not restored.
+    let users = Users::OfPoint;
     let access = Access { store: &store, spool: None, keys: &keys, point: None, users };
     if let Kind::Base(base) = Source::open_any(Path::new(&archive.place), None, &access)?.kind {
         let time = Timestamp::from_millisecond(base.time().0).unwrap_or_default();
         seen.newest = Some((base.revision().get(), time));
     }
+    seen.farthest = farthest(&opened, &listing)?;
+    seen.differ = differing(&with_own_identities(opened.clone(), archive))?;
     let is_proof = |record: &&records::Record| {
         let output = record.output.as_ref();
         record.outcome == Outcome::Done
@@ -345,6 +391,49 @@ fn newest(archive: &rekindle_agent::config::Archive, cluster: &str) -> Result<Ba
     let kept = records::newest(opened.store(), cluster, Timestamp::UNIX_EPOCH).unwrap_or_default();
     seen.proven = kept.iter().filter(is_proof).map(|record| record.ended).max();
     Ok(seen)
+}
+
+/// What is sealed is read where an identity of it is here.
+fn with_own_identities(opened: Archive, archive: &rekindle_agent::config::Archive) -> Archive {
+    let read = |path: &PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
+    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
+    let unlocked = (!own.is_empty()).then(|| opened.clone().with_identities(&own).ok()).flatten();
+    unlocked.unwrap_or(opened)
+}
+
+/// The highest revision of any history.
+fn farthest(archive: &Archive, listing: &Listing) -> Result<Option<i64>, Failure> {
+    let mut newest: BTreeMap<_, &BaseEntry> = BTreeMap::new();
+    for base in &listing.bases {
+        let known = newest.entry(base.header.facts.timeline).or_insert(base);
+        if known.header.facts.last < base.header.facts.last {
+            *known = base;
+        }
+    }
+    let mut farthest = None;
+    for base in newest.into_values() {
+        farthest = farthest.max(Some(archive.following(base)?.last().get()));
+    }
+    Ok(farthest)
+}
+
+/// Whether the newest of what members have said of one revision differs.
+fn differing(archive: &Archive) -> Result<Option<(String, String, i64)>, Failure> {
+    let mut said = BTreeMap::new();
+    let mut witnesses = archive.witnesses()?;
+    let older = witnesses.len().saturating_sub(WITNESSES);
+    for entry in witnesses.split_off(older) {
+        let facts = &entry.facts;
+        // What cannot be read of it a verification names.
+        let Ok(testimony) = archive.testimony(&entry) else { continue };
+        let of = (facts.timeline, facts.last, facts.compact);
+        let (other, hash) =
+            said.entry(of).or_insert_with(|| (facts.member.to_string(), testimony.hash)).clone();
+        if hash != testimony.hash {
+            return Ok(Some((other, facts.member.to_string(), facts.last.get())));
+        }
+    }
+    Ok(None)
 }
 
 fn told(found: &[Finding], is_host: bool) -> Output {

@@ -18,6 +18,7 @@ const SIZE_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub path: PathBuf,
+    image: Option<String>,
     flags: BTreeMap<String, String>,
     /// Path in the container, path on the host; the longest first.
     mounts: Vec<(PathBuf, PathBuf)>,
@@ -44,6 +45,7 @@ struct PodSpec {
 struct Container {
     #[serde(default)]
     name: String,
+    image: Option<String>,
     #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
@@ -115,7 +117,13 @@ impl Manifest {
             })
             .collect();
         mounts.sort_by_key(|(inside, _)| std::cmp::Reverse(inside.components().count()));
-        Ok(Self { path: path.to_owned(), flags: flags(container), mounts })
+        let (path, image) = (path.to_owned(), container.image.clone());
+        Ok(Self { path, image, flags: flags(container), mounts })
+    }
+
+    /// The image that it is started from, such as `registry.k8s.io/etcd:3.6.5-0`.
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.image.as_deref()
     }
 
     /// The value of one of etcd's flags, such as `name`.

@@ -2,12 +2,11 @@
 
 use super::{Level, Ward};
 use crate::records::{self, Record, now};
-use crate::surroundings::{Look, warnings};
+use crate::surroundings::{Look, other_owners, warnings};
 use jiff::{SignedDuration, Timestamp};
-use rekindle_archive::Identity;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -187,7 +186,7 @@ pub(super) fn hear(ward: &Ward, record: Record) {
 
 fn look_around(ward: &Ward) {
     let at_rest = crate::files::at_rest_config();
-    let other_owners = |archive: &_| other_owners(ward, archive);
+    let other_owners = |archive: &_| other_owners(archive, || ward.open(archive).ok());
     let look = Look { at_rest: at_rest.as_deref(), other_owners: &other_owners, disk: &disk };
     let found = warnings(&ward.cluster, look);
     ward.state(|state| state.surroundings = found);
@@ -196,18 +195,6 @@ fn look_around(ward: &Ward) {
 /// The disk that a path is on, or will be.
 fn disk(path: &Path) -> Option<u64> {
     path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.dev())
-}
-
-/// How many owners an archive has whose identities are not on this host, as far as these open it.
-fn other_owners(ward: &Ward, archive: &crate::config::Archive) -> Option<usize> {
-    let read = |path: &PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
-    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
-    if own.is_empty() {
-        return None;
-    }
-    let opened = ward.open(archive).ok()?.with_identities(&own).ok()?;
-    let own: Vec<_> = own.iter().map(Identity::public).collect();
-    Some(opened.recipients().iter().filter(|owner| !own.contains(owner)).count())
 }
 
 #[cfg(test)]

@@ -93,9 +93,11 @@ pub(crate) struct Here {
 impl MemberArgs {
     /// The same for who neither stops nor starts it.
     pub(crate) fn find_place(&self, connect: &ConnectArgs) -> Result<Here, Failure> {
-        let unit = self.unit.clone().or_else(|| Some("etcd.service".to_owned()));
-        let unit = unit.filter(|_| self.start_command.is_none());
-        Self { unit, ..self.clone() }.find(connect)
+        self.find(connect).or_else(|_| {
+            let unit = self.unit.clone().or_else(|| Some("etcd.service".to_owned()));
+            let unit = unit.filter(|_| self.start_command.is_none());
+            Self { unit, ..self.clone() }.find(connect)
+        })
     }
 
     /// Finds it: flags, then the configuration, then the manifest.

@@ -152,13 +152,9 @@ impl Replacing<'_> {
             }
             Step::Start(_) => {
                 Fence::new(&here.place, &self.fence_id()?)?.open_empty(&RealDisk)?;
-                here.host.start(&self.settings(situation))?;
-                self.wait_until_it_runs()
+                self.start(situation)
             }
-            Step::StartAgain(_) => {
-                here.host.start(&self.settings(situation))?;
-                self.wait_until_it_runs()
-            }
+            Step::StartAgain(_) => self.start(situation),
             Step::Promote(id) => {
                 self.promote(id)?;
                 self.wait_until_it_serves(id)
@@ -215,6 +211,21 @@ impl Replacing<'_> {
             ("initial-cluster", others.chain(own).collect::<Vec<_>>().join(",")),
             ("initial-cluster-state", "existing".to_owned()),
         ])
+    }
+
+    /// Starts it, and goes on at once: whoever asks all members how they are waits for one that takes a snapshot in.
+    fn start(&self, situation: &Situation) -> Result<(), Failure> {
+        self.here.host.start(&self.settings(situation))?;
+        self.wait_until_it_runs()?;
+        let members = self.members()?;
+        let own = members.iter().find(|it| it.peer_urls == self.here.peer_urls);
+        match own.filter(|own| own.role == Role::Learner).map(|own| Step::Promote(own.id)) {
+            Some(step) => {
+                eprintln!("{}", self.words(step, situation)?);
+                self.take(step, situation)
+            }
+            None => Ok(()),
+        }
     }
 
     fn wait_until_it_runs(&self) -> Result<(), Failure> {

@@ -13,8 +13,12 @@ pub struct Backups {
     pub away: Option<String>,
     /// Its newest point: revision and time.
     pub newest: Option<(i64, Timestamp)>,
+    /// The highest revision that any of its histories of the cluster has.
+    pub farthest: Option<i64>,
     /// When its points were last proven, as records say.
     pub proven: Option<Timestamp>,
+    /// Members that have said different HashKVs of one revision: two of them, and which revision.
+    pub differ: Option<(String, String, i64)>,
 }
 
 /// Older ones are.
@@ -67,9 +71,18 @@ pub fn backups(archive: &Backups, revision: Option<i64>, now: Timestamp) -> Vec<
             "rekindle archive verify --level proven; rekindle agent does it each week where verify is configured",
         );
     }
-    if let Some(revision) = revision.filter(|revision| *revision < newest) {
+    if let Some((one, other, revision)) = &archive.differ {
         let what = format!(
-            "the cluster is at revision {revision}, and {place} has it up to {newest}: its revisions went back"
+            "{one} and {other} have said different HashKVs of revision {revision}: {place} keeps both"
+        );
+        let remedy = "rekindle check --deep says whether they still differ; then rekindle replace on the host of the one that \
+                      differs from the archive (rekindle archive verify --level proven)";
+        add(("WitnessesDiffer", Severity::Urgent), what, remedy);
+    }
+    let farthest = archive.farthest.unwrap_or(newest).max(newest);
+    if let Some(revision) = revision.filter(|revision| *revision < farthest) {
+        let what = format!(
+            "the cluster is at revision {revision}, and {place} has it up to {farthest}: its revisions went back"
         );
         let remedy = "it was restored from something older, or is empty: rekindle archive list shows what there is; clients that \
                       watch may have seen what is gone";
@@ -97,6 +110,10 @@ mod tests {
         };
         assert!(names(&good, Some(50)).is_empty() && names(&good, None).is_empty());
         assert_eq!(names(&good, Some(49)), ["WentBack"]);
+        // What it was started empty with was saved since.
+        assert_eq!(names(&Backups { farthest: Some(90), ..good.clone() }, Some(60)), ["WentBack"]);
+        let differ = Some(("m1".to_owned(), "m2".to_owned(), 40));
+        assert_eq!(names(&Backups { differ, ..good.clone() }, None), ["WitnessesDiffer"]);
         assert_eq!(
             names(&Backups { newest: Some((50, ago(26))), ..good.clone() }, None),
             ["Stale"]

@@ -70,20 +70,28 @@ pub struct DataDir {
     pub damage: Option<String>,
     /// The etcd runs on it.
     pub runs: bool,
+    /// A process of etcd that has it as its data directory, although its files are gone.
+    pub orphan: Option<u32>,
+    /// Manifests that lie where nothing starts them.
+    pub held: Vec<String>,
+    /// The etcd of this host, where the data are of a newer one.
+    pub refused_by: Option<String>,
 }
 
 /// Looks at it; `listed` are the cluster's id and its members', where it says them.
 #[must_use]
 pub fn data_dir(dir: &DataDir, listed: Option<(u64, &[u64])>) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let mut found = starting(dir);
     let path = &dir.path;
     let mut add = |kind, what: String, remedy| found.push(finding(kind, what, remedy));
-    if let Some(id) = &dir.fence {
-        let what = format!("{path} is fenced by {id}: no etcd starts there");
+    if let Some(own) = &dir.refused_by {
+        let what = format!(
+            "the data in {path} are of a newer etcd than {own}, which refuses them or was never meant for them"
+        );
         add(
-            ("Fenced", Severity::Urgent),
+            ("NewerData", Severity::Urgent),
             what,
-            "run the command again that has put it up (rekindle replace, or recover --id), or take it back with --undo",
+            "install the newer etcd again: rekindle status says which ones come up on it",
         );
     }
     if let Some(journal) = &dir.unfinished {
@@ -123,6 +131,43 @@ pub fn data_dir(dir: &DataDir, listed: Option<(u64, &[u64])>) -> Vec<Finding> {
             );
             add(("Removed", Severity::Urgent), what, "rekindle replace, on this host");
         }
+    }
+    found
+}
+
+/// What keeps an etcd from starting, or makes it a bad thing to do.
+fn starting(dir: &DataDir) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let path = &dir.path;
+    let mut add = |kind, what: String, remedy| found.push(finding(kind, what, remedy));
+    if let Some(id) = &dir.fence {
+        let what = format!("{path} is fenced by {id}: no etcd starts there");
+        add(
+            ("Fenced", Severity::Urgent),
+            what,
+            "run the command again that has put it up (rekindle replace, or recover --id), or take it back with --undo",
+        );
+    }
+    if let Some(pid) = dir.orphan {
+        let what = format!(
+            "etcd (process {pid}) still runs, and its files in {path} are gone: what it has ends with it"
+        );
+        add(
+            ("FilesGone", Severity::Urgent),
+            what,
+            "do not restart it: rekindle save FILE first, while it serves; then rekindle replace, or recover FILE",
+        );
+    }
+    if let Some(first) = dir.held.first().filter(|_| dir.fence.is_none()) {
+        let what = format!(
+            "{} manifests are held back and run nowhere, the first one {first}",
+            dir.held.len()
+        );
+        add(
+            ("Held", Severity::Urgent),
+            what,
+            "run the command again that has moved them (rekindle replace, or recover --id), or move them back once etcd serves",
+        );
     }
     found
 }
