@@ -2,6 +2,7 @@
 
 use crate::archive::open_configured;
 use crate::args::{ConnectArgs, OutputArgs};
+use crate::check::unlocked;
 use crate::configured;
 use crate::connect::connect;
 use crate::drill::in_path;
@@ -16,7 +17,7 @@ use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use rekindle_agent::records::{self, Outcome};
 use rekindle_agent::surroundings::{Look, other_owners, warnings};
-use rekindle_archive::{Archive, BaseEntry, Identity, Listing};
+use rekindle_archive::{Archive, BaseEntry, Listing};
 use rekindle_datadir::{RealDisk, fence_at};
 use rekindle_etcd::{Boots, Version};
 use rekindle_recovery::doctor::{
@@ -367,7 +368,7 @@ fn of_backups(revision: Option<i64>, now: Timestamp) -> Vec<Finding> {
 }
 
 fn newest(archive: &rekindle_agent::config::Archive, cluster: &str) -> Result<Backups, Failure> {
-    let opened = open_configured(archive)?;
+    let opened = unlocked(archive)?;
     let mut seen = Backups { place: archive.place.clone(), ..Backups::default() };
     let listing = opened.list()?;
     if listing.bases.is_empty() {
@@ -382,7 +383,7 @@ fn newest(archive: &rekindle_agent::config::Archive, cluster: &str) -> Result<Ba
         seen.newest = Some((base.revision().get(), time));
     }
     seen.farthest = farthest(&opened, &listing)?;
-    seen.differ = differing(&with_own_identities(opened.clone(), archive))?;
+    seen.differ = differing(&opened)?;
     let is_proof = |record: &&records::Record| {
         let output = record.output.as_ref();
         record.outcome == Outcome::Done
@@ -391,14 +392,6 @@ fn newest(archive: &rekindle_agent::config::Archive, cluster: &str) -> Result<Ba
     let kept = records::newest(opened.store(), cluster, Timestamp::UNIX_EPOCH).unwrap_or_default();
     seen.proven = kept.iter().filter(is_proof).map(|record| record.ended).max();
     Ok(seen)
-}
-
-/// What is sealed is read where an identity of it is here.
-fn with_own_identities(opened: Archive, archive: &rekindle_agent::config::Archive) -> Archive {
-    let read = |path: &PathBuf| Identity::parse_file(&std::fs::read_to_string(path).ok()?).ok();
-    let own: Vec<_> = archive.identities.iter().filter_map(read).flatten().collect();
-    let unlocked = (!own.is_empty()).then(|| opened.clone().with_identities(&own).ok()).flatten();
-    unlocked.unwrap_or(opened)
 }
 
 /// The highest revision of any history.

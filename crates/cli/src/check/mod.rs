@@ -1,6 +1,9 @@
 //! `rekindle check`: how a cluster is, in a table and in an exit code.
 
 mod next;
+mod witness;
+
+pub(crate) use witness::unlocked;
 
 use crate::args::{ConnectArgs, OutputArgs};
 use crate::connect::connect;
@@ -33,6 +36,9 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s",
           value_parser = parse_duration, conflicts_with = "deep")]
     pub watch: Option<Duration>,
+    /// Say also what each member has last said of its hash, as the first archive of --config has it: none is asked anew.
+    #[arg(long)]
+    pub witnesses: bool,
     /// Most time for all answers.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "4s")]
     pub timeout: Duration,
@@ -63,7 +69,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         history.hear(&observed, &mut health, args.thresholds());
         write_state(path, history)?;
     }
-    args.told(&observed, &health, history.as_ref()).print(args.output.format())?;
+    let mut out = args.told(&observed, &health, history.as_ref());
+    if args.witnesses {
+        witness::add(&mut out, &observed)?;
+    }
+    out.print(args.output.format())?;
     end(&health)
 }
 

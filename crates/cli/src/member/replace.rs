@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PROMOTE_EVERY: Duration = Duration::from_millis(300);
 /// How long all members have to say how they are.
 const OBSERVE_WITHIN: Duration = Duration::from_secs(4);
+/// And one that was just promoted, before it is asked again.
+const PROMOTED_WITHIN: Duration = Duration::from_millis(700);
 /// How long a cluster may take to accept a change of its members.
 const CHANGES_WITHIN: Duration = Duration::from_secs(60);
 /// How long one that was promoted may take to serve.
@@ -82,13 +84,17 @@ impl Replacing<'_> {
     }
 
     fn look(&self) -> Result<Situation, Failure> {
+        self.look_within(OBSERVE_WITHIN)
+    }
+
+    fn look_within(&self, within: Duration) -> Result<Situation, Failure> {
         let list = self.members().map_err(|failure| match failure.code {
             Code::Transient => failure.remedy(
                 "without a quorum no member can be replaced: rekindle check says how the cluster is",
             ),
             _ => failure,
         })?;
-        let observed = observe(&self.client, OBSERVE_WITHIN, false);
+        let observed = observe(&self.client, within, false);
         let observed = self.calls.wait(async { Ok::<_, Failure>(observed.await) })?;
         let serving = observed.members.iter().filter(|member| member.serves());
         let members = list.into_iter().map(|it| Listed {
@@ -237,7 +243,8 @@ impl Replacing<'_> {
 
     fn wait_until_it_serves(&self, id: u64) -> Result<(), Failure> {
         self.wait_until(SERVES_WITHIN, "it was promoted, and does not serve", || {
-            Ok(self.look()?.serving.contains(&id))
+            // A read that comes too early hangs, and the next one is answered.
+            Ok(self.look_within(PROMOTED_WITHIN)?.serving.contains(&id))
         })
     }
 

@@ -250,6 +250,27 @@ fn members_that_have_said_different_hashes_are_named() {
         opened.add_witness(facts.timeline, &said, facts.state).unwrap();
     }
     finds(&own, "WitnessesDiffer");
+    // And what each has said last.
+    let members = hosts.etcdctl_json(&["member", "list"]);
+    let id = members["members"][0]["ID"].as_u64().unwrap();
+    let check = |words: &[&str]| {
+        let output = rekindle(["check", "-w=json"]).args(&own).args(words).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["members"][0]["witness"].clone()
+    };
+    assert_eq!(check(&["--witnesses"]), Value::Null);
+    let said = |hash| MemberHash {
+        cluster: facts.cluster,
+        member: MemberId(id),
+        term: facts.term,
+        etcd: "3.7.3".to_owned(),
+        revision: facts.last,
+        compact: None,
+        at: facts.state,
+        said: Testimony { hash, took_ms: 1 },
+    };
+    opened.add_witness(facts.timeline, &said(5), facts.state).unwrap();
+    let witness = check(&["--witnesses"]);
+    assert_eq!((&witness["revision"], &witness["equal"]), (&2.into(), &false.into()), "{witness}");
 }
 
 /// Whoever adds a finding makes the trouble here, or says why that cannot be had.

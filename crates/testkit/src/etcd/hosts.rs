@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{Members, START_DEADLINE, scratch};
+use crate::certs::CertFiles;
 use crate::ports::HeldPort;
 use crate::tools::Version;
 
@@ -18,7 +19,27 @@ use crate::tools::Version;
 pub struct Hosts {
     version: Version,
     hosts: Vec<Host>,
+    certificates: Option<Certificates>,
     _directory: tempfile::TempDir,
+}
+
+/// What members show to clients and to each other, and trust.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The authority that has signed all.
+    pub ca: PathBuf,
+    /// Of all members, for 127.0.0.1, and of clients.
+    pub own: CertFiles,
+}
+
+impl Certificates {
+    /// The flags of tools that reach them.
+    #[must_use]
+    pub fn flags(&self) -> [String; 3] {
+        let Self { ca, own: CertFiles { cert, key, .. } } = self;
+        [("cacert", ca), ("cert", cert), ("key", key)]
+            .map(|(flag, path)| format!("--{flag}={}", path.display()))
+    }
 }
 
 /// A host: two scripts, and a data directory.
@@ -46,11 +67,27 @@ impl Hosts {
     /// Where they do not come to serve.
     #[must_use]
     pub fn start(version: Version, members: Members, supervised: bool) -> Self {
+        Self::start_with(version, members, supervised, None)
+    }
+
+    /// The same, where nobody is heard without a certificate.
+    ///
+    /// # Panics
+    /// Where they do not come to serve.
+    #[must_use]
+    pub fn start_with(
+        version: Version,
+        members: Members,
+        supervised: bool,
+        certificates: Option<Certificates>,
+    ) -> Self {
         let directory = scratch("rekindle-hosts-");
         let etcd = version.binary("etcd");
-        let hosts =
-            (0..members.0).map(|number| Host::new(directory.path(), number, &etcd, supervised));
-        let this = Self { version, hosts: hosts.collect(), _directory: directory };
+        let tls = certificates.as_ref();
+        let hosts = (0..members.0)
+            .map(|number| Host::new(directory.path(), number, &etcd, supervised, tls));
+        let hosts = hosts.collect();
+        let this = Self { version, hosts, certificates, _directory: directory };
         let initial: Vec<_> = this.hosts.iter().map(Host::initial).collect();
         for host in &this.hosts {
             host.run(&host.start, &[("ETCD_INITIAL_CLUSTER", &initial.join(","))]);
@@ -85,7 +122,8 @@ impl Hosts {
         command
             .env_clear()
             .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={}", self.endpoints()));
+            .arg(format!("--endpoints={}", self.endpoints()))
+            .args(self.certificates.iter().flat_map(Certificates::flags));
         let output = command.args(words).output().expect("etcdctl runs");
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -146,12 +184,19 @@ impl Hosts {
 }
 
 impl Host {
-    fn new(directory: &Path, number: usize, etcd: &Path, supervised: bool) -> Self {
+    fn new(
+        directory: &Path,
+        number: usize,
+        etcd: &Path,
+        supervised: bool,
+        certificates: Option<&Certificates>,
+    ) -> Self {
         let name = format!("m{number}");
         let directory = directory.join(&name);
         fs::create_dir(&directory).unwrap();
         let (client, peer) = (HeldPort::new(), HeldPort::new());
-        let url = |port: &HeldPort| format!("http://127.0.0.1:{}", port.number());
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let url = |port: &HeldPort| format!("{scheme}://127.0.0.1:{}", port.number());
         let this = Self {
             client_url: url(&client),
             peer_url: url(&peer),
@@ -162,18 +207,19 @@ impl Host {
             name,
         };
         drop((client, peer));
-        this.write_scripts(etcd, supervised);
+        this.write_scripts(etcd, supervised, certificates);
         this
     }
 
-    fn write_scripts(&self, etcd: &Path, supervised: bool) {
+    fn write_scripts(&self, etcd: &Path, supervised: bool, tls: Option<&Certificates>) {
         let Self { name, client_url, peer_url, data_dir, directory, .. } = self;
         let (etcd, data, at) = (etcd.display(), data_dir.display(), directory.display());
         // Databases are far behind their logs, so that whoever is killed shows it.
         let flags = format!(
             "--name {name} --data-dir {data} --listen-client-urls {client_url} --advertise-client-urls {client_url} \
              --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --quota-backend-bytes 8589934592 --backend-batch-interval 2s --heartbeat-interval 50 \
-             --election-timeout 500"
+             --election-timeout 500{}",
+            tls.map(flags).unwrap_or_default()
         );
         let run = match supervised {
             false => format!("exec {etcd} {flags}"),
@@ -266,6 +312,18 @@ impl Host {
         let lines: Vec<_> = log.lines().collect();
         format!("--- {}\n{}", self.name, lines[lines.len().saturating_sub(8)..].join("\n"))
     }
+}
+
+/// Those of etcd.
+fn flags(certificates: &Certificates) -> String {
+    let Certificates { ca, own: CertFiles { cert, key, .. } } = certificates;
+    let (ca, cert, key) = (ca.display(), cert.display(), key.display());
+    let of = |prefix: &str| {
+        format!(
+            " --{prefix}cert-file {cert} --{prefix}key-file {key} --{prefix}trusted-ca-file {ca} --{prefix}client-cert-auth"
+        )
+    };
+    of("") + &of("peer-")
 }
 
 impl Drop for Host {

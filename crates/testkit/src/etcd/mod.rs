@@ -30,7 +30,7 @@ use crate::certs::{Ca, CertFiles, Leaf};
 use member::{Launch, StartFailure};
 
 pub use ctl::etcdutl;
-pub use hosts::{Host, Hosts};
+pub use hosts::{Certificates, Host, Hosts};
 pub use member::Member;
 pub use sites::{Site, Sites};
 
