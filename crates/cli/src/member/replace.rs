@@ -10,7 +10,7 @@ use crate::time::{self, parse_duration};
 use clap::Args as ClapArgs;
 use rekindle_client::{Client, Error, EtcdFault, MemberInfo, Role};
 use rekindle_datadir::{Fence, RealDisk, fence_at};
-use rekindle_recovery::health::observe;
+use rekindle_recovery::health::{Observed, observe};
 use rekindle_recovery::host::Settings;
 use rekindle_recovery::replace::{Listed, Refusal, Situation, Step};
 use std::fmt::Write;
@@ -84,18 +84,13 @@ impl Replacing<'_> {
     }
 
     fn look(&self) -> Result<Situation, Failure> {
-        self.look_within(OBSERVE_WITHIN)
-    }
-
-    fn look_within(&self, within: Duration) -> Result<Situation, Failure> {
         let list = self.members().map_err(|failure| match failure.code {
             Code::Transient => failure.remedy(
                 "without a quorum no member can be replaced: rekindle check says how the cluster is",
             ),
             _ => failure,
         })?;
-        let observed = observe(&self.client, within, false);
-        let observed = self.calls.wait(async { Ok::<_, Failure>(observed.await) })?;
+        let observed = self.observe(OBSERVE_WITHIN)?;
         let serving = observed.members.iter().filter(|member| member.serves());
         let members = list.into_iter().map(|it| Listed {
             id: it.id,
@@ -111,6 +106,11 @@ impl Replacing<'_> {
             local: local::look(&self.here.place)?,
             runs: local::runs(&self.here.place)?,
         })
+    }
+
+    fn observe(&self, within: Duration) -> Result<Observed, Failure> {
+        let observed = observe(&self.client, within, false);
+        self.calls.wait(async { Ok::<_, Failure>(observed.await) })
     }
 
     fn carry_out(&self) -> Result<(), Failure> {
@@ -243,8 +243,9 @@ impl Replacing<'_> {
 
     fn wait_until_it_serves(&self, id: u64) -> Result<(), Failure> {
         self.wait_until(SERVES_WITHIN, "it was promoted, and does not serve", || {
-            // A read that comes too early hangs, and the next one is answered.
-            Ok(self.look_within(PROMOTED_WITHIN)?.serving.contains(&id))
+            // Whatever comes to it too early hangs, and what comes next is answered.
+            let observed = self.observe(PROMOTED_WITHIN)?;
+            Ok(observed.members.iter().any(|member| member.id == Some(id) && member.serves()))
         })
     }
 
