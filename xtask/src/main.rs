@@ -11,6 +11,8 @@ mod etcd;
 mod fuzz;
 mod interrupt;
 mod node;
+mod packages;
+mod partitions;
 mod planted;
 mod quickstart;
 mod recovery_times;
@@ -42,6 +44,7 @@ const COMMANDS: &[Command] = &[
     soak::COMMAND,
     fuzz::COMMAND,
     planted::COMMAND,
+    partitions::COMMAND,
     recovery_times::COMMAND,
     alerts::COMMAND,
     systemd::COMMAND,

@@ -1,5 +1,7 @@
 //! Bringing a whole cluster back: from what, pure.
 
+use serde::{Deserialize, Serialize};
+
 /// A host that is to have a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
@@ -9,6 +11,46 @@ pub struct HostFacts {
     pub data: Option<Data>,
     /// Its etcd runs.
     pub runs: bool,
+    /// Where peers reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// A voter of the last configuration that anybody knows of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Voter {
+    /// Its name; empty where it has never started.
+    pub name: String,
+    /// Where peers reach it.
+    pub peer_urls: Vec<String>,
+}
+
+impl Voter {
+    /// What it is called.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        match self.name.is_empty() {
+            true => self.peer_urls.first().map_or("a member without a name", String::as_str),
+            false => &self.name,
+        }
+    }
+
+    fn is_on(&self, host: &HostFacts) -> bool {
+        let urls = &self.peer_urls;
+        host.name == self.name || host.peer_urls.iter().any(|url| urls.contains(url))
+    }
+}
+
+/// Those that none of these hosts has: nobody stops their etcds.
+#[must_use]
+pub fn left_out<'a>(hosts: &[HostFacts], voters: &'a [Voter]) -> Vec<&'a Voter> {
+    voters.iter().filter(|voter| !hosts.iter().any(|host| voter.is_on(host))).collect()
+}
+
+/// So many of them, of so many, may be a quorum and write on by themselves, beside whatever is restored.
+#[must_use]
+pub fn may_write_on(left_out: usize, voters: usize) -> bool {
+    left_out > voters / 2
 }
 
 /// What is in a stopped member's data directory.
@@ -128,8 +170,42 @@ mod tests {
     }
 
     fn hosts(data: [Option<Data>; 3]) -> Vec<HostFacts> {
-        let host = |(number, data)| HostFacts { name: format!("m{number}"), data, runs: false };
+        let host = |(number, data)| HostFacts { data, ..host(number) };
         data.into_iter().enumerate().map(host).collect()
+    }
+
+    fn host(number: usize) -> HostFacts {
+        let peer_urls = vec![format!("http://h{number}:2380")];
+        HostFacts { name: format!("m{number}"), data: None, runs: false, peer_urls }
+    }
+
+    fn voter(number: usize) -> Voter {
+        let HostFacts { name, peer_urls, .. } = host(number);
+        Voter { name, peer_urls }
+    }
+
+    #[test]
+    fn whoever_is_on_no_host_is_left_out() {
+        let voters: Vec<_> = (0..5).map(voter).collect();
+        let left = |hosts: &[HostFacts]| left_out(hosts, &voters).len();
+        assert_eq!(left(&[host(0), host(3)]), 3);
+        // It has another name now, or other URLs, and is the same.
+        let renamed = HostFacts { name: "other".to_owned(), ..host(1) };
+        let moved = HostFacts { peer_urls: vec!["http://h9:2380".to_owned()], ..host(2) };
+        assert_eq!(left(&[host(0), renamed, moved]), 2);
+        assert_eq!(left(&[]), 5);
+        assert!(left_out(&[host(0)], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_quorum_that_is_left_out_may_write_on() {
+        for (left, voters, may) in
+            [(2, 3, true), (1, 3, false), (1, 2, false), (2, 4, false), (3, 5, true)]
+        {
+            assert_eq!(may_write_on(left, voters), may, "{left} of {voters}");
+        }
+        assert!(may_write_on(1, 1));
+        assert!(!may_write_on(0, 0));
     }
 
     #[test]

@@ -73,6 +73,15 @@ impl Leaf {
         Self { purposes: vec![ExtendedKeyUsagePurpose::ClientAuth], ..self }
     }
 
+    /// Good at these addresses.
+    ///
+    /// # Panics
+    /// Where one is none.
+    pub fn at<'a>(self, addresses: impl IntoIterator<Item = &'a str>) -> Self {
+        let addresses = addresses.into_iter().map(|address| address.parse().unwrap()).collect();
+        Self { addresses, ..self }
+    }
+
     /// Replaces all names and addresses by one DNS name.
     pub fn named(self, name: &str) -> Self {
         Self { names: vec![name.to_owned()], addresses: Vec::new(), ..self }

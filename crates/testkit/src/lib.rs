@@ -11,6 +11,7 @@ pub mod content;
 pub mod doubles;
 pub mod etcd;
 pub mod fault_store;
+pub mod network;
 pub mod oracle;
 mod ports;
 pub mod proxy;

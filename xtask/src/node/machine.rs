@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::checkout;
 use crate::interrupt::Interrupt;
+use crate::{checkout, packages};
 
 /// Debian's packages, each with a file by which it is known to be there.
 const PACKAGES: [(&str, &str); 4] = [
@@ -30,16 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Installs what is missing.
 pub fn install_packages() -> Result<()> {
-    ensure!(fs::metadata("/proc/self")?.uid() == 0, "a node of its own takes root");
-    let missing = PACKAGES.iter().filter(|(_, path)| !Path::new(path).exists());
-    let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("installing {}", missing.join(", "));
-    let mut apt = Command::new("apt-get");
-    apt.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(missing);
-    checkout::run_quietly(&mut apt).map(drop)
+    packages::require_root("a node of its own takes root")?;
+    packages::install(&PACKAGES)
 }
 
 /// A node that runs. It ends with this at the latest.

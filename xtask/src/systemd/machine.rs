@@ -5,18 +5,17 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::interrupt::Interrupt;
-use crate::{checkout, tools};
+use crate::{checkout, packages, tools};
 
 /// Debian's release, and what is installed besides what every Debian has.
 const RELEASE: &str = "bookworm";
@@ -31,19 +30,14 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// The files of a fresh Debian, which are had once and kept. Only root may have them, and boot them.
 pub fn root() -> Result<PathBuf> {
-    ensure!(fs::metadata("/proc/self")?.uid() == 0, "a machine of its own takes root");
+    packages::require_root("a machine of its own takes root")?;
     let folder = tools::place("machines")?;
     let root = folder.join(RELEASE);
     if root.is_dir() {
         return Ok(root);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    if Command::new("mmdebstrap").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("installing mmdebstrap");
-        let mut apt = Command::new("apt-get");
-        apt.args(["install", "--yes", "--quiet", "--no-install-recommends", "mmdebstrap"]);
-        checkout::run_quietly(&mut apt)?;
-    }
+    packages::install(&[("mmdebstrap", "/usr/bin/mmdebstrap")])?;
     eprintln!("making {} (a minute, 210 MB)", root.display());
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(&folder)?;
     let made = partial.path().join(RELEASE);

@@ -5,8 +5,8 @@ use crate::source::{Kind, Source};
 use rekindle_datadir::{Disk, Place, RealDisk, fence_at};
 use rekindle_etcd::raft::Metadata;
 use rekindle_etcd::wal::{Chain, Record, SegmentName, SegmentReader};
-use rekindle_etcd::{Backend, Changed, KeyCount, Revision, kind_of};
-use rekindle_recovery::recover::Data;
+use rekindle_etcd::{Backend, Changed, KeyCount, Member, Revision, kind_of};
+use rekindle_recovery::recover::{Data, Voter};
 use rekindle_recovery::replace::Local;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,6 +75,8 @@ pub(crate) struct SeenData {
     pub beyond: u64,
     pub revision: i64,
     sound: bool,
+    /// Those that voted, as its database has them.
+    pub members: Vec<Voter>,
     /// What it has changed behind the revision that was asked for.
     pub newer: Option<Newer>,
 }
@@ -143,20 +145,29 @@ pub(crate) fn facts(
     let newer = since.filter(|since| *since <= revision && fault.is_none());
     let newer = newer.map(|since| backend.changed_behind(since)).transpose();
     let newer = newer.map_err(Failure::from)?.map(Newer::from);
+    let members = voters(&facts.members);
     let data = SeenData {
         cluster: metadata.cluster.0,
         // Too many rather than too few: of what is in the log alone it is not known what it does.
-        voters: facts.members.iter().filter(|member| !member.is_learner).count()
-            + log.state.changes_beyond(applied),
+        voters: members.len() + log.state.changes_beyond(applied),
         last_term: term.0,
         last_index: index.0,
         applied: applied.0,
         beyond: log.state.committed_beyond(applied),
         revision: revision.get(),
         sound: fault.is_none(),
+        members,
         newer,
     };
     Ok((data, fault))
+}
+
+/// Those of a database's members that vote.
+pub(crate) fn voters(members: &[Member]) -> Vec<Voter> {
+    let voters = members.iter().filter(|member| !member.is_learner);
+    let voter =
+        |member: &Member| Voter { name: member.name.clone(), peer_urls: member.peer_urls.clone() };
+    voters.map(voter).collect()
 }
 
 /// Whether what is in it is good.

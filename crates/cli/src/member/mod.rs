@@ -6,7 +6,7 @@ mod reconfigure;
 mod replace;
 mod replay;
 
-pub(crate) use local::{Newer, SeenData};
+pub(crate) use local::{Newer, SeenData, voters};
 pub(crate) use on_host::{OnHostArgs, Seen, Staged, run as on_host};
 pub(crate) use reconfigure::{ReconfigureArgs, run as reconfigure};
 pub(crate) use replace::{ReplaceArgs, run as replace};

@@ -3,10 +3,11 @@
 use super::RecoverArgs;
 use crate::archive::{Point, parse_source, shown};
 use crate::failure::Failure;
+use crate::member::voters;
 use crate::source::{Access, Kind, Source, Users};
 use rekindle_archive::format::header::Moment;
 use rekindle_etcd::Changed;
-use rekindle_recovery::recover;
+use rekindle_recovery::recover::{self, Voter};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub(super) struct Backup {
     /// What the archive itself has behind it; none where that is too much to look at, or it is no archive's.
     pub changed: Option<Changed>,
     pub words: Vec<OsString>,
+    /// Those that voted when it was so.
+    pub voters: Vec<Voter>,
     /// It is a file, which other hosts have not got.
     pub file: Option<PathBuf>,
 }
@@ -38,6 +41,8 @@ impl Backup {
             users: Users::Accepted(None),
         };
         let source = Source::open_any(&path, None, &access)?;
+        let facts = source.backend()?.facts().map_err(Failure::from)?;
+        let voters = voters(&facts.members);
         let name = path.display().to_string();
         let mut words: Vec<OsString> = Vec::new();
         if let Kind::Base(base) = &source.kind {
@@ -58,14 +63,15 @@ impl Backup {
                 // What it costs is good to know, and no condition.
                 changed: base.changed_since().ok().flatten(),
                 words,
+                voters,
                 file: None,
             });
         }
-        let revision = source.backend()?.facts().map_err(Failure::from)?.revision().get();
+        let revision = facts.revision().get();
         words.push("-".into());
         let skip = !matches!(source.kind, Kind::Snapshot(_));
         words.extend(skip.then(|| "--skip-hash-check".into()));
-        Ok(Self { revision, words, file: Some(path), ..Self::named(name) })
+        Ok(Self { revision, words, voters, file: Some(path), ..Self::named(name) })
     }
 
     /// The data of a host, which are in a file now.
@@ -75,7 +81,8 @@ impl Backup {
 
     fn named(name: String) -> Self {
         let (is_named, time, changed) = (false, None, None);
-        Self { name, revision: 0, is_named, time, changed, words: Vec::new(), file: None }
+        let (words, voters) = (Vec::new(), Vec::new());
+        Self { name, revision: 0, is_named, time, changed, words, voters, file: None }
     }
 
     pub(super) fn facts(&self) -> recover::Backup {

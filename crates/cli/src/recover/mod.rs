@@ -3,6 +3,7 @@
 mod backup;
 mod carried;
 mod hosts;
+mod left_out;
 mod text;
 
 use crate::archive::ReadKeys;
@@ -73,6 +74,9 @@ pub(crate) struct RecoverArgs {
     /// All members as NAME=PEER-URL,...: with --members.
     #[arg(long, value_name = "MEMBERS", requires = "members", help_heading = "Hosts")]
     pub initial_cluster: Option<String>,
+    /// Go on without a member whose host is not among these: its etcd does not run, and never will again. By its name.
+    #[arg(long, value_name = "NAME", help_heading = "Hosts")]
+    pub without: Vec<String>,
     /// Also where it serves: what it has now is set aside.
     #[arg(long)]
     pub although_it_serves: bool,
@@ -113,8 +117,9 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
     let hosts = args.reach()?;
     let calls = Calls::new(terminal::stop_flag()?)?;
     let client = connect(&args.connect)?.client;
-    let recovery =
-        Recovery { args, id, hosts, calls, client, begun: AtomicBool::new(args.id.is_some()) };
+    let begun = AtomicBool::new(args.id.is_some());
+    let stopped_to_look = AtomicBool::new(false);
+    let recovery = Recovery { args, id, hosts, calls, client, begun, stopped_to_look };
     if args.undo {
         return recovery.undo_all();
     }
@@ -185,6 +190,8 @@ struct Recovery<'a> {
     client: Client,
     /// Something was done already, and can be gone on with or taken back.
     begun: AtomicBool,
+    /// This run has stopped members to look at what they have.
+    stopped_to_look: AtomicBool,
 }
 
 impl Recovery<'_> {
@@ -202,6 +209,19 @@ impl Recovery<'_> {
             begun.into_iter().map(|it| it.join().unwrap_or_else(panicked)).collect::<Vec<_>>()
         });
         all.into_iter().collect()
+    }
+
+    /// The same, and says of each host that it is done.
+    fn say_on_all<T: Send>(
+        &self,
+        done: &str,
+        what: impl Fn(usize, &Reach) -> Result<T, Failure> + Sync,
+    ) -> Result<Vec<T>, Failure> {
+        self.on_all(|at, host| {
+            let result = what(at, host)?;
+            eprintln!("{}: {done}", host.name());
+            Ok(result)
+        })
     }
 
     fn step<const N: usize>(&self, words: [&str; N]) -> HostStepWords {
@@ -243,7 +263,7 @@ impl Recovery<'_> {
         }
         let (observed, Health { serving, .. }) = self.observe()?;
         if serving == 0 {
-            return Ok(());
+            return check_it_can_be_asked(seen, &observed);
         }
         let revisions = observed.members.iter().filter_map(|it| Some(it.status()?.header.revision));
         let revision = revisions.max().unwrap_or_default();
@@ -269,18 +289,21 @@ impl Recovery<'_> {
         if running.is_empty() || is_chosen || self.args.dry_run {
             return Ok(seen);
         }
+        self.check_who_lists_others(&seen)?;
         let names: Vec<_> = running.iter().map(|it| &*it.name).collect();
         let question = format!("{} runs, and is stopped to look at its data.", names.join(", "));
         if !self.args.yes {
             confirm(&question)?;
         }
         self.fence()?;
+        self.stopped_to_look.store(true, Ordering::Relaxed);
         self.look(backup)
     }
 
     fn fence(&self) -> Result<(), Failure> {
         self.begun.store(true, Ordering::Relaxed);
-        self.or_undo(self.on_all(|_, host| host.take(&self.step(["fence"]), None).map(drop)))
+        let fence = |_: usize, host: &Reach| host.take(&self.step(["fence"]), None);
+        self.or_undo(self.say_on_all("its etcd is stopped, and its data are fenced", fence))
             .map(drop)
     }
 
@@ -310,7 +333,8 @@ impl Recovery<'_> {
     }
 
     fn undo_all(&self) -> Result<(), Failure> {
-        self.on_all(|_, host| host.take(&self.step(["undo"]), None))?;
+        let undo = |_: usize, host: &Reach| host.take(&self.step(["undo"]), None);
+        self.say_on_all("taken back", undo)?;
         self.begun.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -325,8 +349,16 @@ impl Recovery<'_> {
 
     fn bring_back(&self, seen: &[Seen], backup: Option<&Backup>) -> Result<(), Failure> {
         let from = self.choose(seen, backup)?;
+        let left_out = match from {
+            From::Start => Vec::new(),
+            From::Host(_) | From::Backup => {
+                let checked = self.check_who_is_left_out(seen, backup);
+                checked.or_else(|failure| self.start_those_stopped(seen).and(Err(failure)))?
+            }
+        };
         let plan = text::Plan {
             id: &self.id,
+            left_out: &left_out,
             seen,
             hosts: &self.hosts,
             from,
@@ -341,8 +373,7 @@ impl Recovery<'_> {
         if !self.args.yes
             && let Err(failure) = confirm("The cluster is brought back so.")
         {
-            let stopped = seen.iter().any(|it| it.restored_from.is_none() && !it.runs);
-            return if stopped { self.undo_all().and(Err(failure)) } else { Err(failure) };
+            return self.start_those_stopped(seen).and(Err(failure));
         }
         let began = Instant::now();
         let staged = match from {
@@ -368,6 +399,13 @@ impl Recovery<'_> {
             false => host.take(&self.step(["finish"]), None).map(drop),
         })
         .map(drop)
+    }
+
+    /// Those that were stopped to look at what they have, and not restored yet.
+    fn start_those_stopped(&self, seen: &[Seen]) -> Result<(), Failure> {
+        let restored = seen.iter().any(|it| it.restored_from.is_some());
+        let stopped = self.stopped_to_look.load(Ordering::Relaxed);
+        if stopped && !restored { self.undo_all() } else { Ok(()) }
     }
 
     /// Each member has what was restored, as it says itself; how many have said so.
@@ -428,7 +466,7 @@ impl Recovery<'_> {
     }
 
     fn start(&self, seen: &[Seen]) -> Result<(), Failure> {
-        self.on_all(|at, host| match &seen[at].data {
+        self.say_on_all("started, where it has data", |at, host| match &seen[at].data {
             // Where it was fenced to look at it, it is put back.
             Some(_) => host.take(&self.step(["undo"]), None).map(drop),
             None => Ok(()),
@@ -461,18 +499,19 @@ impl Recovery<'_> {
         let initial_cluster = text::initial_cluster(seen);
         if let Some(file) = &backup.file {
             let receive = |_: usize, host: &Reach| host.take(&self.step(["receive"]), Some(file));
-            self.or_undo(self.on_all(receive))?;
+            self.or_undo(self.say_on_all("has what is restored", receive))?;
         }
         let mut words = self.step(["stage"]);
         words.add(["--from", &backup.name, "--initial-cluster", &initial_cluster, "--"]);
         words.0.extend(backup.words.iter().cloned());
-        let staged = self.on_all(|_, host| host.ask::<Staged>(&words)).and_then(all_alike);
-        let staged = self.or_undo(staged)?;
+        let staged = self.say_on_all("restored, beside the fence", |_, host| host.ask(&words));
+        let staged = self.or_undo(staged.and_then(all_alike))?;
         self.or_undo(self.calls.go_on())?;
         // From here on it is a new cluster.
         let mut words = self.step(["open"]);
         words.add(["--initial-cluster", &initial_cluster]);
-        self.or_undo_unserved(self.on_all(|_, host| host.take(&words, None)))?;
+        let open = |_: usize, host: &Reach| host.take(&words, None);
+        self.or_undo_unserved(self.say_on_all("in place, and started", open))?;
         if backup.name.starts_with(text::MEMBER)
             && let Some(file) = &backup.file
         {
@@ -518,11 +557,25 @@ impl Recovery<'_> {
     }
 }
 
+/// Members that run, and do not let themselves be asked, may serve all others well.
+fn check_it_can_be_asked(seen: &[Seen], observed: &Observed) -> Result<(), Failure> {
+    let barred = observed.members.iter().flat_map(|it| &it.seen).find(|it| it.barred);
+    let Some((barred, running)) = barred.zip(seen.iter().find(|it| it.runs)) else { return Ok(()) };
+    let why = barred.read.as_ref().err().map_or("", String::as_str);
+    let name = &running.name;
+    Err(Failure::refused(format!("{name} runs, and whether the cluster serves cannot be asked: {why}"))
+        .remedy(
+            "mend what it says (--cacert, --cert, --key, --user; rekindle doctor says more); where nobody can ask it, pass \
+             --although-it-serves",
+        ))
+}
+
 fn facts(seen: &[Seen]) -> Vec<HostFacts> {
     let facts = |it: &Seen| HostFacts {
         name: it.name.clone(),
         data: it.data.as_ref().map(crate::member::SeenData::facts),
         runs: it.runs,
+        peer_urls: it.peer_urls.clone(),
     };
     seen.iter().map(facts).collect()
 }

@@ -44,6 +44,8 @@ pub(super) struct Plan<'a> {
     pub etcd: Option<&'a Path>,
     /// No host has got as far as the backup.
     pub went_back: bool,
+    /// Voters whose hosts are not among these.
+    pub left_out: &'a [String],
 }
 
 impl Plan<'_> {
@@ -67,6 +69,13 @@ impl Plan<'_> {
             From::Start => return text + &self.start(),
             From::Host(at) => text += &self.of_host(at),
             From::Backup => text += &self.loses(),
+        }
+        if !self.left_out.is_empty() {
+            let _ = writeln!(
+                text,
+                "  left out: {}: what they have is not looked at, and their etcds must never start again with it",
+                self.left_out.join(", ")
+            );
         }
         for seen in self.seen {
             let _ = writeln!(

@@ -24,7 +24,7 @@ impl Scene {
 
     fn with(members: usize, certificates: Option<Certificates>) -> Self {
         let hosts =
-            Hosts::start_with(Version::LATEST, Members(members), true, certificates.clone());
+            Hosts::start_with(Version::LATEST, Members(members), true, certificates.clone(), None);
         let scene = Self { hosts, certificates, directory: tempfile::tempdir().unwrap() };
         done(rekindle(["archive", "init", &scene.path("archive"), "--unencrypted"]));
         for host in scene.hosts.iter() {
@@ -73,8 +73,12 @@ impl Scene {
     }
 
     fn recover(&self, more: &[&str]) -> Command {
+        self.recover_reaching(&self.reaching(), more)
+    }
+
+    fn recover_reaching(&self, reaching: &[String], more: &[&str]) -> Command {
         let mut command = rekindle(["recover", "--yes"]);
-        command.args(self.reaching());
+        command.args(reaching);
         command.arg(format!("--ssh={}", self.path("ssh")));
         let remote = format!(
             "{} --config {}/$NAME.yaml",
@@ -308,6 +312,18 @@ fn what_is_left_of_five_with_certificates_becomes_five() {
     scene.fill(0, 5);
     scene.save();
     scene.fill(5, 12);
+    // Who cannot ask it does not know whether it serves.
+    let other = Ca::new("other");
+    let unknown = [&scene.reaching()[0], &format!("--cacert={}", other.path().display())];
+    let unknown = unknown.map(String::clone);
+    let barred = scene.recover_reaching(&unknown, &[&scene.path("archive")]).output().unwrap();
+    assert_eq!(barred.status.code(), Some(4), "{}", told(&barred));
+    assert!(
+        told(&barred).contains("whether the cluster serves cannot be asked"),
+        "{}",
+        told(&barred)
+    );
+    scene.hosts.wait_until_they_serve();
     for number in [0, 2, 4] {
         scene.hosts.host(number).lose();
     }
@@ -317,17 +333,47 @@ fn what_is_left_of_five_with_certificates_becomes_five() {
     scene.has(12);
 }
 
+/// One host of three, and the others may live: nothing is stopped there, and nothing is restored beside them.
+#[test]
+fn whoever_may_write_on_elsewhere_is_named_and_nothing_is_done() {
+    let scene = Scene::new(3);
+    scene.fill(0, 5);
+    scene.save();
+    scene.hosts.iter().skip(1).for_each(|host| host.signal(Signal::STOP));
+    let one = scene.hosts.host(0);
+    let recover = |more: &[&str]| {
+        let mut recover = rekindle(["recover", "--yes", &scene.path("archive")]);
+        recover.args(member(&scene.hosts, one)).args(more).output().unwrap()
+    };
+    // By what its etcd lists, while that runs; by what its data say, and the backup, later.
+    for lost in [false, true] {
+        let refused = recover(&[]);
+        assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
+        assert!(told(&refused).contains("--without m1 --without m2"), "{}", told(&refused));
+        if lost {
+            break;
+        }
+        one.lose();
+    }
+    let refused = recover(&["--without=m1", "--without=m3"]);
+    assert_eq!(refused.status.code(), Some(0), "one of three is no quorum: {}", told(&refused));
+    scene.hosts.iter().skip(1).for_each(|host| {
+        host.signal(Signal::CONT);
+        host.end();
+    });
+}
+
 /// Killed as soon as it has said so much; the same again with its id goes on.
 #[test]
 fn whoever_is_killed_while_it_recovers_goes_on() {
     let scene = Scene::new(3);
     scene.fill(0, 5);
     scene.save();
-    for lines in [1, 3, 6, 9] {
+    for lines in [1, 4, 7, 9] {
         scene.hosts.iter().for_each(rekindle_testkit::etcd::Host::lose);
         let id = format!("--id=r{lines}");
         let words = [&*id, &scene.path("archive")];
-        killed_after(scene.recover(&words), lines);
+        assert!(killed_after(scene.recover(&words), lines), "it has ended before line {lines}");
         done(scene.recover(&words));
         scene.has(5);
     }

@@ -325,6 +325,7 @@ mod tests {
             read: Ok(Duration::from_millis(3)),
             certificate: Some(at(90 * 86_400)),
             ahead: Some(SignedDuration::from_secs(1)),
+            barred: false,
             hash: None,
         }
     }

@@ -47,6 +47,8 @@ pub struct Seen {
     pub status: Result<Status, String>,
     /// How long a read as of now took, or why there was none.
     pub read: Result<Duration, String>,
+    /// It did not let itself be asked, and will not: TLS, or the user. Whether it serves is not known.
+    pub barred: bool,
     /// When its certificate expires; none without TLS.
     pub certificate: Option<Timestamp>,
     /// Its clock is ahead of this host's by so much, give or take a second; none where it does not say.
@@ -136,9 +138,16 @@ async fn list(client: &Client, within: Duration) -> Result<MemberList, String> {
 async fn ask(member: Member, until: Instant) -> Seen {
     let left = until.saturating_duration_since(Instant::now());
     let began = Instant::now();
-    let (status, read, introduction) = tokio::join!(
+    let (status, (read, barred), introduction) = tokio::join!(
         timed(left, member.status()),
-        timed(left, async { member.read_as_of_now().await.map(|()| began.elapsed()) }),
+        async {
+            let mut barred = false;
+            let read = async {
+                let read = member.read_as_of_now().await.map(|()| began.elapsed());
+                read.inspect_err(|error| barred = !error.is_transient())
+            };
+            (timed(left, read).await, barred)
+        },
         timed(left, async {
             let introduction = member.introduction().await?;
             Ok::<_, rekindle_client::Error>((introduction, Timestamp::now()))
@@ -148,7 +157,7 @@ async fn ask(member: Member, until: Instant) -> Seen {
     let certificate = introduction.as_ref().and_then(|(it, _)| expiry(it));
     let ahead = introduction.as_ref().and_then(|(it, now)| ahead(it, *now));
     let endpoint = member.endpoint().to_string();
-    Seen { endpoint, status, read, certificate, ahead, hash: None }
+    Seen { endpoint, status, read, barred, certificate, ahead, hash: None }
 }
 
 async fn timed<T, E: std::fmt::Display>(

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Members, START_DEADLINE, scratch};
 use crate::certs::CertFiles;
+use crate::network::Network;
 use crate::ports::HeldPort;
 use crate::tools::Version;
 
@@ -42,6 +43,14 @@ impl Certificates {
     }
 }
 
+/// How etcd is run.
+struct Run<'a> {
+    etcd: PathBuf,
+    supervised: bool,
+    certificates: Option<&'a Certificates>,
+    network: Option<&'a Network>,
+}
+
 /// A host: two scripts, and a data directory.
 #[derive(Debug)]
 pub struct Host {
@@ -67,10 +76,10 @@ impl Hosts {
     /// Where they do not come to serve.
     #[must_use]
     pub fn start(version: Version, members: Members, supervised: bool) -> Self {
-        Self::start_with(version, members, supervised, None)
+        Self::start_with(version, members, supervised, None, None)
     }
 
-    /// The same, where nobody is heard without a certificate.
+    /// The same, where nobody is heard without a certificate, and on hosts that have a network of their own.
     ///
     /// # Panics
     /// Where they do not come to serve.
@@ -80,12 +89,12 @@ impl Hosts {
         members: Members,
         supervised: bool,
         certificates: Option<Certificates>,
+        network: Option<&Network>,
     ) -> Self {
         let directory = scratch("rekindle-hosts-");
         let etcd = version.binary("etcd");
-        let tls = certificates.as_ref();
-        let hosts = (0..members.0)
-            .map(|number| Host::new(directory.path(), number, &etcd, supervised, tls));
+        let run = Run { etcd, supervised, certificates: certificates.as_ref(), network };
+        let hosts = (0..members.0).map(|number| Host::new(directory.path(), number, &run));
         let hosts = hosts.collect();
         let this = Self { version, hosts, certificates, _directory: directory };
         let initial: Vec<_> = this.hosts.iter().map(Host::initial).collect();
@@ -184,22 +193,19 @@ impl Hosts {
 }
 
 impl Host {
-    fn new(
-        directory: &Path,
-        number: usize,
-        etcd: &Path,
-        supervised: bool,
-        certificates: Option<&Certificates>,
-    ) -> Self {
+    fn new(directory: &Path, number: usize, run: &Run<'_>) -> Self {
         let name = format!("m{number}");
         let directory = directory.join(&name);
         fs::create_dir(&directory).unwrap();
+        let scheme = if run.certificates.is_some() { "https" } else { "http" };
         let (client, peer) = (HeldPort::new(), HeldPort::new());
-        let scheme = if certificates.is_some() { "https" } else { "http" };
-        let url = |port: &HeldPort| format!("{scheme}://127.0.0.1:{}", port.number());
+        let (address, client_port, peer_port) = match run.network {
+            Some(network) => (network.address(number), 2379, 2380),
+            None => ("127.0.0.1".to_owned(), client.number(), peer.number()),
+        };
         let this = Self {
-            client_url: url(&client),
-            peer_url: url(&peer),
+            client_url: format!("{scheme}://{address}:{client_port}"),
+            peer_url: format!("{scheme}://{address}:{peer_port}"),
             data_dir: directory.join("data"),
             start: directory.join("start").display().to_string(),
             stop: directory.join("stop").display().to_string(),
@@ -207,21 +213,22 @@ impl Host {
             name,
         };
         drop((client, peer));
-        this.write_scripts(etcd, supervised, certificates);
+        this.write_scripts(run, run.network.map(|network| network.on(number)));
         this
     }
 
-    fn write_scripts(&self, etcd: &Path, supervised: bool, tls: Option<&Certificates>) {
+    fn write_scripts(&self, run: &Run<'_>, on: Option<String>) {
         let Self { name, client_url, peer_url, data_dir, directory, .. } = self;
-        let (etcd, data, at) = (etcd.display(), data_dir.display(), directory.display());
+        let etcd = format!("{} {}", on.unwrap_or_default(), run.etcd.display());
+        let (data, at) = (data_dir.display(), directory.display());
         // Databases are far behind their logs, so that whoever is killed shows it.
         let flags = format!(
             "--name {name} --data-dir {data} --listen-client-urls {client_url} --advertise-client-urls {client_url} \
              --listen-peer-urls {peer_url} --initial-advertise-peer-urls {peer_url} --quota-backend-bytes 8589934592 --backend-batch-interval 2s --heartbeat-interval 50 \
              --election-timeout 500{}",
-            tls.map(flags).unwrap_or_default()
+            run.certificates.map(flags).unwrap_or_default()
         );
-        let run = match supervised {
+        let run = match run.supervised {
             false => format!("exec {etcd} {flags}"),
             // One that ends is there again at once.
             true => format!(
